@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * librouse: save running virtual machines and wake them so that they are responsive soonest.
+ *
+ * This is the only public header. How to read it:
+ *
+ *   1. errors, log, progress, cancelling      what every call shares
+ *   2. rouse_save()                           a running VM -> an image
+ *   3. rouse_restore()                        an image -> a running VM, and how responsive it was
+ *   4. images: open, describe, verify, pack, convert
+ *   5. the metric: rouse_stalls_*()
+ *   6. what this machine allows: rouse_doctor()
+ *
+ * Conventions
+ *   - A function returns 0 or a negative errno value. With a `struct rouse_error *`, which may be
+ *     NULL, it also fills in what went wrong and what to do about it. Success leaves it untouched.
+ *   - Strings and arrays that go in are borrowed for the time of the call. What comes out belongs
+ *     to the handle that it came from, unless said otherwise.
+ *   - Option structures are filled by their _init function and then changed. New fields are only
+ *     added at the end; `size` tells the library which ones the caller knows.
+ *   - Times are in microseconds of CLOCK_MONOTONIC, sizes in bytes, unless the name says otherwise.
+ *   - A handle may be used by one thread at a time. Different handles are independent: the library
+ *     has no global state. It never prints and never exits.
+ */
+#ifndef ROUSE_H
+#define ROUSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ROUSE_PUBLIC __attribute__((visibility("default")))
+#else
+#define ROUSE_PUBLIC
+#endif
+
+/** The version of the library, as "MAJOR.MINOR.PATCH". */
+ROUSE_PUBLIC const char *rouse_version(void);
+
+/* ---- 1. Errors, log, progress, cancelling ------------------------------------------------- */
+
+/** What sort of failure it was: enough for a program to decide what to do next. */
+enum rouse_error_kind {
+	ROUSE_ERROR_NONE = 0,
+	ROUSE_ERROR_SYSTEM,      /**< a system call failed: disk full, no such file, no memory */
+	ROUSE_ERROR_USAGE,       /**< the options do not make sense together */
+	ROUSE_ERROR_DAMAGED,     /**< a file is truncated, or a checksum or structure is wrong */
+	ROUSE_ERROR_UNSUPPORTED, /**< a newer format, or something that Rouse cannot handle */
+	ROUSE_ERROR_MISMATCH,    /**< this image or working set is of another VM, machine or size */
+	ROUSE_ERROR_REFUSED,     /**< this machine, user or VM state does not allow it */
+	ROUSE_ERROR_VMM,         /**< the VMM died, or answered with an error */
+	ROUSE_ERROR_CANCELLED,   /**< rouse_cancel_fire() was called */
+};
+
+/** Filled by a failing call. Owned by the caller; zero-initialise it or not, as you like. */
+struct rouse_error {
+	int code; /**< negative errno value, the same as the call returned */
+	enum rouse_error_kind kind;
+	char message[496]; /**< one sentence or two, without a newline: what failed, what to do */
+};
+
+enum rouse_log_level { ROUSE_LOG_ERROR, ROUSE_LOG_WARNING, ROUSE_LOG_INFO, ROUSE_LOG_DEBUG };
+
+enum rouse_event {
+	ROUSE_EVENT_QEMU_STARTED, /**< the text is the path of its QMP socket */
+	ROUSE_EVENT_RUNNING,      /**< the guest executes instructions, or (paused) could */
+	ROUSE_EVENT_COMPLETE,     /**< the last page has been delivered */
+};
+
+/** How far a long job is. */
+struct rouse_progress {
+	const char *phase; /**< for people: "saving", "prefetching", "delivering", "verifying" */
+	uint64_t done;     /**< bytes */
+	uint64_t total;    /**< bytes; 0 if not known */
+};
+
+struct rouse_cancel;
+
+/** Makes something that ends a running job. Free it with rouse_cancel_free(). -ENOMEM, -EMFILE. */
+ROUSE_PUBLIC int rouse_cancel_new(struct rouse_cancel **cancel);
+/** Ends the jobs that were given @cancel. From any thread, and from a signal handler. */
+ROUSE_PUBLIC void rouse_cancel_fire(struct rouse_cancel *cancel);
+ROUSE_PUBLIC void rouse_cancel_free(struct rouse_cancel *cancel);
+
+/**
+ * Who watches a job. Every member may be NULL, and so may the pointer to it. The functions are
+ * called from the thread that called into the library, except log, which may be called from any.
+ */
+struct rouse_observer {
+	void *user; /**< handed to the functions */
+	void (*log)(void *user, enum rouse_log_level level, const char *message);
+	void (*progress)(void *user, const struct rouse_progress *progress);
+	void (*event)(void *user, enum rouse_event event, const char *text);
+	struct rouse_cancel *cancel;
+};
+
+/* ---- 2. Saving ------------------------------------------------------------------------------ */
+
+/** How chunks of pages are compressed. */
+enum rouse_codec { ROUSE_CODEC_NONE = 0, ROUSE_CODEC_LZ4 = 1, ROUSE_CODEC_ZSTD = 2 };
+
+/** What to do about writable disks of a VM that goes on after its checkpoint. */
+enum rouse_disks {
+	ROUSE_DISKS_REFUSE = 0, /**< an error, if there are any */
+	ROUSE_DISKS_SNAPSHOT,   /**< an overlay for each, all at the checkpoint's point in time */
+	ROUSE_DISKS_IGNORE,     /**< the caller sees to them */
+};
+
+/** How an image is laid out and packed. */
+struct rouse_layout {
+	enum rouse_codec codec;
+	int level;            /**< of the codec; 0: its default */
+	uint32_t chunk_pages; /**< pages in a chunk, 1 to 512; 0: the default, 16 */
+	unsigned int threads; /**< that compress; 0: one per processor, 4 at most */
+};
+
+struct rouse_save_options {
+	size_t size;
+	const char *qmp_socket; /**< path of the VM's QMP socket */
+	const char *image;      /**< path to write; replaced only by a complete image */
+	bool keep_running;      /**< the VM goes on after the checkpoint; otherwise QEMU quits */
+	bool no_background_snapshot; /**< keep_running by stop, stream and continue */
+	enum rouse_disks disks;
+	struct rouse_layout layout;
+	const char *wset; /**< a working-set file to lay the image out for, or NULL */
+};
+
+struct rouse_save_report {
+	uint64_t elapsed_us;
+	uint64_t downtime_us; /**< how long the VM stood still; up to the end if it was suspended */
+	uint64_t stream_us;   /**< from QEMU's first byte to its last */
+	uint64_t ram_bytes;
+	uint64_t stored_bytes; /**< of pages in the image, compressed */
+	uint64_t image_bytes;
+	uint64_t pages, zero_pages, duplicate_pages;
+	bool background_snapshot; /**< whether QEMU's background-snapshot was used */
+};
+
+ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
+
+/**
+ * Saves the VM behind a QMP socket. If it fails, for whatever reason, there is no file under the
+ * final name that was not there before, and the VM runs if it ran before.
+ *
+ * Errors: -ECONNREFUSED, -ENOENT (no VM at that socket), -EBUSY (writable disks, or a migration
+ * is under way), -ENOTSUP (something in the VM that cannot be saved), -EPERM, -EPIPE (QEMU died),
+ * -ENOSPC and others of the file, -ECANCELED.
+ */
+ROUSE_PUBLIC int rouse_save(const struct rouse_save_options *options,
+	struct rouse_save_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
+
+/* ---- 3. Restoring --------------------------------------------------------------------------- */
+
+enum rouse_policy {
+	ROUSE_POLICY_AUTO = 0, /**< ws if there is a working set, else lazy, else eager */
+	ROUSE_POLICY_EAGER,
+	ROUSE_POLICY_LAZY,
+	ROUSE_POLICY_WS,
+};
+
+/** What limits reading, to be as slow as another disk. 0: no limit. docs/ttr.md has the model. */
+struct rouse_throttle {
+	uint64_t bytes_per_s;
+	uint64_t random_reads_per_s; /**< reads that do not begin where the last one ended */
+};
+
+#define ROUSE_BACKGROUND_MAX UINT64_MAX
+
+/** A utilization threshold and a window: TTR(U, w). */
+struct rouse_ttr_point {
+	double utilization; /**< 0 to 1 */
+	uint64_t window_us;
+};
+
+struct rouse_restore_options {
+	size_t size;
+	const char *image;
+	enum rouse_policy policy;
+	const char *qmp_socket;  /**< of a QEMU that waits (-incoming defer); NULL: start one */
+	const char *const *argv; /**< QEMU's command, NULL-terminated; NULL: the one in the image */
+	const char *monitor; /**< path for the QMP socket of a QEMU that is started; NULL: chosen */
+	uint64_t background; /**< bytes/s of pages nobody asked for; 0 off; ROUSE_BACKGROUND_MAX */
+	const char *wset;    /**< a working set instead of the image's own, or NULL */
+	const char *record;  /**< write the first-touch trace to this file, or NULL */
+	uint64_t record_us;  /**< for so long nothing is delivered unasked, for a whole trace */
+	const char *stall_log; /**< write the stalls, for rouse_stalls_load(), or NULL */
+	bool resume;           /**< take over a restore whose Rouse died (needs qmp_socket) */
+	bool paused;           /**< leave the VM paused */
+	struct rouse_throttle throttle;
+	struct rouse_ttr_point ttr; /**< the threshold that the report's ttr_us is for */
+};
+
+#define ROUSE_TTR_UTILIZATIONS 5 /**< 50, 75, 90, 95, 99 % */
+#define ROUSE_TTR_WINDOWS 3      /**< 10 ms, 100 ms, 1 s */
+
+struct rouse_percentiles {
+	double p50, p90, p99, max; /**< microseconds */
+};
+
+struct rouse_restore_report {
+	enum rouse_policy policy; /**< the one that was used */
+	uint64_t start_us;        /**< from the request to the first instruction */
+	uint64_t ttr_us;          /**< at the options' threshold */
+	uint64_t ttr_table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS];
+	uint64_t complete_us; /**< from the request to the last page; 0 if not reached */
+	unsigned int vcpus;
+	uint64_t faults;
+	struct rouse_percentiles fault_us; /**< from request read to page written */
+	uint64_t stalled_us;               /**< the sum over all vCPUs, the start excluded */
+	int64_t blocktime_us; /**< QEMU's own postcopy-blocktime, the sum over vCPUs; -1: unknown */
+	uint64_t prefetched_pages, prefetched_bytes, background_pages;
+	uint64_t read_bytes, reads; /**< from the image */
+	uint64_t image_bytes, ram_bytes;
+	uint64_t prefetch_place_us; /**< time spent writing the prefetched pages to the VMM */
+	int qemu_pid;               /**< of a QEMU that was started; otherwise 0 */
+	char monitor[108];          /**< QMP socket of a QEMU that was started */
+	bool record_incomplete;     /**< pages were delivered unasked before the trace's end */
+};
+
+ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);
+
+/**
+ * Restores a VM and serves it until its last page is in place. The VM is QEMU: one that waits with
+ * `-incoming defer` or one that is started; it outlives the call.
+ *
+ * If this process dies after the VM began to run, the VM pauses at the next page that it lacks;
+ * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
+ *
+ * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
+ * format), -EINVAL (another machine or size), -EPERM (QEMU may not use userfaultfd: only eager
+ * works), -EPIPE (QEMU died), -ECANCELED, and what reading a file can give.
+ */
+ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
+	struct rouse_restore_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
+
+/* ---- 4. Images and working sets ------------------------------------------------------------- */
+
+struct rouse_image;
+
+struct rouse_image_info {
+	uint32_t version;          /**< of the format */
+	uint64_t compat, incompat; /**< feature words */
+	unsigned char id[16];
+	uint32_t page_size, chunk_pages, block_count;
+	uint64_t file_bytes, front_bytes, ram_bytes, device_bytes;
+	uint64_t pages, zero_pages, duplicate_pages, chunks, stored_bytes;
+	uint64_t wset_pages, wset_stored_bytes;
+	const char *metadata; /**< JSON text; docs/format.md has its members */
+};
+
+struct rouse_block_info {
+	const char *name;
+	uint64_t used_bytes;
+	uint64_t first_page; /**< its page number, the index over all blocks */
+};
+
+/**
+ * Opens an image and checks what is at its front. Free it with rouse_image_close().
+ * Errors: -EUCLEAN (not an image, damaged, truncated), -EPROTONOSUPPORT (a newer format), -ENOENT
+ * and others of open(2).
+ */
+ROUSE_PUBLIC int rouse_image_open(
+	const char *path, struct rouse_image **image, struct rouse_error *error);
+ROUSE_PUBLIC void rouse_image_close(struct rouse_image *image);
+ROUSE_PUBLIC void rouse_image_get_info(
+	const struct rouse_image *image, struct rouse_image_info *info);
+/** The @index-th RAM block. -ERANGE if there are not so many. */
+ROUSE_PUBLIC int rouse_image_get_block(
+	const struct rouse_image *image, uint32_t index, struct rouse_block_info *info);
+
+/** One thing that is broken in an image: what it is, and where in the file. */
+typedef void rouse_damage_fn(void *user, const char *what, uint64_t offset, uint64_t length);
+
+/**
+ * Checks every checksum of an image and that every page leads to stored bytes. @damage is called
+ * for each thing that is broken. Returns 0, or -EUCLEAN if something was broken.
+ */
+ROUSE_PUBLIC int rouse_image_verify(struct rouse_image *image, rouse_damage_fn *damage,
+	void *damage_user, const struct rouse_observer *observer, struct rouse_error *error);
+
+/** Sums up what pack and convert wrote. */
+struct rouse_write_report {
+	uint64_t elapsed_us, image_bytes, stored_bytes, pages, zero_pages, duplicate_pages,
+		wset_pages;
+};
+
+/** Lays an image out anew, for the working set in the file @wset, or for none if it is NULL. */
+ROUSE_PUBLIC int rouse_pack(const char *image, const char *wset, const char *out,
+	const struct rouse_layout *layout, struct rouse_write_report *report,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
+/**
+ * Turns a plain QEMU migration file into an image, or an image into such a file: what @in is tells
+ * which. @wset as for rouse_pack(); only for images.
+ */
+ROUSE_PUBLIC int rouse_convert(const char *in, const char *wset, const char *out,
+	const struct rouse_layout *layout, struct rouse_write_report *report,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
+struct rouse_wset;
+
+struct rouse_wset_info {
+	uint64_t pages, span_us; /**< the time from the first instruction to the last first touch */
+	uint32_t block_count;
+	uint64_t ram_bytes;
+	bool complete; /**< nothing was delivered unasked while it was recorded */
+};
+
+/** Opens a working-set file. Errors as rouse_image_open(). */
+ROUSE_PUBLIC int rouse_wset_open(
+	const char *path, struct rouse_wset **wset, struct rouse_error *error);
+ROUSE_PUBLIC void rouse_wset_close(struct rouse_wset *wset);
+ROUSE_PUBLIC void rouse_wset_get_info(const struct rouse_wset *wset, struct rouse_wset_info *info);
+/** The @index-th page in order of first touch. -ERANGE if there are not so many. */
+ROUSE_PUBLIC int rouse_wset_get_page(
+	const struct rouse_wset *wset, uint64_t index, uint64_t *page, uint64_t *time_us);
+
+/** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
+ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
+/* ---- 5. The metric -------------------------------------------------------------------------- */
+
+struct rouse_stalls;
+
+/** An empty log of stalls of @vcpus vCPUs. Free it with rouse_stalls_free(). -ENOMEM, -EINVAL. */
+ROUSE_PUBLIC int rouse_stalls_new(unsigned int vcpus, struct rouse_stalls **stalls);
+ROUSE_PUBLIC void rouse_stalls_free(struct rouse_stalls *stalls);
+/**
+ * Adds a stall of one vCPU, in microseconds since the request to restore. At any moment at most
+ * `vcpus` of the stalls that cover it count. -ENOMEM, -EINVAL if it ends before it begins.
+ */
+ROUSE_PUBLIC int rouse_stalls_add(struct rouse_stalls *stalls, uint64_t from_us, uint64_t to_us);
+/** Reads a stall log, as --stall-log writes it. -EUCLEAN: a line makes no sense (it is named). */
+ROUSE_PUBLIC int rouse_stalls_load(
+	const char *path, struct rouse_stalls **stalls, struct rouse_error *error);
+/** TTR(U, w): docs/ttr.md has the definition. Microseconds. */
+ROUSE_PUBLIC uint64_t rouse_stalls_ttr(
+	const struct rouse_stalls *stalls, const struct rouse_ttr_point *point);
+/** The utilization in [from, from + window], 0 to 1. */
+ROUSE_PUBLIC double rouse_stalls_utilization(
+	const struct rouse_stalls *stalls, uint64_t from_us, uint64_t window_us);
+/** The rows and columns of every table of TTR. */
+ROUSE_PUBLIC extern const double rouse_ttr_utilizations[ROUSE_TTR_UTILIZATIONS];
+ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
+
+/* ---- 6. What this machine allows ------------------------------------------------------------ */
+
+struct rouse_finding {
+	const char *name; /**< "userfaultfd", "kvm", "io_uring", "page_idle", "qemu" */
+	bool available;
+	const char *detail; /**< version, or why not */
+	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */
+};
+
+typedef void rouse_finding_fn(void *user, const struct rouse_finding *finding);
+
+/**
+ * Probes this machine and calls @finding for each fact. @qemu: the QEMU to ask, NULL for
+ * qemu-system-x86_64; @kernel: a kernel to boot under KVM, NULL to run only a few instructions.
+ */
+ROUSE_PUBLIC int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding,
+	void *finding_user, struct rouse_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

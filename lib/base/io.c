@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/io.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+ssize_t rouse_io_read(int fd, void *buffer, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = read(fd, (char *)buffer + done, size - done);
+
+		if (n == 0)
+			break;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+int rouse_io_pread(int fd, void *buffer, size_t size, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = pread(fd, (char *)buffer + done, size - done, (off_t)(offset + done));
+
+		if (n == 0)
+			return -ENODATA;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int rouse_io_write(int fd, const void *buffer, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = write(fd, (const char *)buffer + done, size - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int rouse_io_pwrite(int fd, const void *buffer, size_t size, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = pwrite(
+			fd, (const char *)buffer + done, size - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int rouse_io_send(int fd, struct iovec *pieces, int count)
+{
+	while (count > 0) {
+		struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		while (count > 0 && (size_t)n >= pieces->iov_len) {
+			n -= (ssize_t)pieces->iov_len;
+			pieces++;
+			count--;
+		}
+		if (count > 0) {
+			pieces->iov_base = (char *)pieces->iov_base + n;
+			pieces->iov_len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	cleanup_free char *bytes = NULL;
+	size_t room = 4096, used = 0;
+
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		char *more = realloc(bytes, room + 1);
+		ssize_t n;
+
+		if (more == NULL)
+			return -ENOMEM;
+		bytes = more;
+		n = rouse_io_read(fd, bytes + used, room - used);
+		if (n < 0)
+			return (int)n;
+		used += (size_t)n;
+		if (used < room)
+			break;
+		if (room > max)
+			return -EFBIG;
+		room *= 2;
+	}
+	if (used > max)
+		return -EFBIG;
+	bytes[used] = '\0';
+	*data = take_ptr(&bytes);
+	*size = used;
+	return 0;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading and writing whole buffers: short transfers and EINTR are dealt with here, once. */
+#ifndef ROUSE_BASE_IO_H
+#define ROUSE_BASE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/** Reads up to @size bytes until the end of the file. The number read, or -errno. */
+ssize_t rouse_io_read(int fd, void *buffer, size_t size);
+/** Reads @size bytes at @offset. 0, -ENODATA if the file ends before, or -errno. */
+int rouse_io_pread(int fd, void *buffer, size_t size, uint64_t offset);
+/** 0 or -errno. */
+int rouse_io_write(int fd, const void *buffer, size_t size);
+int rouse_io_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
+/** Writes all of @count pieces to a socket, without SIGPIPE. @pieces is used up. 0 or -errno. */
+int rouse_io_send(int fd, struct iovec *pieces, int count);
+/**
+ * Reads a small file whole into malloc'ed memory, with a NUL behind it (not in *size). Limit:
+ * @max bytes, -EFBIG beyond. The caller frees *data.
+ */
+int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size);
+
+#endif

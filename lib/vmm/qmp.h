@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QMP, QEMU's monitor: a client over a unix socket. One thread at a time. docs: QEMU's
+ * docs/interop/qmp-spec.txt.
+ */
+#ifndef ROUSE_VMM_QMP_H
+#define ROUSE_VMM_QMP_H
+
+#include "base/observer.h"
+
+#include <jansson.h>
+
+#define QMP_MAX_MESSAGE (16u << 20)
+
+/* The reader: bytes into messages, without I/O. For untrusted input; fuzzed. */
+struct qmp_reader {
+	char *buffer; /* one unfinished line */
+	size_t used, room;
+};
+
+void qmp_reader_finish(struct qmp_reader *reader);
+/**
+ * Feeds bytes up to and including the end of the first message among them; *used: how many. One
+ * message in *message (the caller's reference), or NULL if it is not complete yet.
+ * -EUCLEAN: not JSON, or not an object; -EFBIG: longer than QMP_MAX_MESSAGE; -ENOMEM.
+ */
+int qmp_reader_feed(
+	struct qmp_reader *reader, const char *bytes, size_t size, size_t *used, json_t **message);
+
+struct qmp;
+
+/**
+ * Connects and negotiates; with out-of-band commands if QEMU has them. @timeout_ms: for the
+ * connection to be possible (a QEMU that is just starting) and for the greeting. -ENOENT,
+ * -ECONNREFUSED: no QEMU there; -ETIMEDOUT: another client holds the monitor; -EUCLEAN: not QMP;
+ * -ECANCELED.
+ */
+int qmp_connect(const char *path, unsigned int timeout_ms, const struct rouse_observer *observer,
+	struct qmp **qmp, struct rouse_error *error);
+/** The same over a socket that is connected already; takes @fd over, also when it fails. */
+int qmp_attach(int fd, unsigned int timeout_ms, const struct rouse_observer *observer,
+	struct qmp **qmp, struct rouse_error *error);
+void qmp_close(struct qmp *qmp);
+
+/** To poll(2) for; then qmp_next_event(). */
+int qmp_fd(const struct qmp *qmp);
+
+/**
+ * Runs a command and waits for its answer (default 30 s, -ETIMEDOUT). @arguments: a reference that
+ * is taken over, or NULL. *result: the caller's reference; @result may be NULL.
+ * QEMU's error becomes kind VMM with QEMU's own words and -EREMOTEIO, -ENOSYS for CommandNotFound.
+ * -EPIPE: QEMU is gone. Events that arrive meanwhile are kept for qmp_next_event().
+ */
+int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
+	struct rouse_error *error);
+/** The same out of band, if QEMU has it; otherwise in band. */
+int qmp_execute_oob(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
+	struct rouse_error *error);
+/** `getfd`: hands a descriptor to QEMU under a name. @fd stays the caller's. */
+int qmp_send_fd(struct qmp *qmp, const char *name, int fd, struct rouse_error *error);
+
+/**
+ * The next event, waiting up to @timeout_ms (0: only what is there, -1: for ever). *event: the
+ * caller's reference, NULL if none came. *arrived_ns: CLOCK_MONOTONIC. -EPIPE, -ECANCELED.
+ */
+int qmp_next_event(struct qmp *qmp, int timeout_ms, json_t **event, uint64_t *arrived_ns,
+	struct rouse_error *error);
+
+/** The process at the other end, by SO_PEERCRED; 0 if unknown. */
+int qmp_peer_pid(const struct qmp *qmp);
+
+#endif

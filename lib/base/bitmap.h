@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A bit for each page. Memory is reserved for all of it and used where bits are set: a bitmap of a
- * large VM costs in proportion to the pages that were marked (invariant 7). Not thread-safe.
+ * large VM costs in proportion to the pages that were marked (invariant 7). Testing and setting
+ * bits is thread-safe and orders nothing: what a bit means for other memory needs a lock of its
+ * own.
  */
 #ifndef ROUSE_BASE_BITMAP_H
 #define ROUSE_BASE_BITMAP_H
@@ -23,22 +25,20 @@ uint64_t rouse_bitmap_count(const struct rouse_bitmap *bitmap);
 /* The bit must be below bitmap->bits. */
 static inline bool rouse_bitmap_test(const struct rouse_bitmap *bitmap, uint64_t bit)
 {
-	return bitmap->words[bit / 64] >> (bit % 64) & 1;
-}
-
-static inline void rouse_bitmap_set(struct rouse_bitmap *bitmap, uint64_t bit)
-{
-	bitmap->words[bit / 64] |= UINT64_C(1) << (bit % 64);
+	return __atomic_load_n(&bitmap->words[bit / 64], __ATOMIC_RELAXED) >> (bit % 64) & 1;
 }
 
 /** Sets the bit; true if it was set before. */
 static inline bool rouse_bitmap_test_and_set(struct rouse_bitmap *bitmap, uint64_t bit)
 {
 	uint64_t mask = UINT64_C(1) << (bit % 64);
-	bool was = (bitmap->words[bit / 64] & mask) != 0;
 
-	bitmap->words[bit / 64] |= mask;
-	return was;
+	return (__atomic_fetch_or(&bitmap->words[bit / 64], mask, __ATOMIC_RELAXED) & mask) != 0;
+}
+
+static inline void rouse_bitmap_set(struct rouse_bitmap *bitmap, uint64_t bit)
+{
+	(void)rouse_bitmap_test_and_set(bitmap, bit);
 }
 
 #endif

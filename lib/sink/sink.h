@@ -3,10 +3,12 @@
  * Where pages go: the VM that is being restored. A sink knows how to place pages, how to start the
  * guest, and how to hear which pages it waits for. It does not decide anything.
  *
- *   prefetch*  ->  start  ->  { wait_fault | place }*  ->  finish
+ *   prefetch*  ->  start  ->  place*  ->  finish
+ *                  '--- wait_fault, place ---'
  *
- * prefetch, start and finish: one thread. Between start and finish, one thread waits for faults and
- * any number of threads place pages. A page is placed once: placing it again is ignored.
+ * prefetch, start and finish: one thread. A second thread waits for faults from before start is
+ * called (loading the devices already touches pages) until wait_fault fails. Any number of threads
+ * place pages. A page is placed once: placing it again is ignored.
  */
 #ifndef ROUSE_SINK_SINK_H
 #define ROUSE_SINK_SINK_H

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sending half of QEMU's migration stream: sections, commands and pages onto a socket.
+ * Not thread-safe. Every function returns 0 or -errno of the socket (-EPIPE: QEMU is gone).
+ */
+#ifndef ROUSE_VMM_QEMU_WRITER_H
+#define ROUSE_VMM_QEMU_WRITER_H
+
+#include "sink/sink.h"
+#include "vmm/qemu_stream.h"
+
+/*
+ * RAM's section id is the sender's choice and is remembered by QEMU under it, also across a
+ * recovery. It must not be one of the device sections' (small numbers).
+ */
+#define QEMU_WRITER_RAM_SECTION 0x726f7573u /* "rous" */
+
+/** Pages that go out in one system call. */
+#define QEMU_WRITER_BATCH 64u
+
+struct qemu_writer {
+	int fd;
+	const struct qemu_block *blocks;
+	uint32_t block_count;
+	uint32_t last_block; /* of the last page: the next one of it needs no name */
+};
+
+void qemu_writer_init(
+	struct qemu_writer *writer, int fd, const struct qemu_block *blocks, uint32_t block_count);
+
+/** The magic, the version and the configuration section. */
+int qemu_writer_header(struct qemu_writer *writer, const void *config, size_t config_size);
+int qemu_writer_command(
+	struct qemu_writer *writer, enum qemu_command command, const void *data, uint16_t size);
+int qemu_writer_ping(struct qemu_writer *writer, uint32_t value);
+/** RAM's START section: the list of blocks. */
+int qemu_writer_ram_start(struct qemu_writer *writer);
+/** Opens a PART section: pages follow until qemu_writer_part_end(). */
+int qemu_writer_part_begin(struct qemu_writer *writer);
+int qemu_writer_part_end(struct qemu_writer *writer);
+/** RAM's END section. */
+int qemu_writer_ram_end(struct qemu_writer *writer);
+/** At most QEMU_WRITER_BATCH pages, inside a PART section, in one system call if it fits. */
+int qemu_writer_pages(
+	struct qemu_writer *writer, const struct rouse_sink_page *pages, size_t count);
+int qemu_writer_raw(struct qemu_writer *writer, const void *bytes, size_t size);
+
+/** Appends a command to @buffer; returns the bytes used: 5 + @size. */
+size_t qemu_command_put(
+	uint8_t *buffer, enum qemu_command command, const void *data, uint16_t size);
+
+/** The block of a page number; block_count if there is none. */
+uint32_t qemu_block_of(const struct qemu_block *blocks, uint32_t count, uint64_t page);
+/** The block of a name of @length bytes; @count if there is none. */
+uint32_t qemu_block_find(
+	const struct qemu_block *blocks, uint32_t count, const char *name, size_t length);
+/** Pages of all blocks. */
+uint64_t qemu_blocks_pages(const struct qemu_block *blocks, uint32_t count);
+
+#endif

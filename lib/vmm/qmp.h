@@ -69,4 +69,13 @@ int qmp_next_event(struct qmp *qmp, int timeout_ms, json_t **event, uint64_t *ar
 /** The process at the other end, by SO_PEERCRED; 0 if unknown. */
 int qmp_peer_pid(const struct qmp *qmp);
 
+/** QEMU's version out of the greeting, e.g. "7.2.22". */
+const char *qmp_version(const struct qmp *qmp);
+
+/**
+ * From now on the observer's cancel object ends no command: for putting things back in order after
+ * it was fired.
+ */
+void qmp_ignore_cancel(struct qmp *qmp);
+
 #endif

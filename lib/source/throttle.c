@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+#include "source/throttle.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#define NS_PER_S UINT64_C(1000000000)
+
+/*
+ * A bucket is kept as the time at which all that was taken from it is paid (a virtual clock):
+ * behind now by at most the burst, ahead of now by what is owed. No timer fills anything.
+ */
+struct rouse_throttler {
+	pthread_mutex_t lock;
+	pthread_cond_t turn; /* an urgent read or a bulk read has ended, or an urgent one came */
+	struct rouse_throttle limits;
+	uint64_t bytes_paid_ns; /* the bytes taken so far are paid then */
+	uint64_t next_random_ns;
+	uint64_t last_end; /* file offset */
+	unsigned int urgent;
+	bool bulk_active;
+};
+
+int rouse_throttler_new(const struct rouse_throttle *limits, struct rouse_throttler **throttler)
+{
+	struct rouse_throttler *new = calloc(1, sizeof(*new));
+	pthread_condattr_t attributes;
+
+	if (new == NULL)
+		return -ENOMEM;
+	new->limits = *limits;
+	new->last_end = UINT64_MAX; /* the first read is a random one */
+	(void)pthread_mutex_init(&new->lock, NULL);
+	(void)pthread_condattr_init(&attributes);
+	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&new->turn, &attributes);
+	(void)pthread_condattr_destroy(&attributes);
+	*throttler = new;
+	return 0;
+}
+
+void rouse_throttler_free(struct rouse_throttler *throttler)
+{
+	if (throttler == NULL)
+		return;
+	(void)pthread_cond_destroy(&throttler->turn);
+	(void)pthread_mutex_destroy(&throttler->lock);
+	free(throttler);
+}
+
+/* How long @size bytes take at @rate; without overflow for every size and rate. */
+static uint64_t transfer_ns(uint64_t size, uint64_t rate)
+{
+	__extension__ unsigned __int128 ns = (unsigned __int128)size * NS_PER_S;
+
+	return (uint64_t)(ns / rate);
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static bool must_seek(const struct rouse_throttler *throttler, uint64_t offset)
+{
+	return throttler->limits.random_reads_per_s != 0 && offset != throttler->last_end;
+}
+
+/* Takes the tokens of a read that begins now or as soon as it can. Returns when they are paid. */
+static uint64_t take(struct rouse_throttler *throttler, uint64_t offset, size_t size)
+{
+	const struct rouse_throttle *limits = &throttler->limits;
+	uint64_t now = rouse_clock_ns(), start = now, burst, cost;
+
+	if (must_seek(throttler, offset)) {
+		start = later(now, throttler->next_random_ns);
+		throttler->next_random_ns = start + NS_PER_S / limits->random_reads_per_s;
+	}
+	throttler->last_end = offset + size;
+	if (limits->bytes_per_s == 0)
+		return start;
+	burst = transfer_ns(ROUSE_THROTTLE_BURST, limits->bytes_per_s);
+	cost = transfer_ns(size, limits->bytes_per_s);
+	/* What idling saved up is worth at most the burst, and nothing is transferred in a seek. */
+	throttler->bytes_paid_ns =
+		later(throttler->bytes_paid_ns, start > burst ? start - burst : 0) + cost;
+	return later(start, throttler->bytes_paid_ns);
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+	return (struct timespec){
+		.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+}
+
+/* Waits, with the lock held, until a bulk read may take its tokens. */
+static void wait_bulk_turn(struct rouse_throttler *throttler, uint64_t offset)
+{
+	for (;;) {
+		if (throttler->urgent > 0 || throttler->bulk_active) {
+			(void)pthread_cond_wait(&throttler->turn, &throttler->lock);
+		} else if (must_seek(throttler, offset) &&
+			   rouse_clock_ns() < throttler->next_random_ns) {
+			/* An urgent read that comes meanwhile gets the token. */
+			struct timespec until = to_timespec(throttler->next_random_ns);
+
+			(void)pthread_cond_timedwait(&throttler->turn, &throttler->lock, &until);
+		} else {
+			return;
+		}
+	}
+}
+
+void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, size_t size,
+	enum rouse_read_priority priority, uint64_t *due_ns)
+{
+	(void)pthread_mutex_lock(&throttler->lock);
+	if (priority == ROUSE_READ_URGENT) {
+		throttler->urgent++;
+	} else {
+		wait_bulk_turn(throttler, offset);
+		throttler->bulk_active = true;
+	}
+	*due_ns = take(throttler, offset, size);
+	(void)pthread_mutex_unlock(&throttler->lock);
+}
+
+void rouse_throttler_end(
+	struct rouse_throttler *throttler, enum rouse_read_priority priority, uint64_t due_ns)
+{
+	struct timespec until = to_timespec(due_ns);
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+		;
+	(void)pthread_mutex_lock(&throttler->lock);
+	if (priority == ROUSE_READ_URGENT)
+		throttler->urgent--;
+	else
+		throttler->bulk_active = false;
+	(void)pthread_cond_broadcast(&throttler->turn);
+	(void)pthread_mutex_unlock(&throttler->lock);
+}

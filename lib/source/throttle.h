@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes a fast medium as slow as another one, and lets urgent reads pass bulk ones.
+ *
+ * Two token buckets, which a read of n bytes must both have paid when it returns:
+ *
+ *   bytes         fills at bytes_per_s, holds at most ROUSE_THROTTLE_BURST; a read takes n
+ *   random reads  fills at random_reads_per_s, holds at most one; a read takes one if it does not
+ *                 begin where the last read of this source ended
+ *
+ * A read waits for its random token before it begins and then for its bytes: the seek and the
+ * transfer of a disk with one head. The order of service:
+ *
+ *   - an urgent read takes its tokens when it arrives: after what was taken before, before
+ *     everything that still waits;
+ *   - bulk reads are served one at a time, and take their tokens only when the random token is
+ *     there and no urgent read is under way. A bulk read that has taken its tokens is finished.
+ *
+ * Thread-safe.
+ */
+#ifndef ROUSE_SOURCE_THROTTLE_H
+#define ROUSE_SOURCE_THROTTLE_H
+
+#include "source/source.h"
+
+/** Bytes that may have been saved up by idling. */
+#define ROUSE_THROTTLE_BURST (64u << 10)
+
+struct rouse_throttler;
+
+/** Free with rouse_throttler_free(). -ENOMEM. */
+int rouse_throttler_new(const struct rouse_throttle *limits, struct rouse_throttler **throttler);
+void rouse_throttler_free(struct rouse_throttler *throttler);
+
+/**
+ * Waits for the turn of a read and takes its tokens; *due_ns (CLOCK_MONOTONIC): when they are paid.
+ * The caller reads, then calls rouse_throttler_end(), whether reading succeeded or not.
+ */
+void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, size_t size,
+	enum rouse_read_priority priority, uint64_t *due_ns);
+
+/** Sleeps until @due_ns and lets the next one begin. */
+void rouse_throttler_end(
+	struct rouse_throttler *throttler, enum rouse_read_priority priority, uint64_t due_ns);
+
+#endif

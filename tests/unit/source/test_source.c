@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/* The file source and its throttle. Times are only bounded from below: a loaded machine is slow. */
+#include "base/clock.h"
+#include "base/io.h"
+#include "source/source.h"
+#include "source/throttle.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define FILE_BYTES (1u << 20)
+
+struct fixture {
+	char path[64];
+	unsigned char *content;
+};
+
+static int make_file(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	int fd;
+
+	assert_non_null(fixture);
+	(void)strcpy(fixture->path, "/tmp/rouse-test-source-XXXXXX");
+	fd = mkstemp(fixture->path);
+	assert_true(fd >= 0);
+	fixture->content = malloc(FILE_BYTES);
+	assert_non_null(fixture->content);
+	for (size_t i = 0; i < FILE_BYTES; i++)
+		fixture->content[i] = (unsigned char)(i * 31 + i / 251);
+	assert_int_equal(rouse_io_pwrite(fd, fixture->content, FILE_BYTES, 0), 0);
+	(void)close(fd);
+	*state = fixture;
+	return 0;
+}
+
+static int remove_file(void **state)
+{
+	struct fixture *fixture = *state;
+
+	(void)unlink(fixture->path);
+	free(fixture->content);
+	free(fixture);
+	return 0;
+}
+
+static struct rouse_source *open_source(
+	const struct fixture *fixture, uint64_t bytes_per_s, uint64_t random_reads_per_s)
+{
+	struct rouse_throttle throttle = {bytes_per_s, random_reads_per_s};
+	struct rouse_source *source = NULL;
+
+	assert_int_equal(rouse_file_source_open(fixture->path, &throttle, &source, NULL), 0);
+	return source;
+}
+
+static void reads_what_is_in_the_file(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_source *source = open_source(fixture, 0, 0);
+	unsigned char buffer[5000];
+
+	assert_int_equal(rouse_source_size(source), FILE_BYTES);
+	assert_int_equal(
+		rouse_source_read(source, 777, buffer, sizeof(buffer), ROUSE_READ_URGENT), 0);
+	assert_memory_equal(buffer, fixture->content + 777, sizeof(buffer));
+	rouse_source_destroy(source);
+}
+
+static void a_throttled_bulk_read_in_pieces_gives_the_same_bytes(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_source *source = open_source(fixture, UINT64_C(1) << 33, 100000);
+	unsigned char *buffer = malloc(FILE_BYTES);
+	struct rouse_source_stats stats;
+
+	assert_non_null(buffer);
+	assert_int_equal(rouse_source_read(source, 0, buffer, FILE_BYTES, ROUSE_READ_BULK), 0);
+	assert_memory_equal(buffer, fixture->content, FILE_BYTES);
+	rouse_source_get_stats(source, &stats);
+	assert_int_equal(stats.bytes, FILE_BYTES);
+	assert_int_equal(stats.reads, FILE_BYTES / ROUSE_SOURCE_BULK);
+	free(buffer);
+	rouse_source_destroy(source);
+}
+
+static void a_read_beyond_the_end_is_enodata(void **state)
+{
+	struct rouse_source *source = open_source(*state, 0, 0);
+	char buffer[16];
+
+	assert_int_equal(
+		rouse_source_read(source, FILE_BYTES - 8, buffer, 16, ROUSE_READ_BULK), -ENODATA);
+	assert_int_equal(
+		rouse_source_read(source, UINT64_MAX - 4, buffer, 16, ROUSE_READ_BULK), -ENODATA);
+	rouse_source_destroy(source);
+}
+
+static void a_missing_file_and_a_directory_are_errors(void **state)
+{
+	struct rouse_source *source = NULL;
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(rouse_file_source_open("/nonexistent/x", NULL, &source, &error), -ENOENT);
+	assert_non_null(strstr(error.message, "/nonexistent/x"));
+	assert_int_equal(rouse_file_source_open("/tmp", NULL, &source, &error), -EINVAL);
+	assert_int_equal(error.kind, ROUSE_ERROR_USAGE);
+}
+
+static void bytes_take_their_time_from_the_first_read_on(void **state)
+{
+	struct rouse_source *source = open_source(*state, 4u << 20, 0);
+	uint64_t begin = rouse_clock_us(), took;
+	char *buffer = malloc(512u << 10);
+
+	assert_non_null(buffer);
+	assert_int_equal(rouse_source_read(source, 0, buffer, 512u << 10, ROUSE_READ_BULK), 0);
+	took = rouse_clock_us() - begin;
+	/* 512 KiB at 4 MiB/s: 125 ms, less the burst of 64 KiB. */
+	assert_true(took >= 109000);
+	free(buffer);
+	rouse_source_destroy(source);
+}
+
+static void random_reads_wait_for_tokens_and_sequential_ones_do_not(void **state)
+{
+	struct rouse_source *source = open_source(*state, 0, 50);
+	uint64_t begin = rouse_clock_us(), sequential, random;
+	char buffer[4096];
+
+	for (unsigned int i = 0; i < 32; i++)
+		assert_int_equal(rouse_source_read(source, UINT64_C(4096) * i, buffer, 4096,
+					 ROUSE_READ_URGENT),
+			0);
+	sequential = rouse_clock_us() - begin;
+	begin = rouse_clock_us();
+	for (unsigned int i = 0; i < 4; i++)
+		assert_int_equal(rouse_source_read(source, UINT64_C(8192) * i, buffer, 4096,
+					 ROUSE_READ_URGENT),
+			0);
+	random = rouse_clock_us() - begin;
+	assert_true(sequential < 31 * 20000); /* each a token would be 620 ms */
+	assert_true(random >= 59000);         /* three waits of 20 ms at least */
+	rouse_source_destroy(source);
+}
+
+struct bulk_reader {
+	struct rouse_source *source;
+	_Atomic bool begun;
+	_Atomic uint64_t ended_us;
+};
+
+static void *read_much(void *argument)
+{
+	struct bulk_reader *reader = argument;
+	char *buffer = malloc(FILE_BYTES);
+
+	reader->begun = true;
+	if (buffer != NULL)
+		(void)rouse_source_read(reader->source, 0, buffer, FILE_BYTES, ROUSE_READ_BULK);
+	reader->ended_us = rouse_clock_us();
+	free(buffer);
+	return NULL;
+}
+
+static void an_urgent_read_passes_a_bulk_read_that_came_before(void **state)
+{
+	struct bulk_reader reader = {.source = open_source(*state, 2u << 20, 0)};
+	struct timespec pause = {.tv_nsec = 20000000};
+	pthread_t thread;
+	char buffer[4096];
+	uint64_t ended;
+
+	/* The bulk read needs 500 ms in four pieces; the urgent one comes in the first of them. */
+	assert_int_equal(pthread_create(&thread, NULL, read_much, &reader), 0);
+	while (!reader.begun)
+		(void)nanosleep(&pause, NULL);
+	(void)nanosleep(&pause, NULL);
+	assert_int_equal(
+		rouse_source_read(reader.source, 900000, buffer, sizeof(buffer), ROUSE_READ_URGENT),
+		0);
+	ended = rouse_clock_us();
+	(void)pthread_join(thread, NULL);
+	assert_true(ended < reader.ended_us);
+	rouse_source_destroy(reader.source);
+}
+
+struct bulk_seeker {
+	struct rouse_throttler *throttler;
+	_Atomic bool begun;
+	uint64_t due_ns;
+};
+
+static void *seek_in_bulk(void *argument)
+{
+	struct bulk_seeker *seeker = argument;
+
+	seeker->begun = true;
+	rouse_throttler_begin(seeker->throttler, 1 << 20, 4096, ROUSE_READ_BULK, &seeker->due_ns);
+	rouse_throttler_end(seeker->throttler, ROUSE_READ_BULK, seeker->due_ns);
+	return NULL;
+}
+
+static void a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one(void **state)
+{
+	struct rouse_throttle limits = {.random_reads_per_s = 5};
+	struct timespec pause = {.tv_nsec = 20000000};
+	struct bulk_seeker seeker = {0};
+	uint64_t first, second;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
+	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &first);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, first);
+	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
+	while (!seeker.begun)
+		(void)nanosleep(&pause, NULL);
+	(void)nanosleep(&pause, NULL);
+	rouse_throttler_begin(seeker.throttler, 65536, 4096, ROUSE_READ_URGENT, &second);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, second);
+	(void)pthread_join(thread, NULL);
+	assert_true(second - first >= 200000000); /* the bucket holds one token */
+	assert_true(seeker.due_ns - second >= 200000000);
+	rouse_throttler_free(seeker.throttler);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_what_is_in_the_file),
+		cmocka_unit_test(a_throttled_bulk_read_in_pieces_gives_the_same_bytes),
+		cmocka_unit_test(a_read_beyond_the_end_is_enodata),
+		cmocka_unit_test(a_missing_file_and_a_directory_are_errors),
+		cmocka_unit_test(bytes_take_their_time_from_the_first_read_on),
+		cmocka_unit_test(random_reads_wait_for_tokens_and_sequential_ones_do_not),
+		cmocka_unit_test(an_urgent_read_passes_a_bulk_read_that_came_before),
+		cmocka_unit_test(a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one),
+	};
+
+	return cmocka_run_group_tests_name("source", tests, make_file, remove_file);
+}

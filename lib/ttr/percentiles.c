@@ -13,7 +13,9 @@ static int compare(const void *a, const void *b)
 /* Nearest rank: the least value that @percent of all values do not exceed. */
 static double rank(const uint32_t *sorted, size_t count, unsigned int percent)
 {
-	return sorted[(count * percent + 99) / 100 - 1];
+	size_t nth = (count * percent + 99) / 100;
+
+	return sorted[nth - 1];
 }
 
 void rouse_percentiles_compute(uint32_t *values, size_t count, struct rouse_percentiles *out)

@@ -74,7 +74,18 @@ struct rouse_wset {
 int rouse_wset_parse(
 	const void *bytes, size_t size, struct rouse_wset **wset, struct rouse_error *error);
 
-/** Writes @wset to @path: temporary name, fsync, rename. Errors of the file. */
+/** The checksum of a file: @header's own field does not count. */
+uint64_t rouse_wset_checksum(
+	const struct rouse_disk_wset_header *header, const void *body, size_t body_bytes);
+
+/** The bytes of the file for @wset: *bytes is the caller's to free(3). -ENOMEM. */
+int rouse_wset_encode(
+	const struct rouse_wset *wset, char **bytes, size_t *size, struct rouse_error *error);
+
+/**
+ * Writes @wset to @path: temporary name, fsync, rename. Errors of the file; -EINVAL: there is
+ * something at @path that is not a regular file.
+ */
 int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error);
 
 #endif

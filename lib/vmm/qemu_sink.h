@@ -47,7 +47,4 @@ int qemu_postcopy_sink_new(
 int qemu_postcopy_sink_resume(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);
 
-/** Pages that QEMU had when a sink was resumed, and that were handed over since. Any sink. */
-uint64_t qemu_sink_placed_count(const struct rouse_sink *sink);
-
 #endif

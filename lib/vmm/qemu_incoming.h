@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The conversation with a QEMU that is to receive a VM, over QMP: is it the right machine, may it
+ * use userfaultfd, where is the connection, does the guest run. One thread at a time.
+ */
+#ifndef ROUSE_VMM_QEMU_INCOMING_H
+#define ROUSE_VMM_QEMU_INCOMING_H
+
+#include "base/error.h"
+#include "vmm/qmp.h"
+
+/** What the image needs. Zero or NULL members are not compared. */
+struct qemu_expectation {
+	const char *machine; /* "pc-i440fx-7.2" */
+	uint64_t ram_bytes;  /* as query-memory-size-summary counts: base and plugged memory */
+	unsigned int vcpus;
+};
+
+/**
+ * Compares a QEMU with what an image needs, before anything is sent. -EINVAL, kind MISMATCH: names
+ * both sides; -EBUSY, kind REFUSED: it does not wait for a migration.
+ */
+int qemu_incoming_check(
+	struct qmp *qmp, const struct qemu_expectation *expectation, struct rouse_error *error);
+
+/**
+ * Turns on what a restore needs: events, and for @postcopy postcopy-ram and, where QEMU has it,
+ * postcopy-blocktime. -EPERM, kind REFUSED: QEMU may not use userfaultfd; the message says what
+ * would allow it.
+ */
+int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error);
+
+/** Makes the connection of a QEMU that waits with -incoming defer; the caller closes *fd. */
+int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error);
+
+/**
+ * Makes the connection of a VM whose postcopy broke off. Waits a little for QEMU to notice that.
+ * -EBUSY, kind REFUSED: it is not in that state (the state is named).
+ */
+int qemu_incoming_recover(struct qmp *qmp, int *fd, struct rouse_error *error);
+
+/** A pair of connected sockets, for a migration: ours is close-on-exec, QEMU's is not. */
+int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);
+
+/**
+ * Waits until an ordinary (precopy) migration is loaded, and lets the guest run if @run.
+ * *started_ns: when, by QEMU's own clock. -EPIPE: QEMU ended; -EREMOTEIO: it could not load it.
+ */
+int qemu_incoming_wait_loaded(
+	struct qmp *qmp, bool run, uint64_t *started_ns, struct rouse_error *error);
+
+/**
+ * Waits up to @timeout_ms for QEMU's RESUME event: 1 and *started_ns if the guest runs, 0 if the
+ * event has not come. -EPIPE: QEMU ended; -EREMOTEIO: the migration failed; -ECANCELED.
+ */
+int qemu_incoming_wait_resume(
+	struct qmp *qmp, int timeout_ms, uint64_t *started_ns, struct rouse_error *error);
+
+/** The run state ("running", "paused", "inmigrate", ...) into @state. */
+int qemu_incoming_run_state(struct qmp *qmp, char *state, size_t size, struct rouse_error *error);
+
+/** The migration's status ("active", "postcopy-paused", ...), "none" if there is none. */
+int qemu_incoming_status(struct qmp *qmp, char *status, size_t size, struct rouse_error *error);
+
+/** The vCPUs' block time of a finished postcopy, summed, in microseconds; -1 if QEMU has none. */
+int64_t qemu_incoming_blocktime(struct qmp *qmp);
+
+/**
+ * Fills @error for a connection that broke with @code: asks QEMU whether it is still there and what
+ * it has to say. Returns the error's code.
+ */
+int qemu_incoming_broken(struct qmp *qmp, int code, struct rouse_error *error);
+
+#endif

@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The postcopy sink: Rouse plays the source of a postcopy migration, QEMU's userfaultfd traps.
+ *
+ *   ->  header config | OPEN_RETURN_PATH | ADVISE | DISCARD | ram START
+ *       ram PART: pages to have before the start                               (prefetch)
+ *   ->  PACKAGED { LISTEN, device sections, PING 3, RUN }                      (start)
+ *       ram PART: pages, as they are asked for and in the background           (place)
+ *   <-  REQ_PAGES, REQ_PAGES_ID: a vCPU waits for these                        (wait_fault)
+ *   <-  PONG 3: the devices are loaded
+ *   ->  ram END, EOF                                                           (finish)
+ *   <-  SHUT 0
+ *
+ * DISCARD, of a page that nobody has sent, makes QEMU prepare for missing pages (no huge pages)
+ * before the first page arrives. There is one connection: an urgent page waits for what the socket
+ * holds already, so once the guest runs its buffer is made small, and background pages go in small
+ * groups between which urgent ones pass. QEMU fails on a page that it gets twice: a page is marked
+ * and written under one lock.
+ *
+ * Threads: see sink.h. The fault thread alone reads the connection; `state` is what it tells the
+ * others. The QMP connection belongs to the thread that calls start, finish and stop_guest.
+ */
+#include "vmm/qemu_sink.h"
+
+#include "base/bitmap.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/endian.h"
+#include "base/io.h"
+#include "vmm/qemu_incoming.h"
+#include "vmm/qemu_return_path.h"
+#include "vmm/qemu_writer.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define PREFETCH_SOCKET_BYTES (1 << 20)
+/*
+ * While the guest runs: about what QEMU places in 50 us. Smaller costs bulk speed, larger costs the
+ * latency of faults; docs/performance.md has the measurement.
+ */
+#define RUNNING_SOCKET_BYTES (64 << 10)
+#define BACKGROUND_GROUP 4u
+#define DEVICES_PONG 3u
+#define FINISH_TIMEOUT_S 60
+
+struct postcopy_sink {
+	struct rouse_sink sink;
+	struct qemu_sink_config config;
+
+	/* Writing. `lock` covers the writer and the order of pages in the stream. */
+	pthread_mutex_t lock;
+	pthread_cond_t no_urgent;
+	atomic_uint urgent_waiting;
+	struct qemu_writer writer;
+	struct rouse_bitmap placed;
+	uint64_t placed_count;
+	bool begun, finished;
+
+	/* Reading: of the fault thread. */
+	uint8_t input[16384];
+	size_t input_from, input_to;
+	uint32_t last_block;
+	uint64_t wanted, wanted_count; /* pages of a request that were not handed out yet */
+
+	/* What the fault thread has seen. */
+	pthread_mutex_t state_lock;
+	pthread_cond_t state_changed;
+	bool devices_loaded, shut, closed;
+	uint32_t shut_value;
+	atomic_bool interrupted;
+};
+
+static struct postcopy_sink *postcopy_of(struct rouse_sink *sink)
+{
+	return (struct postcopy_sink *)sink;
+}
+
+static void set_send_buffer(int fd, int bytes)
+{
+	/* A hint: a kernel that gives less or more changes the speed only. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
+static int send_advise(struct postcopy_sink *s)
+{
+	uint8_t data[16];
+
+	be64_store(data, QEMU_PAGE_BYTES);
+	be64_store(data + 8, QEMU_PAGE_BYTES);
+	return qemu_writer_command(&s->writer, QEMU_CMD_POSTCOPY_ADVISE, data, sizeof(data));
+}
+
+/* version 0, name, a NUL, then one range: the first page of the first block that has any. */
+static int send_discard(struct postcopy_sink *s)
+{
+	uint8_t data[2 + 255 + 1 + 16];
+	uint32_t i = 0;
+	size_t length;
+
+	while (i + 1 < s->config.block_count && s->config.blocks[i].used_bytes == 0)
+		i++;
+	length = strlen(s->config.blocks[i].name);
+	data[0] = 0;
+	data[1] = (uint8_t)length;
+	memcpy(data + 2, s->config.blocks[i].name, length);
+	data[2 + length] = 0;
+	be64_store(data + 3 + length, 0);
+	be64_store(data + 11 + length, QEMU_PAGE_BYTES);
+	return qemu_writer_command(
+		&s->writer, QEMU_CMD_POSTCOPY_DISCARD, data, (uint16_t)(19 + length));
+}
+
+/* Everything before the first page; once. Called under the lock. */
+static int postcopy_begin(struct postcopy_sink *s)
+{
+	int code;
+
+	if (s->begun)
+		return 0;
+	s->begun = true;
+	set_send_buffer(s->config.fd, PREFETCH_SOCKET_BYTES);
+	code = qemu_writer_header(&s->writer, s->config.config, s->config.config_size);
+	if (code == 0)
+		code = qemu_writer_command(&s->writer, QEMU_CMD_OPEN_RETURN_PATH, NULL, 0);
+	if (code == 0)
+		code = send_advise(s);
+	if (code == 0)
+		code = send_discard(s);
+	if (code == 0)
+		code = qemu_writer_ram_start(&s->writer);
+	if (code == 0)
+		code = qemu_writer_part_begin(&s->writer);
+	return code;
+}
+
+/* Writes those of @pages that have not been placed; at most QEMU_WRITER_BATCH. Under the lock. */
+static int write_new_pages(
+	struct postcopy_sink *s, const struct rouse_sink_page *pages, size_t count, size_t *placed)
+{
+	struct rouse_sink_page fresh[QEMU_WRITER_BATCH];
+	size_t n = 0;
+
+	if (s->finished)
+		return 0;
+	for (size_t i = 0; i < count; i++) {
+		if (pages[i].page >= s->placed.bits)
+			return -ERANGE;
+		if (!rouse_bitmap_test_and_set(&s->placed, pages[i].page))
+			fresh[n++] = pages[i];
+	}
+	s->placed_count += n;
+	*placed += n;
+	return n > 0 ? qemu_writer_pages(&s->writer, fresh, n) : 0;
+}
+
+static int postcopy_prefetch(
+	struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+	size_t placed = 0;
+	int code;
+
+	pthread_mutex_lock(&s->lock);
+	code = postcopy_begin(s);
+	while (code == 0 && count > 0) {
+		size_t n = count < QEMU_WRITER_BATCH ? count : QEMU_WRITER_BATCH;
+
+		code = write_new_pages(s, pages, n, &placed);
+		pages += n;
+		count -= n;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return code;
+}
+
+static int postcopy_place(struct rouse_sink *sink, const struct rouse_sink_page *pages,
+	size_t count, enum rouse_sink_priority priority, size_t *placed)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+	const size_t group = priority == ROUSE_SINK_URGENT ? QEMU_WRITER_BATCH : BACKGROUND_GROUP;
+	size_t done = 0;
+	int code = 0;
+
+	while (code == 0 && count > 0) {
+		size_t n = count < group ? count : group;
+
+		if (priority == ROUSE_SINK_URGENT) {
+			atomic_fetch_add(&s->urgent_waiting, 1);
+			pthread_mutex_lock(&s->lock);
+			if (atomic_fetch_sub(&s->urgent_waiting, 1) == 1)
+				pthread_cond_broadcast(&s->no_urgent);
+		} else {
+			pthread_mutex_lock(&s->lock);
+			while (atomic_load(&s->urgent_waiting) > 0)
+				pthread_cond_wait(&s->no_urgent, &s->lock);
+		}
+		code = write_new_pages(s, pages, n, &done);
+		pthread_mutex_unlock(&s->lock);
+		pages += n;
+		count -= n;
+	}
+	if (placed != NULL)
+		*placed = done;
+	return code;
+}
+
+static bool postcopy_is_placed(struct rouse_sink *sink, uint64_t page)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+
+	return page < s->placed.bits && rouse_bitmap_test(&s->placed, page);
+}
+
+/* PACKAGED: QEMU loads it while it listens for pages on the same connection. */
+static int send_package(struct postcopy_sink *s)
+{
+	const uint32_t inner = (uint32_t)(5 + s->config.devices_size + 9 + 5);
+	uint8_t head[5 + 4 + 5], tail[9 + 5], value[4];
+	size_t used;
+	int code;
+
+	be32_store(value, inner);
+	used = qemu_command_put(head, QEMU_CMD_PACKAGED, value, sizeof(value));
+	used += qemu_command_put(head + used, QEMU_CMD_POSTCOPY_LISTEN, NULL, 0);
+	code = qemu_writer_raw(&s->writer, head, used);
+	if (code == 0)
+		code = qemu_writer_raw(&s->writer, s->config.devices, s->config.devices_size);
+	be32_store(value, DEVICES_PONG);
+	used = qemu_command_put(tail, QEMU_CMD_PING, value, sizeof(value));
+	used += qemu_command_put(tail + used, QEMU_CMD_POSTCOPY_RUN, NULL, 0);
+	if (code == 0)
+		code = qemu_writer_raw(&s->writer, tail, used);
+	return code;
+}
+
+static int send_start(struct postcopy_sink *s)
+{
+	int code;
+
+	pthread_mutex_lock(&s->lock);
+	code = postcopy_begin(s);
+	if (code == 0)
+		code = qemu_writer_part_end(&s->writer);
+	if (code == 0)
+		code = send_package(s);
+	if (code == 0) {
+		set_send_buffer(s->config.fd, RUNNING_SOCKET_BYTES);
+		code = qemu_writer_part_begin(&s->writer);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return code;
+}
+
+static bool state_flag(struct postcopy_sink *s, const bool *flag)
+{
+	bool value;
+
+	pthread_mutex_lock(&s->state_lock);
+	value = *flag;
+	pthread_mutex_unlock(&s->state_lock);
+	return value;
+}
+
+/* A QEMU that was started with -S does not run by itself. */
+static int nudge(struct postcopy_sink *s, struct rouse_error *error)
+{
+	char state[64];
+	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), error);
+
+	if (code == 0 && s->config.run &&
+		(strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0))
+		code = qmp_execute(s->config.qmp, "cont", NULL, NULL, error);
+	return code;
+}
+
+static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+	int code = send_start(s);
+
+	if (code < 0)
+		return qemu_incoming_broken(s->config.qmp, code, error);
+	for (;;) {
+		bool loaded;
+
+		code = qemu_incoming_wait_resume(
+			s->config.qmp, s->config.run ? 100 : 1, started_ns, error);
+		if (code < 0)
+			return code;
+		loaded = state_flag(s, &s->devices_loaded);
+		if (loaded && (code == 1 || !s->config.run)) {
+			if (code == 0)
+				*started_ns = rouse_clock_ns();
+			return 0;
+		}
+		if (code == 1) {
+			/* It runs, so RUN has been read and PONG 3 is on its way. */
+			uint64_t resumed_ns = *started_ns;
+
+			while (!state_flag(s, &s->devices_loaded) && !state_flag(s, &s->closed)) {
+				struct timespec pause = {.tv_nsec = 50000};
+
+				(void)nanosleep(&pause, NULL);
+			}
+			*started_ns = resumed_ns;
+			return 0;
+		}
+		if (state_flag(s, &s->closed))
+			return qemu_incoming_broken(s->config.qmp, -EPIPE, error);
+		if (loaded) {
+			code = nudge(s, error);
+			if (code < 0)
+				return code;
+		}
+	}
+}
+
+static int postcopy_receive(struct postcopy_sink *s)
+{
+	ssize_t n;
+
+	if (s->input_from > 0) {
+		memmove(s->input, s->input + s->input_from, s->input_to - s->input_from);
+		s->input_to -= s->input_from;
+		s->input_from = 0;
+	}
+	do {
+		n = recv(s->config.fd, s->input + s->input_to, sizeof(s->input) - s->input_to, 0);
+	} while (n < 0 && errno == EINTR);
+	if (atomic_load(&s->interrupted))
+		return -ECANCELED;
+	if (n <= 0)
+		return n < 0 && errno != ECONNRESET ? -errno : -EPIPE;
+	s->input_to += (size_t)n;
+	return 0;
+}
+
+/* Takes note of a message. 1: it asks for pages; 0: go on; -ESHUTDOWN: the last one. */
+static int note_message(struct postcopy_sink *s, const struct qemu_return_message *message)
+{
+	int code = 0;
+
+	if (message->type == QEMU_REPLY_REQ_PAGES || message->type == QEMU_REPLY_REQ_PAGES_ID) {
+		s->wanted = message->page;
+		s->wanted_count = message->page_count;
+		return 1;
+	}
+	pthread_mutex_lock(&s->state_lock);
+	if (message->type == QEMU_REPLY_PONG && message->value == DEVICES_PONG)
+		s->devices_loaded = true;
+	if (message->type == QEMU_REPLY_SHUT) {
+		s->shut = true;
+		s->shut_value = message->value;
+		code = -ESHUTDOWN;
+	}
+	pthread_cond_broadcast(&s->state_changed);
+	pthread_mutex_unlock(&s->state_lock);
+	return code;
+}
+
+static void note_closed(struct postcopy_sink *s)
+{
+	pthread_mutex_lock(&s->state_lock);
+	s->closed = true;
+	pthread_cond_broadcast(&s->state_changed);
+	pthread_mutex_unlock(&s->state_lock);
+}
+
+/* Reads until there is a request. */
+static int next_request(struct postcopy_sink *s)
+{
+	for (;;) {
+		struct qemu_return_message message;
+		size_t used = 0;
+		int code = qemu_return_parse(s->input + s->input_from, s->input_to - s->input_from,
+			s->config.blocks, s->config.block_count, &s->last_block, &message, &used);
+
+		s->input_from += used;
+		if (code == 1)
+			code = note_message(s, &message);
+		else if (code == 0)
+			code = postcopy_receive(s);
+		if (code == 1)
+			return 0;
+		if (code < 0)
+			return code;
+	}
+}
+
+static int postcopy_wait_fault(struct rouse_sink *sink, uint64_t *page)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+
+	while (s->wanted_count == 0) {
+		int code = next_request(s);
+
+		if (code < 0) {
+			note_closed(s);
+			return code;
+		}
+	}
+	*page = s->wanted++;
+	s->wanted_count--;
+	return 0;
+}
+
+static int send_finish(struct postcopy_sink *s)
+{
+	const uint8_t end = QEMU_VM_EOF;
+	int code;
+
+	pthread_mutex_lock(&s->lock);
+	/* From here on QEMU reads no pages: what is missing is zero, and it makes it so itself. */
+	s->finished = true;
+	code = qemu_writer_part_end(&s->writer);
+	if (code == 0)
+		code = qemu_writer_ram_end(&s->writer);
+	if (code == 0)
+		code = qemu_writer_raw(&s->writer, &end, 1);
+	pthread_mutex_unlock(&s->lock);
+	return code;
+}
+
+static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+	struct timespec deadline;
+	int code = send_finish(s), waited = 0;
+
+	if (code < 0)
+		return qemu_incoming_broken(s->config.qmp, code, error);
+	(void)clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += FINISH_TIMEOUT_S;
+	pthread_mutex_lock(&s->state_lock);
+	while (!s->closed && waited == 0)
+		waited = pthread_cond_timedwait(&s->state_changed, &s->state_lock, &deadline);
+	code = s->shut && s->shut_value == 0 ? 0 : waited != 0 ? -ETIMEDOUT : -EPIPE;
+	pthread_mutex_unlock(&s->state_lock);
+	if (code == -ETIMEDOUT)
+		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
+			"QEMU has all pages but does not end the migration");
+	return code == 0 ? 0 : qemu_incoming_broken(s->config.qmp, code, error);
+}
+
+static int postcopy_stop_guest(struct rouse_sink *sink, struct rouse_error *error)
+{
+	return qmp_execute(postcopy_of(sink)->config.qmp, "stop", NULL, NULL, error);
+}
+
+static void postcopy_interrupt(struct rouse_sink *sink)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+
+	atomic_store(&s->interrupted, true);
+	(void)shutdown(s->config.fd, SHUT_RDWR);
+}
+
+static void postcopy_destroy(struct rouse_sink *sink)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+
+	cleanup_close_fn(&s->config.fd);
+	rouse_bitmap_finish(&s->placed);
+	(void)pthread_cond_destroy(&s->state_changed);
+	(void)pthread_mutex_destroy(&s->state_lock);
+	(void)pthread_cond_destroy(&s->no_urgent);
+	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+static const struct rouse_sink_ops postcopy_ops = {
+	.prefetch = postcopy_prefetch,
+	.start = postcopy_start,
+	.wait_fault = postcopy_wait_fault,
+	.place = postcopy_place,
+	.is_placed = postcopy_is_placed,
+	.finish = postcopy_finish,
+	.stop_guest = postcopy_stop_guest,
+	.interrupt = postcopy_interrupt,
+	.destroy = postcopy_destroy,
+};
+
+static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_sink **sink,
+	struct rouse_error *error)
+{
+	struct postcopy_sink *s = calloc(1, sizeof(*s));
+
+	if (s == NULL || rouse_bitmap_init(&s->placed,
+				 qemu_blocks_pages(config->blocks, config->block_count)) < 0) {
+		cleanup_close_fn(&config->fd);
+		free(s);
+		return rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+	}
+	s->sink.ops = &postcopy_ops;
+	s->config = *config;
+	s->last_block = UINT32_MAX;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_cond_init(&s->no_urgent, NULL);
+	(void)pthread_mutex_init(&s->state_lock, NULL);
+	(void)pthread_cond_init(&s->state_changed, NULL);
+	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
+	*sink = s;
+	return 0;
+}
+
+int qemu_postcopy_sink_new(
+	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error)
+{
+	struct postcopy_sink *s;
+	int code;
+
+	if (config->devices_size > QEMU_PACKAGED_MAX - 64) {
+		cleanup_close_fn(&config->fd);
+		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -EFBIG,
+			"the device state has %zu bytes, more than QEMU takes on demand: use "
+			"--policy eager",
+			config->devices_size);
+	}
+	code = postcopy_new(config, &s, error);
+	if (code == 0)
+		*sink = &s->sink;
+	return code;
+}
+
+/* ---- Taking over a restore whose Rouse died ------------------------------------------------- */
+
+/* The next message, before there is a fault thread. */
+static int read_message(
+	struct postcopy_sink *s, enum qemu_reply type, struct qemu_return_message *message)
+{
+	uint8_t bytes[QEMU_RETURN_MESSAGE_MAX];
+	uint32_t last_block = UINT32_MAX;
+	size_t used = 0, length;
+	int code;
+
+	if (rouse_io_read(s->config.fd, bytes, 4) != 4)
+		return -EPIPE;
+	length = be16_load(bytes + 2);
+	if (length > sizeof(bytes) - 4)
+		return -EPROTO;
+	if (rouse_io_read(s->config.fd, bytes + 4, length) != (ssize_t)length)
+		return -EPIPE;
+	code = qemu_return_parse(bytes, 4 + length, s->config.blocks, s->config.block_count,
+		&last_block, message, &used);
+	if (code < 0)
+		return code;
+	return message->type == type ? 0 : -EPROTO;
+}
+
+/* Marks the pages of a block that QEMU says it has. */
+static int read_bitmap(struct postcopy_sink *s, const struct qemu_block *block)
+{
+	const uint64_t pages = block->used_bytes / QEMU_PAGE_BYTES;
+	cleanup_free uint8_t *bits = NULL;
+	uint8_t number[8];
+	uint64_t size;
+
+	if (rouse_io_read(s->config.fd, number, 8) != 8)
+		return -EPIPE;
+	size = be64_load(number);
+	if (size != (pages + 63) / 64 * 8)
+		return -EPROTO;
+	bits = malloc(size > 0 ? size : 1);
+	if (bits == NULL)
+		return -ENOMEM;
+	if (rouse_io_read(s->config.fd, bits, size) != (ssize_t)size ||
+		rouse_io_read(s->config.fd, number, 8) != 8)
+		return -EPIPE;
+	if (be64_load(number) != QEMU_RECV_BITMAP_END)
+		return -EPROTO;
+	for (uint64_t i = 0; i < pages; i++) {
+		if (bits[i / 8] >> (i % 8) & 1)
+			rouse_bitmap_set(&s->placed, block->first_page + i);
+	}
+	return 0;
+}
+
+static int ask_bitmap(struct postcopy_sink *s, uint32_t index)
+{
+	const struct qemu_block *block = &s->config.blocks[index];
+	size_t length = strlen(block->name);
+	struct qemu_return_message message;
+	uint8_t data[256];
+	int code;
+
+	data[0] = (uint8_t)length;
+	memcpy(data + 1, block->name, length);
+	code = qemu_writer_command(&s->writer, QEMU_CMD_RECV_BITMAP, data, (uint16_t)(1 + length));
+	if (code == 0)
+		code = read_message(s, QEMU_REPLY_RECV_BITMAP, &message);
+	if (code == 0 && message.block != index)
+		code = -EPROTO;
+	return code == 0 ? read_bitmap(s, block) : code;
+}
+
+static int take_over(struct postcopy_sink *s)
+{
+	struct qemu_return_message message;
+	int code = 0;
+
+	for (uint32_t i = 0; code == 0 && i < s->config.block_count; i++)
+		code = ask_bitmap(s, i);
+	if (code == 0)
+		code = qemu_writer_command(&s->writer, QEMU_CMD_POSTCOPY_RESUME, NULL, 0);
+	if (code == 0)
+		code = read_message(s, QEMU_REPLY_RESUME_ACK, &message);
+	if (code == 0 && message.value != 1)
+		code = -EPROTO;
+	if (code == 0)
+		code = qemu_writer_part_begin(&s->writer);
+	return code;
+}
+
+int qemu_postcopy_sink_resume(
+	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error)
+{
+	struct postcopy_sink *s;
+	int code = postcopy_new(config, &s, error);
+
+	if (code < 0)
+		return code;
+	s->begun = true;
+	s->devices_loaded = true;
+	set_send_buffer(config->fd, RUNNING_SOCKET_BYTES);
+	code = take_over(s);
+	if (code < 0) {
+		postcopy_destroy(&s->sink);
+		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
+			code == -EPROTO ? "QEMU's memory is not that of this image"
+					: "QEMU broke off the recovery");
+	}
+	s->placed_count = rouse_bitmap_count(&s->placed);
+	*sink = &s->sink;
+	return 0;
+}

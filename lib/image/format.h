@@ -64,6 +64,7 @@ enum rouse_section_type {
 	ROUSE_SECTION_CHUNK_DIR = 6, /* rouse_disk_table for each chunk table */
 	ROUSE_SECTION_COUNT = 7,
 };
+#define ROUSE_IMAGE_SECTION_SLOTS 16u /* of the superblock; those above are of later writers */
 
 /** Where a section is. Sections are stored as they are; only chunks are compressed. */
 struct rouse_disk_section {
@@ -90,7 +91,7 @@ struct rouse_disk_superblock {
 	le32_t chunk_pages; /* the most that a chunk has */
 	le32_t block_count;
 	le32_t section_count; /* ROUSE_SECTION_COUNT of the writer */
-	struct rouse_disk_section sections[16];
+	struct rouse_disk_section sections[ROUSE_IMAGE_SECTION_SLOTS];
 	uint8_t reserved[4096 - 120 - 16 * 24 - 8];
 	le64_t checksum; /* XXH3-64 of the 4088 bytes before */
 };

@@ -72,8 +72,8 @@ int rouse_chunk_parse(const struct rouse_disk_chunk *disk,
 
 /**
  * Verifies the stored bytes of a chunk and decompresses them into @pages, which has room for
- * chunk->pages pages. Allocates and formats nothing: it is on the fault path.
- * 0, -EUCLEAN: a wrong checksum or length.
+ * chunk->pages pages. Allocates and formats nothing: it is on the fault path. Needs 200 KiB of
+ * stack. 0, -EUCLEAN: a wrong checksum or length; then @pages may hold anything.
  */
 int rouse_chunk_decode(const struct rouse_chunk *chunk, const void *stored, void *pages);
 

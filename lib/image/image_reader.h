@@ -32,10 +32,18 @@ const struct rouse_image_wset *rouse_reader_wset(const struct rouse_reader *read
 
 /**
  * The locator of a page. Reads its page table if it is not there yet; afterwards it allocates
- * nothing. -ERANGE: no such page; -EUCLEAN: damaged; -ENOMEM; and the source's.
+ * nothing. The chunk of the locator exists, and its slot is below chunk_pages; whether its chunk
+ * has so many pages is for the caller to check with rouse_locator_in_chunk(), once it has the
+ * chunk. -ERANGE: no such page; -EUCLEAN: damaged; -ENOMEM; and the source's.
  */
 int rouse_reader_locate(struct rouse_reader *reader, uint64_t page,
 	enum rouse_read_priority priority, uint64_t *locator);
+
+/** Whether the chunk of @locator really has the page: to be asked before its bytes are used. */
+static inline bool rouse_locator_in_chunk(uint64_t locator, const struct rouse_chunk *chunk)
+{
+	return rouse_locator_slot(locator) < chunk->pages;
+}
 
 /** The descriptor of a chunk, likewise. */
 int rouse_reader_chunk(struct rouse_reader *reader, uint64_t number,
@@ -48,8 +56,15 @@ int rouse_reader_chunk(struct rouse_reader *reader, uint64_t number,
 int rouse_reader_page_table(struct rouse_reader *reader, uint64_t index,
 	enum rouse_read_priority priority, const le64_t **table, uint32_t *entries);
 
-/** How many page tables there are. */
+/** How many page tables and chunk tables there are. */
 uint64_t rouse_reader_page_tables(const struct rouse_reader *reader);
+uint64_t rouse_reader_chunk_tables(const struct rouse_reader *reader);
+
+/** Where a table lies in the file, for naming damage. *length 0: it does not exist. */
+void rouse_reader_page_table_place(
+	const struct rouse_reader *reader, uint64_t index, uint64_t *offset, uint64_t *length);
+void rouse_reader_chunk_table_place(
+	const struct rouse_reader *reader, uint64_t index, uint64_t *offset, uint64_t *length);
 
 /**
  * Reads every table now, as few reads as they lie in runs: for who will need all of them soon.

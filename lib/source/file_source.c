@@ -122,11 +122,12 @@ int rouse_file_source_open(const char *path, const struct rouse_throttle *thrott
 	struct rouse_source **source, struct rouse_error *error)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	cleanup_free struct file_source *file = calloc(1, sizeof(*file));
+	cleanup_free struct file_source *file = NULL;
 	int code;
 
 	if (fd < 0)
 		return rouse_error_errno(error, -errno, "cannot open %s", path);
+	file = calloc(1, sizeof(*file));
 	if (file == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot open %s", path);
 	code = find_size(fd, &file->bytes);

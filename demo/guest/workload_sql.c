@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Queries on an in-memory SQLite database: most look up a few rows by key or by an index, some sum
+ * a range, a few update. Every row's text depends on its key and generation, and is compared.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <string.h>
+
+#include "content.h"
+#include "link.h"
+#include "workload.h"
+
+#define ROW_BYTES 1024
+#define ROW_COST 1240   /* what a row takes with its index entry and its pages' slack */
+#define STAMPED_SHARE 8 /* one part in so many of the memory is stamped pages */
+#define CONTENT_ID_BASE (1ULL << 41)
+#define GROUP_ROWS 50 /* rows with one value in the indexed column */
+#define LOOKUPS 4     /* rows that a request looks up by key */
+#define HOT_SHARE 50  /* 9 lookups in 10 go to one row in so many */
+#define REPORT_ROWS 16384
+#define FILL_ROWS 1000 /* in one transaction */
+
+enum statement { INSERT, LOOKUP, GROUP, UPDATE, ALL, STATEMENTS };
+
+static const char *const sql_text[STATEMENTS] = {
+	[INSERT] = "INSERT INTO item VALUES (?1, ?2, 1, ?3)",
+	[LOOKUP] = "SELECT id, generation, body FROM item WHERE id = ?1",
+	[GROUP] = "SELECT count(*), sum(generation) FROM item WHERE kind = ?1",
+	[UPDATE] = "UPDATE item SET generation = ?2, body = ?3 WHERE id = ?1",
+	[ALL] = "SELECT id, generation, body FROM item WHERE id >= ?1 AND id < ?1 + 500",
+};
+
+/* One connection for all threads, under one lock: an in-memory database belongs to one. */
+static struct {
+	pthread_mutex_t lock;
+	sqlite3 *db;
+	sqlite3_stmt *statement[STATEMENTS];
+	int64_t rows;
+} sql = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static int64_t group_of(int64_t row)
+{
+	return (int64_t)(content_mix((uint64_t)row) % (uint64_t)(sql.rows / GROUP_ROWS + 1));
+}
+
+static int run_text(const char *text)
+{
+	return sqlite3_exec(sql.db, text, NULL, NULL, NULL) == SQLITE_OK ? 0 : -EIO;
+}
+
+/* Steps a statement to its end and resets it. */
+static int finish(sqlite3_stmt *statement)
+{
+	int rc = sqlite3_step(statement);
+
+	sqlite3_reset(statement);
+	return rc == SQLITE_DONE ? 0 : -EIO;
+}
+
+static int insert_row(int64_t row)
+{
+	_Alignas(8) unsigned char body[ROW_BYTES];
+	sqlite3_stmt *statement = sql.statement[INSERT];
+
+	content_fill(body, sizeof(body), CONTENT_ID_BASE + (uint64_t)row, 1);
+	sqlite3_bind_int64(statement, 1, row);
+	sqlite3_bind_int64(statement, 2, group_of(row));
+	sqlite3_bind_blob(statement, 3, body, sizeof(body), SQLITE_STATIC);
+	return finish(statement);
+}
+
+static int fill(void)
+{
+	int err = run_text("BEGIN");
+
+	for (int64_t row = 0; row < sql.rows && !err; row++) {
+		err = insert_row(row);
+		if (!err && row % FILL_ROWS == FILL_ROWS - 1)
+			err = run_text("COMMIT; BEGIN");
+		if (row % REPORT_ROWS == 0)
+			link_send("progress sqlite %lld %lld", (long long)row, (long long)sql.rows);
+	}
+	return err ? err : run_text("COMMIT; CREATE INDEX item_kind ON item (kind)");
+}
+
+static int sql_start(size_t mb, unsigned int cpus)
+{
+	int err;
+
+	(void)cpus;
+	sql.rows = (int64_t)((mb - mb / STAMPED_SHARE) * 1048576 / ROW_COST);
+	err = stamp_region_new(NULL, mb / STAMPED_SHARE, "anonymous");
+	if (err)
+		return err;
+	if (sqlite3_open_v2(":memory:", &sql.db,
+		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+		    NULL) != SQLITE_OK)
+		return -EIO;
+	err = run_text("PRAGMA journal_mode = OFF; CREATE TABLE item"
+		       " (id INTEGER PRIMARY KEY, kind INTEGER, generation INTEGER, body BLOB)");
+	for (int i = 0; i < STATEMENTS && !err; i++) {
+		if (sqlite3_prepare_v2(sql.db, sql_text[i], -1, &sql.statement[i], NULL) !=
+			SQLITE_OK)
+			err = -EIO;
+	}
+	return err ? err : fill();
+}
+
+/* Whether the row that @statement stands on is what it should be. */
+static int row_right(sqlite3_stmt *statement, uint32_t *generation)
+{
+	_Alignas(8) unsigned char body[ROW_BYTES];
+	uint64_t id = (uint64_t)sqlite3_column_int64(statement, 0);
+
+	*generation = (uint32_t)sqlite3_column_int64(statement, 1);
+	if (sqlite3_column_bytes(statement, 2) != ROW_BYTES)
+		return 0;
+	memcpy(body, sqlite3_column_blob(statement, 2), ROW_BYTES);
+	return content_check(body, sizeof(body), CONTENT_ID_BASE + id, *generation);
+}
+
+static uint32_t lookup(int64_t row)
+{
+	sqlite3_stmt *statement = sql.statement[LOOKUP];
+	uint32_t generation = 0;
+
+	sqlite3_bind_int64(statement, 1, row);
+	if (sqlite3_step(statement) != SQLITE_ROW || !row_right(statement, &generation))
+		errors_add();
+	sqlite3_reset(statement);
+	return generation;
+}
+
+static void update(int64_t row, uint32_t generation)
+{
+	_Alignas(8) unsigned char body[ROW_BYTES];
+	sqlite3_stmt *statement = sql.statement[UPDATE];
+
+	content_fill(body, sizeof(body), CONTENT_ID_BASE + (uint64_t)row, generation);
+	sqlite3_bind_int64(statement, 1, row);
+	sqlite3_bind_int64(statement, 2, generation);
+	sqlite3_bind_blob(statement, 3, body, sizeof(body), SQLITE_STATIC);
+	if (finish(statement))
+		errors_add();
+}
+
+static void sum_group(int64_t group)
+{
+	sqlite3_stmt *statement = sql.statement[GROUP];
+
+	sqlite3_bind_int64(statement, 1, group);
+	if (sqlite3_step(statement) != SQLITE_ROW)
+		errors_add();
+	sqlite3_reset(statement);
+}
+
+static int64_t choose_row(uint64_t *state)
+{
+	int64_t hot = sql.rows / HOT_SHARE + 1;
+	int64_t row = (int64_t)(content_next(state) >> 16);
+
+	return content_next(state) % 10 ? row % hot * HOT_SHARE % sql.rows : row % sql.rows;
+}
+
+static void sql_request(unsigned int cpu, uint64_t seq)
+{
+	uint64_t state = content_mix((seq * 64 + cpu) ^ 0x73716c) | 1;
+
+	pthread_mutex_lock(&sql.lock);
+	for (int i = 0; i < LOOKUPS; i++) {
+		int64_t row = choose_row(&state);
+		uint32_t generation = lookup(row);
+
+		if (i == 0 && seq % 4 == 0)
+			update(row, generation + 1);
+	}
+	if (seq % 8 == 0)
+		sum_group(group_of(choose_row(&state)));
+	pthread_mutex_unlock(&sql.lock);
+}
+
+static struct stamp_result sql_verify(void)
+{
+	struct stamp_result result = {0};
+	sqlite3_stmt *statement = sql.statement[ALL];
+	uint64_t rows = 0;
+	uint32_t generation;
+
+	for (int64_t row = 0; row < sql.rows; row += 500) {
+		pthread_mutex_lock(&sql.lock);
+		sqlite3_bind_int64(statement, 1, row);
+		while (sqlite3_step(statement) == SQLITE_ROW) {
+			rows++;
+			if (!row_right(statement, &generation))
+				result.errors++;
+		}
+		sqlite3_reset(statement);
+		pthread_mutex_unlock(&sql.lock);
+	}
+	if (rows != (uint64_t)sql.rows)
+		result.errors++;
+	result.pages = rows * ROW_BYTES / STAMP_PAGE;
+	return result;
+}
+
+const struct workload workload_sql = {
+	.name = "sql",
+	.start = sql_start,
+	.request = sql_request,
+	.verify = sql_verify,
+};

@@ -17,11 +17,11 @@
 
 #define PORT 6379
 #define CONNECT_SECONDS 30
-#define BATCH 8          /* commands in a request, sent together */
+#define BATCH 4          /* commands in a request, sent together */
 #define FILL_BATCH 32    /* the same, while filling */
 #define WRITE_PERCENT 10 /* of the commands */
-#define VALUE_MIN 512    /* bytes; lengths are evenly spread, multiples of 64 */
-#define VALUE_STEPS 120
+#define VALUE_MIN 1024   /* bytes; lengths are evenly spread, multiples of 64 */
+#define VALUE_STEPS 224
 #define VALUE_MEAN (VALUE_MIN + 64 * (VALUE_STEPS - 1) / 2)
 #define STAMPED_SHARE 8              /* one part in so many of the memory is stamped pages */
 #define ZIPF_THETA 0.99              /* the skew; YCSB's default */

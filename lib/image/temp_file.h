@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file that is complete or absent (invariant 5): it has no name, where the file system can do
+ * that, or a temporary one, until it is committed. A process that is killed leaves nothing behind
+ * where O_TMPFILE works, and a .NAME.XXXXXX.tmp elsewhere.
+ */
+#ifndef ROUSE_IMAGE_TEMP_FILE_H
+#define ROUSE_IMAGE_TEMP_FILE_H
+
+#include <rouse.h>
+
+struct rouse_temp_file {
+	int fd;           /* open for reading and writing, mode 0600: guest memory is private */
+	int directory_fd; /* of the target */
+	char *name;       /* of the target, without its directory */
+	char *temporary;  /* the temporary name; NULL: it has none */
+};
+
+/**
+ * Errors: those of open(2); -EINVAL: @path names a directory, a device or the like, which renaming
+ * would replace.
+ */
+int rouse_temp_file_open(const char *path, struct rouse_temp_file *file, struct rouse_error *error);
+
+/** fsync, the final name, fsync of the directory. Then, or if it fails, close with discard(). */
+int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *error);
+
+/** Closes the file, and removes it if it was not committed. */
+void rouse_temp_file_discard(struct rouse_temp_file *file);
+
+#endif

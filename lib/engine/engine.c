@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/engine.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/observer.h"
+#include "engine/feeder.h"
+#include "engine/plan.h"
+
+#include <stdlib.h>
+
+/* Windows of about a mebibyte that may wait to be placed. */
+#define PREFETCH_WINDOWS 256u /* while QEMU starts, a fast disk reads this much ahead */
+#define BACKGROUND_WINDOWS 8u
+#define POLL_MS 50
+
+struct rouse_engine {
+	struct rouse_engine_config config;
+	struct rouse_sink *sink;
+	struct rouse_wset_plan wset_plan;
+	struct rouse_rest_plan rest_plan;
+	struct rouse_feeder *feeder;
+	struct rouse_fault_service *faults;
+	struct rouse_engine_stats stats;
+	uint64_t stored_total;  /* pages that are not zero */
+	uint64_t stored_placed; /* of these, those that this process has placed unasked */
+	uint64_t prefetch_total;
+};
+
+static bool is_placed(void *user, uint64_t page)
+{
+	struct rouse_engine *e = user;
+
+	return e->sink->ops->is_placed(e->sink, page);
+}
+
+static int start_feeder(struct rouse_engine *e, rouse_feed_fn *plan, void *plan_user,
+	bool background, struct rouse_error *error)
+{
+	const struct rouse_image_wset *wset = rouse_reader_wset(e->config.reader);
+	const struct rouse_feeder_config config = {
+		.reader = e->config.reader,
+		.source = e->config.source,
+		.front_chunks = wset->chunks,
+		.front_chunk_count = wset->chunk_count,
+		.plan = plan,
+		.plan_user = plan_user,
+		.windows = background ? BACKGROUND_WINDOWS : PREFETCH_WINDOWS,
+		.background = background,
+		.skip = background ? is_placed : NULL,
+		.skip_user = e,
+	};
+	int code = rouse_feeder_start(&config, &e->feeder);
+
+	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot start reading the image");
+}
+
+/* The plan of the policy, for what comes before the start. */
+static int plan_prefetch(struct rouse_engine *e, struct rouse_error *error)
+{
+	int code;
+
+	if (e->config.policy == ROUSE_POLICY_EAGER) {
+		e->prefetch_total = rouse_reader_page_count(e->config.reader);
+		rouse_rest_plan_init(&e->rest_plan, e->config.reader, true, NULL, NULL);
+		return start_feeder(e, rouse_rest_plan_next, &e->rest_plan, false, error);
+	}
+	if (e->config.policy != ROUSE_POLICY_WS)
+		return 0;
+	if (e->config.wset != NULL) {
+		code = rouse_wset_plan_init_from(&e->wset_plan, e->config.reader, e->config.wset);
+	} else if (rouse_reader_wset(e->config.reader)->page_count == 0) {
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENODATA,
+			"the image has no working set. Record one with `rouse restore --policy "
+			"lazy --record FILE`, then give it with -w, or put it into the image with "
+			"`rouse pack IMAGE -w FILE OUT`");
+	} else {
+		code = rouse_wset_plan_init(&e->wset_plan, e->config.reader);
+	}
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot look up the working set");
+	e->prefetch_total = e->wset_plan.count;
+	return start_feeder(e, rouse_wset_plan_next, &e->wset_plan, false, error);
+}
+
+int rouse_engine_new(const struct rouse_engine_config *config, struct rouse_engine **engine,
+	struct rouse_error *error)
+{
+	const struct rouse_disk_superblock *superblock = rouse_reader_superblock(config->reader);
+	struct rouse_engine *e = calloc(1, sizeof(*e));
+	int code;
+
+	if (e == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot start the restore");
+	e->config = *config;
+	e->stored_total = le64_get(superblock->page_count) - le64_get(superblock->zero_pages);
+	code = config->resume ? 0 : plan_prefetch(e, error);
+	if (code < 0) {
+		rouse_engine_free(e);
+		return code;
+	}
+	*engine = e;
+	return 0;
+}
+
+static void end_feeder(struct rouse_engine *e)
+{
+	rouse_feeder_stop(e->feeder);
+	e->feeder = NULL;
+}
+
+/* What went wrong with the image or its reading; @then: what became of the guest. */
+static int image_failure(struct rouse_engine *e, int code, uint64_t chunk, const char *then,
+	struct rouse_error *error)
+{
+	struct rouse_chunk where = {0};
+
+	if (code == -ENOMEM || code == -ECANCELED)
+		return rouse_error_errno(error, code, "the restore ended");
+	(void)rouse_reader_chunk(e->config.reader, chunk, ROUSE_READ_BULK, &where);
+	if (code == -EUCLEAN)
+		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,
+			"the image is damaged at chunk %llu (offset %llu, %u bytes): %s",
+			(unsigned long long)chunk, (unsigned long long)where.offset,
+			where.stored_bytes, then);
+	return rouse_error_errno(error, code, "cannot read the image: %s", then);
+}
+
+static uint64_t count_stored(const struct rouse_window *window)
+{
+	uint64_t stored = 0;
+
+	for (size_t i = 0; i < window->count; i++)
+		stored += window->pages[i].data != NULL;
+	return stored;
+}
+
+/* Places all that the plan brings, before the start. */
+static int prefetch(struct rouse_engine *e, struct rouse_error *error)
+{
+	struct rouse_window *window;
+	int code;
+
+	if (e->feeder == NULL)
+		return 0;
+	while ((code = rouse_feeder_next(e->feeder, POLL_MS, &window)) != 0) {
+		uint64_t before;
+
+		if (rouse_cancelled(e->config.observer))
+			return rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
+				"cancelled before the VM ran: the image is as it was");
+		if (code == -ETIMEDOUT)
+			continue;
+		if (code < 0)
+			return image_failure(e, code, rouse_feeder_damaged(e->feeder),
+				"the VM was not started", error);
+		before = rouse_clock_ns();
+		code = e->sink->ops->prefetch(e->sink, window->pages, window->count);
+		e->stats.prefetch_place_ns += rouse_clock_ns() - before;
+		e->stats.prefetched_pages += window->count;
+		e->stored_placed += count_stored(window);
+		rouse_feeder_release(e->feeder, window);
+		if (code < 0)
+			return rouse_error_errno(error, code, "the VMM takes no pages");
+		rouse_progress(e->config.observer, "prefetching",
+			e->stats.prefetched_pages * ROUSE_IMAGE_PAGE_BYTES,
+			e->prefetch_total * ROUSE_IMAGE_PAGE_BYTES);
+	}
+	e->stats.prefetched_bytes = e->stored_placed * ROUSE_IMAGE_PAGE_BYTES;
+	end_feeder(e);
+	return 0;
+}
+
+/* What the end of the fault service means while pages are still to be delivered. */
+static int service_failure(struct rouse_engine *e, int code, struct rouse_error *error)
+{
+	uint64_t chunk = 0;
+
+	(void)rouse_fault_service_wait(e->faults, 0, &chunk);
+	if (code == -EUCLEAN || code == -EIO || code == -ENODATA || code == -ENOMEM)
+		return image_failure(e, code, chunk,
+			"the VM waits for it and was paused; mend the image, then take over with "
+			"`rouse restore --resume`",
+			error);
+	return rouse_error_set(error, ROUSE_ERROR_VMM, code == -ESHUTDOWN ? -EPIPE : code,
+		"the VMM ended the restore before it was complete");
+}
+
+static bool is_cancelled(struct rouse_engine *e, struct rouse_error *error)
+{
+	if (!rouse_cancelled(e->config.observer))
+		return false;
+	(void)rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
+		"cancelled: the VM keeps the pages it has and pauses at the next one; take over "
+		"with `rouse restore --resume`");
+	return true;
+}
+
+static uint64_t delivered(const struct rouse_engine *e)
+{
+	return e->stored_placed + rouse_fault_service_stored_count(e->faults);
+}
+
+static void report_progress(struct rouse_engine *e)
+{
+	rouse_progress(e->config.observer, "delivering", delivered(e) * ROUSE_IMAGE_PAGE_BYTES,
+		e->stored_total * ROUSE_IMAGE_PAGE_BYTES);
+}
+
+/* Only faults, until @end_ns or, with UINT64_MAX, until every page has been asked for. */
+static int serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_error *error)
+{
+	for (;;) {
+		const uint64_t now = rouse_clock_ns();
+		int code, timeout_ms = POLL_MS;
+
+		if (now >= end_ns || (!e->config.resume && delivered(e) >= e->stored_total))
+			return 0;
+		if (end_ns - now < (uint64_t)POLL_MS * 1000000)
+			timeout_ms = (int)((end_ns - now) / 1000000) + 1;
+		code = rouse_fault_service_wait(e->faults, timeout_ms, NULL);
+		if (code < 0)
+			return service_failure(e, code, error);
+		if (is_cancelled(e, error))
+			return -ECANCELED;
+		report_progress(e);
+	}
+}
+
+/* Holds the background back to its rate. */
+static void pace(const struct rouse_engine *e, uint64_t begun_ns)
+{
+	uint64_t bytes = e->stats.background_pages * ROUSE_IMAGE_PAGE_BYTES;
+	uint64_t due_ns, now = rouse_clock_ns();
+	struct timespec until;
+
+	if (e->config.background == ROUSE_BACKGROUND_MAX)
+		return;
+	due_ns = begun_ns + (uint64_t)((double)bytes * 1e9 / (double)e->config.background);
+	/* Not so long that a failure or a cancel is noticed late. */
+	if (due_ns > now + UINT64_C(200000000))
+		due_ns = now + UINT64_C(200000000);
+	until = (struct timespec){.tv_sec = (time_t)(due_ns / UINT64_C(1000000000)),
+		.tv_nsec = (long)(due_ns % UINT64_C(1000000000))};
+	if (due_ns > now)
+		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
+static int place_window(
+	struct rouse_engine *e, const struct rouse_window *window, uint64_t begun_ns)
+{
+	/* Small pieces if there is a rate to keep. */
+	const size_t piece = e->config.background == ROUSE_BACKGROUND_MAX ? window->count : 16;
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
+		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
+
+		code = e->sink->ops->place(
+			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
+		e->stats.background_pages += placed;
+		e->stored_placed += placed;
+		pace(e, begun_ns);
+	}
+	return code;
+}
+
+/* A damaged chunk that nobody waits for: the guest can still be stopped in good order. */
+static int stop_for_damage(struct rouse_engine *e, int code, struct rouse_error *error)
+{
+	const char *then = e->sink->ops->stop_guest(e->sink, NULL) == 0
+				   ? "the VM was stopped; mend the image, then take over with "
+				     "`rouse restore --resume`"
+				   : "the VM could not be stopped, but never gets that memory";
+
+	return image_failure(e, code, rouse_feeder_damaged(e->feeder), then, error);
+}
+
+static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	int code;
+
+	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
+	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
+	if (code < 0)
+		return code;
+	for (;;) {
+		struct rouse_window *window;
+		int ended = rouse_fault_service_wait(e->faults, 0, NULL);
+
+		if (ended < 0)
+			return service_failure(e, ended, error);
+		if (is_cancelled(e, error))
+			return -ECANCELED;
+		code = rouse_feeder_next(e->feeder, POLL_MS, &window);
+		if (code == -ETIMEDOUT)
+			continue;
+		if (code < 0)
+			return stop_for_damage(e, code, error);
+		if (code == 0)
+			break;
+		code = place_window(e, window, begun_ns);
+		rouse_feeder_release(e->feeder, window);
+		if (code < 0)
+			return rouse_error_set(error, ROUSE_ERROR_VMM, code,
+				"the VMM ended the restore before it was complete");
+		report_progress(e);
+	}
+	end_feeder(e);
+	return 0;
+}
+
+static int serve(struct rouse_engine *e, struct rouse_error *error)
+{
+	int code = 0;
+
+	if (e->config.policy == ROUSE_POLICY_EAGER)
+		return 0;
+	if (e->config.record_us > 0 && e->config.background > 0)
+		code = serve_only(e, e->stats.started_ns + e->config.record_us * 1000, error);
+	if (code < 0)
+		return code;
+	if (e->config.background > 0)
+		return deliver_rest(e, error);
+	return serve_only(e, UINT64_MAX, error);
+}
+
+int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
+{
+	int code;
+
+	e->sink = sink;
+	code = rouse_fault_service_start(e->config.reader, e->config.source, sink, &e->faults);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot start answering faults");
+	if (e->config.resume) {
+		e->stats.started_ns = rouse_clock_ns();
+	} else {
+		code = prefetch(e, error);
+		if (code == 0)
+			code = sink->ops->start(sink, &e->stats.started_ns, error);
+		if (code < 0)
+			return code;
+	}
+	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
+	code = serve(e, error);
+	if (code == 0)
+		code = sink->ops->finish(sink, error);
+	if (code == 0) {
+		e->stats.complete_ns = rouse_clock_ns();
+		rouse_event(e->config.observer, ROUSE_EVENT_COMPLETE, NULL);
+	}
+	return code;
+}
+
+void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engine_stats *stats)
+{
+	*stats = engine->stats;
+}
+
+const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine, uint64_t *count)
+{
+	*count = engine->faults != NULL ? rouse_fault_service_count(engine->faults) : 0;
+	return *count > 0 ? rouse_fault_service_log(engine->faults) : NULL;
+}
+
+void rouse_engine_free(struct rouse_engine *e)
+{
+	if (e == NULL)
+		return;
+	rouse_feeder_stop(e->feeder);
+	rouse_fault_service_stop(e->faults);
+	rouse_wset_plan_finish(&e->wset_plan);
+	rouse_rest_plan_finish(&e->rest_plan);
+	free(e);
+}

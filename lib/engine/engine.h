@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: decides which page goes next, and when the guest starts.
+ *
+ *   eager    everything, then start
+ *   lazy     start, then on demand, the rest in the background
+ *   ws       the working set, then start, the rest on demand and in the background
+ *
+ *   image --feeder--> prefetch --> start --> background --> finish        (the caller's thread)
+ *                                    '----- fault service -----'         (its own thread)
+ */
+#ifndef ROUSE_ENGINE_ENGINE_H
+#define ROUSE_ENGINE_ENGINE_H
+
+#include "engine/fault_service.h"
+#include "image/image_reader.h"
+#include "sink/sink.h"
+#include "wset/wset.h"
+
+struct rouse_engine_config {
+	struct rouse_reader *reader; /* the caller's, as all below */
+	struct rouse_source *source;
+	const struct rouse_observer *observer;
+	enum rouse_policy policy;      /* EAGER, LAZY or WS */
+	const struct rouse_wset *wset; /* for WS: instead of the image's own; or NULL */
+	bool resume;                   /* the sink has been started by another process */
+	uint64_t background;           /* bytes/s, 0 or ROUSE_BACKGROUND_MAX */
+	uint64_t record_us;            /* for so long after the start nothing comes unasked */
+};
+
+struct rouse_engine_stats {
+	uint64_t started_ns;                         /* CLOCK_MONOTONIC; 0: not reached */
+	uint64_t complete_ns;                        /* 0: not reached */
+	uint64_t prefetched_pages, prefetched_bytes; /* bytes: stored pages only, uncompressed */
+	uint64_t prefetch_place_ns;                  /* time spent in the sink's prefetch */
+	uint64_t background_pages;
+};
+
+struct rouse_engine;
+
+/**
+ * Begins to read what is to be prefetched, so that reading and the VMM's start overlap.
+ * -ENODATA: ws and no working set; -ERANGE, -EUCLEAN, -ENOMEM.
+ */
+int rouse_engine_new(const struct rouse_engine_config *config, struct rouse_engine **engine,
+	struct rouse_error *error);
+
+/**
+ * Prefetches, starts the guest, and serves it to the last page. Once.
+ * -EUCLEAN: a chunk is damaged; the guest was not started, or was stopped, or waits for that page.
+ * -EPIPE: the guest's VMM is gone or gave up; -ECANCELED; those of source and sink.
+ */
+int rouse_engine_run(
+	struct rouse_engine *engine, struct rouse_sink *sink, struct rouse_error *error);
+
+void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engine_stats *stats);
+/** The faults, in the order they came; the engine's. After rouse_engine_run(). */
+const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine, uint64_t *count);
+/** NULL is fine. Before the sink is destroyed. */
+void rouse_engine_free(struct rouse_engine *engine);
+
+#endif

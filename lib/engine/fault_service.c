@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/fault_service.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Decompressed chunks that are kept: faults come in neighbourhoods. */
+#define CACHE_CHUNKS 32u
+/* A guest waits: before everything else on the machine that is not as urgent, where allowed. */
+#define FAULT_NICE (-15)
+
+struct chunk_cache {
+	uint8_t *data; /* CACHE_CHUNKS chunks */
+	size_t chunk_bytes;
+	uint64_t number[CACHE_CHUNKS]; /* UINT64_MAX: empty */
+	uint64_t used[CACHE_CHUNKS];   /* the fault that used it last */
+	uint16_t pages[CACHE_CHUNKS];
+};
+
+struct rouse_fault_service {
+	struct rouse_reader *reader;
+	struct rouse_source *source;
+	struct rouse_sink *sink;
+	pthread_t thread;
+
+	/* Of the thread. */
+	struct chunk_cache cache;
+	uint8_t *stored;
+	size_t stored_room;
+
+	struct rouse_fault *log;
+	uint64_t log_room;
+	atomic_uint_fast64_t count, stored_count;
+
+	pthread_mutex_t lock;
+	pthread_cond_t ended_cond;
+	int code;
+	uint64_t damaged;
+};
+
+static uint8_t *cache_slot(struct chunk_cache *cache, size_t i)
+{
+	return cache->data + i * cache->chunk_bytes;
+}
+
+/* The slot of a chunk, or the one to replace with *hit false. */
+static size_t cache_find(const struct chunk_cache *cache, uint64_t number, bool *hit)
+{
+	size_t oldest = 0;
+
+	for (size_t i = 0; i < CACHE_CHUNKS; i++) {
+		if (cache->number[i] == number) {
+			*hit = true;
+			return i;
+		}
+		if (cache->used[i] < cache->used[oldest])
+			oldest = i;
+	}
+	*hit = false;
+	return oldest;
+}
+
+static int load_chunk(struct rouse_fault_service *s, uint64_t number, size_t slot)
+{
+	struct rouse_chunk chunk;
+	int code = rouse_reader_chunk(s->reader, number, ROUSE_READ_URGENT, &chunk);
+
+	s->cache.number[slot] = UINT64_MAX;
+	if (code < 0)
+		return code;
+	if (chunk.stored_bytes > s->stored_room ||
+		(size_t)chunk.pages * ROUSE_IMAGE_PAGE_BYTES > s->cache.chunk_bytes)
+		return -EUCLEAN;
+	code = rouse_source_read(
+		s->source, chunk.offset, s->stored, chunk.stored_bytes, ROUSE_READ_URGENT);
+	if (code == 0)
+		code = rouse_chunk_decode(&chunk, s->stored, cache_slot(&s->cache, slot));
+	if (code == 0) {
+		s->cache.number[slot] = number;
+		s->cache.pages[slot] = chunk.pages;
+	}
+	return code;
+}
+
+/* The content of a page: NULL for zeros. */
+static int find_content(struct rouse_fault_service *s, uint64_t page, const void **data)
+{
+	uint64_t locator, number;
+	size_t slot;
+	bool hit;
+	int code = rouse_reader_locate(s->reader, page, ROUSE_READ_URGENT, &locator);
+
+	*data = NULL;
+	if (code < 0 || locator == ROUSE_LOCATOR_ZERO)
+		return code;
+	number = rouse_locator_chunk(locator);
+	s->damaged = number;
+	slot = cache_find(&s->cache, number, &hit);
+	if (!hit) {
+		code = load_chunk(s, number, slot);
+		if (code < 0)
+			return code;
+	}
+	s->cache.used[slot] = atomic_load_explicit(&s->count, memory_order_relaxed) + 1;
+	if (rouse_locator_slot(locator) >= s->cache.pages[slot])
+		return -EUCLEAN;
+	*data = cache_slot(&s->cache, slot) +
+		(size_t)rouse_locator_slot(locator) * ROUSE_IMAGE_PAGE_BYTES;
+	return 0;
+}
+
+static void log_fault(struct rouse_fault_service *s, uint64_t page, uint64_t asked_ns, bool stored)
+{
+	uint64_t i = atomic_load_explicit(&s->count, memory_order_relaxed);
+	uint64_t service_ns = rouse_clock_ns() - asked_ns;
+
+	if (i >= s->log_room)
+		return;
+	s->log[i] = (struct rouse_fault){
+		.asked_ns = asked_ns,
+		.page = (uint32_t)page,
+		.service_ns = service_ns < UINT32_MAX ? (uint32_t)service_ns : UINT32_MAX,
+	};
+	if (stored)
+		atomic_fetch_add_explicit(&s->stored_count, 1, memory_order_relaxed);
+	atomic_store_explicit(&s->count, i + 1, memory_order_release);
+}
+
+static int serve_one(struct rouse_fault_service *s)
+{
+	struct rouse_sink *sink = s->sink;
+	struct rouse_sink_page answer;
+	uint64_t asked_ns;
+	size_t placed = 0;
+	int code = sink->ops->wait_fault(sink, &answer.page);
+
+	if (code < 0)
+		return code;
+	asked_ns = rouse_clock_ns();
+	/* The request and the page have crossed: it is on its way already. */
+	if (sink->ops->is_placed(sink, answer.page))
+		return 0;
+	code = find_content(s, answer.page, &answer.data);
+	if (code < 0)
+		return code;
+	code = sink->ops->place(sink, &answer, 1, ROUSE_SINK_URGENT, &placed);
+	if (code == 0 && placed > 0)
+		log_fault(s, answer.page, asked_ns, answer.data != NULL);
+	return code;
+}
+
+static void *fault_main(void *argument)
+{
+	struct rouse_fault_service *s = argument;
+	int code = 0;
+
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FAULT_NICE);
+	while (code == 0)
+		code = serve_one(s);
+	pthread_mutex_lock(&s->lock);
+	s->code = code;
+	pthread_cond_broadcast(&s->ended_cond);
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+static void service_free(struct rouse_fault_service *s)
+{
+	if (s->log != NULL)
+		(void)munmap(s->log, s->log_room * sizeof(*s->log));
+	free(s->cache.data);
+	free(s->stored);
+	(void)pthread_cond_destroy(&s->ended_cond);
+	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+static int service_allocate(struct rouse_fault_service *s)
+{
+	const struct rouse_disk_superblock *superblock = rouse_reader_superblock(s->reader);
+	void *log;
+
+	s->cache.chunk_bytes = (size_t)le32_get(superblock->chunk_pages) * ROUSE_IMAGE_PAGE_BYTES;
+	s->cache.data = malloc(CACHE_CHUNKS * s->cache.chunk_bytes);
+	for (size_t i = 0; i < CACHE_CHUNKS; i++)
+		s->cache.number[i] = UINT64_MAX;
+	/* A chunk that does not shrink is stored as it is. */
+	s->stored_room = s->cache.chunk_bytes;
+	s->stored = malloc(s->stored_room);
+	/* A page faults once: this is reserved, and costs memory only for faults that happen. */
+	s->log_room = rouse_reader_page_count(s->reader) + 1;
+	log = mmap(NULL, s->log_room * sizeof(*s->log), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	s->log = log != MAP_FAILED ? log : NULL;
+	return s->cache.data != NULL && s->stored != NULL && s->log != NULL ? 0 : -ENOMEM;
+}
+
+int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
+	struct rouse_sink *sink, struct rouse_fault_service **service)
+{
+	struct rouse_fault_service *s = calloc(1, sizeof(*s));
+	pthread_condattr_t monotonic;
+	int code;
+
+	if (s == NULL)
+		return -ENOMEM;
+	s->reader = reader;
+	s->source = source;
+	s->sink = sink;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->ended_cond, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+	code = service_allocate(s);
+	if (code == 0)
+		code = -pthread_create(&s->thread, NULL, fault_main, s);
+	if (code < 0) {
+		service_free(s);
+		return code;
+	}
+	*service = s;
+	return 0;
+}
+
+int rouse_fault_service_wait(struct rouse_fault_service *s, int timeout_ms, uint64_t *damaged)
+{
+	struct timespec deadline;
+	int waited = 0, code;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += timeout_ms / 1000;
+	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+	if (deadline.tv_nsec >= 1000000000) {
+		deadline.tv_sec++;
+		deadline.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&s->lock);
+	while (s->code == 0 && waited == 0 && timeout_ms != 0)
+		waited = timeout_ms < 0
+				 ? pthread_cond_wait(&s->ended_cond, &s->lock)
+				 : pthread_cond_timedwait(&s->ended_cond, &s->lock, &deadline);
+	code = s->code;
+	if (code == -EUCLEAN && damaged != NULL)
+		*damaged = s->damaged;
+	pthread_mutex_unlock(&s->lock);
+	return code;
+}
+
+uint64_t rouse_fault_service_count(const struct rouse_fault_service *s)
+{
+	return atomic_load_explicit(&s->count, memory_order_acquire);
+}
+
+uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *s)
+{
+	return atomic_load_explicit(&s->stored_count, memory_order_relaxed);
+}
+
+const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *s)
+{
+	return s->log;
+}
+
+void rouse_fault_service_stop(struct rouse_fault_service *s)
+{
+	if (s == NULL)
+		return;
+	s->sink->ops->interrupt(s->sink);
+	(void)pthread_join(s->thread, NULL);
+	service_free(s);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Answers the guest's page faults, on a thread of its own, and keeps the log of them.
+ *
+ *   sink.wait_fault -> locate -> (read, verify, decompress | chunk cache) -> sink.place urgent
+ *
+ * The path allocates, formats and logs nothing (invariant 4): the log is reserved for one fault per
+ * page, buffers are made before; only a page table that is not there yet is read and kept.
+ */
+#ifndef ROUSE_ENGINE_FAULT_SERVICE_H
+#define ROUSE_ENGINE_FAULT_SERVICE_H
+
+#include "image/image_reader.h"
+#include "sink/sink.h"
+
+/** A fault: when its request had been read, and how long it took until the page was written. */
+struct rouse_fault {
+	uint64_t asked_ns; /* CLOCK_MONOTONIC */
+	uint32_t page;
+	uint32_t service_ns; /* saturates */
+};
+
+struct rouse_fault_service;
+
+/** Starts the thread. The reader, source and sink are the caller's. -ENOMEM, -EAGAIN. */
+int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
+	struct rouse_sink *sink, struct rouse_fault_service **service);
+
+/**
+ * Whether it has ended, waiting up to @timeout_ms (-1: for ever): 0 while it runs; -ESHUTDOWN: the
+ * guest needs nothing more; -EUCLEAN: a chunk is damaged (*damaged says which), its page was not
+ * delivered; the sink's and the source's errors.
+ */
+int rouse_fault_service_wait(
+	struct rouse_fault_service *service, int timeout_ms, uint64_t *damaged);
+
+/** Faults so far. Once the service has ended, the log of them: it stays the service's. */
+uint64_t rouse_fault_service_count(const struct rouse_fault_service *service);
+const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *service);
+/** Of the faults, those of pages that are not zero: what the background need not deliver. */
+uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *service);
+
+/** Interrupts the sink, joins the thread and frees everything. NULL is fine. */
+void rouse_fault_service_stop(struct rouse_fault_service *service);
+
+#endif

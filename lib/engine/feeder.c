@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/feeder.h"
+
+#include "base/cleanup.h"
+#include "engine/window.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define BACKGROUND_NICE 10
+
+/* Windows in the order they were filled. */
+struct window_queue {
+	struct feed_window *first, **last;
+};
+
+struct rouse_feeder {
+	struct rouse_feeder_config config;
+	struct window_reader window_reader; /* of the reader thread */
+	struct window_decoder decoder;      /* of the decoder thread */
+	pthread_t reader_thread, decoder_thread;
+
+	pthread_mutex_t lock; /* all below */
+	pthread_cond_t changed;
+	struct window_queue idle, read, ready;
+	unsigned int allocated;
+	bool stopping, read_done, decode_done;
+	int code;         /* the first failure */
+	uint64_t damaged; /* chunk, for -EUCLEAN */
+};
+
+static void queue_init(struct window_queue *queue)
+{
+	queue->first = NULL;
+	queue->last = &queue->first;
+}
+
+static void queue_put(struct window_queue *queue, struct feed_window *window)
+{
+	window->next = NULL;
+	*queue->last = window;
+	queue->last = &window->next;
+}
+
+static struct feed_window *queue_take(struct window_queue *queue)
+{
+	struct feed_window *window = queue->first;
+
+	if (window == NULL)
+		return NULL;
+	queue->first = window->next;
+	if (queue->first == NULL)
+		queue->last = &queue->first;
+	return window;
+}
+
+static void feeder_put(
+	struct rouse_feeder *f, struct window_queue *queue, struct feed_window *window)
+{
+	pthread_mutex_lock(&f->lock);
+	queue_put(queue, window);
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void feeder_fail(struct rouse_feeder *f, int code, uint64_t chunk)
+{
+	pthread_mutex_lock(&f->lock);
+	if (f->code == 0) {
+		f->code = code;
+		f->damaged = chunk;
+	}
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* A window to fill: an idle one, or a new one while there are not too many. NULL: stop. */
+static struct feed_window *take_idle(struct rouse_feeder *f)
+{
+	struct feed_window *window = NULL;
+
+	pthread_mutex_lock(&f->lock);
+	while (!f->stopping && f->code == 0) {
+		window = queue_take(&f->idle);
+		if (window != NULL)
+			break;
+		if (f->allocated < f->config.windows) {
+			f->allocated++;
+			pthread_mutex_unlock(&f->lock);
+			window = feed_window_new(f->window_reader.chunk_pages);
+			if (window == NULL)
+				feeder_fail(f, -ENOMEM, 0);
+			return window;
+		}
+		pthread_cond_wait(&f->changed, &f->lock);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return window;
+}
+
+/* The pages of a region that are still wanted, window by window. */
+static int read_region(struct rouse_feeder *f, const struct rouse_feed_page *pages, size_t count)
+{
+	size_t done = 0;
+
+	while (done < count) {
+		struct feed_window *window = take_idle(f);
+		uint64_t chunk = 0;
+		int code;
+
+		if (window == NULL)
+			return -ECANCELED;
+		done += feed_window_cut(
+			window, pages + done, count - done, f->config.skip, f->config.skip_user);
+		code = window_reader_fill(&f->window_reader, window, &chunk);
+		if (code < 0) {
+			feeder_fail(f, code, chunk);
+			feed_window_free(window);
+			return code;
+		}
+		feeder_put(f, window->count > 0 ? &f->read : &f->idle, window);
+	}
+	return 0;
+}
+
+static void set_priority(const struct rouse_feeder *f)
+{
+	/* For this thread alone: Linux keeps the nice value per thread. */
+	if (f->config.background)
+		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), BACKGROUND_NICE);
+}
+
+static void *reader_main(void *argument)
+{
+	struct rouse_feeder *f = argument;
+	int code;
+
+	set_priority(f);
+	do {
+		const struct rouse_feed_page *pages = NULL;
+		size_t count = 0;
+
+		code = f->config.plan(f->config.plan_user, &pages, &count);
+		if (code < 0)
+			feeder_fail(f, code, 0);
+		if (code < 0 || count == 0)
+			break;
+		code = read_region(f, pages, count);
+	} while (code == 0);
+	pthread_mutex_lock(&f->lock);
+	f->read_done = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	return NULL;
+}
+
+static void *decoder_main(void *argument)
+{
+	struct rouse_feeder *f = argument;
+
+	set_priority(f);
+	for (;;) {
+		struct feed_window *window = NULL;
+		uint64_t chunk = 0;
+		int code;
+
+		pthread_mutex_lock(&f->lock);
+		while (!f->stopping && f->code == 0) {
+			window = queue_take(&f->read);
+			if (window != NULL || f->read_done)
+				break;
+			pthread_cond_wait(&f->changed, &f->lock);
+		}
+		f->decode_done = window == NULL;
+		pthread_cond_broadcast(&f->changed);
+		pthread_mutex_unlock(&f->lock);
+		if (window == NULL)
+			break;
+		code = window_decoder_decode(&f->decoder, window, &chunk);
+		if (code < 0) {
+			feeder_fail(f, code, chunk);
+			feed_window_free(window);
+			continue;
+		}
+		feeder_put(f, &f->ready, window);
+	}
+	return NULL;
+}
+
+static void feeder_free(struct rouse_feeder *f)
+{
+	struct window_queue *queues[] = {&f->idle, &f->read, &f->ready};
+
+	for (size_t i = 0; i < 3; i++) {
+		struct feed_window *window;
+
+		while ((window = queue_take(queues[i])) != NULL)
+			feed_window_free(window);
+	}
+	window_reader_finish(&f->window_reader);
+	window_decoder_finish(&f->decoder);
+	(void)pthread_cond_destroy(&f->changed);
+	(void)pthread_mutex_destroy(&f->lock);
+	free(f);
+}
+
+int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_feeder **feeder)
+{
+	struct rouse_feeder *f = calloc(1, sizeof(*f));
+	pthread_condattr_t monotonic;
+	int code;
+
+	if (f == NULL)
+		return -ENOMEM;
+	f->config = *config;
+	queue_init(&f->idle);
+	queue_init(&f->read);
+	queue_init(&f->ready);
+	(void)pthread_mutex_init(&f->lock, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&f->changed, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+	code = window_reader_init(&f->window_reader, config);
+	if (code == 0)
+		code = window_decoder_init(&f->decoder, f->window_reader.chunk_pages);
+	if (code == 0)
+		code = -pthread_create(&f->reader_thread, NULL, reader_main, f);
+	if (code < 0) {
+		feeder_free(f);
+		return code;
+	}
+	code = -pthread_create(&f->decoder_thread, NULL, decoder_main, f);
+	if (code < 0) {
+		feeder_fail(f, -ECANCELED, 0);
+		(void)pthread_join(f->reader_thread, NULL);
+		feeder_free(f);
+		return code;
+	}
+	*feeder = f;
+	return 0;
+}
+
+int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_window **window)
+{
+	struct feed_window *ready = NULL;
+	struct timespec deadline;
+	int code = 0, waited = 0;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += timeout_ms / 1000;
+	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+	if (deadline.tv_nsec >= 1000000000) {
+		deadline.tv_sec++;
+		deadline.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&f->lock);
+	for (;;) {
+		code = f->code;
+		ready = code == 0 ? queue_take(&f->ready) : NULL;
+		if (ready != NULL || code != 0 || f->decode_done || waited != 0)
+			break;
+		if (timeout_ms < 0)
+			(void)pthread_cond_wait(&f->changed, &f->lock);
+		else
+			waited = pthread_cond_timedwait(&f->changed, &f->lock, &deadline);
+	}
+	if (ready == NULL && code == 0 && !f->decode_done)
+		code = -ETIMEDOUT;
+	pthread_mutex_unlock(&f->lock);
+	if (ready == NULL)
+		return code;
+	*window = &ready->out;
+	return 1;
+}
+
+void rouse_feeder_release(struct rouse_feeder *f, struct rouse_window *window)
+{
+	feeder_put(f, &f->idle, feed_window_of(window));
+}
+
+uint64_t rouse_feeder_damaged(const struct rouse_feeder *f)
+{
+	return f->damaged;
+}
+
+void rouse_feeder_stop(struct rouse_feeder *f)
+{
+	if (f == NULL)
+		return;
+	pthread_mutex_lock(&f->lock);
+	f->stopping = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	(void)pthread_join(f->reader_thread, NULL);
+	(void)pthread_join(f->decoder_thread, NULL);
+	feeder_free(f);
+}

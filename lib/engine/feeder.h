@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The feeder: pages of an image, read and decompressed ahead of who places them.
+ *
+ *   plan --pages, sorted by place--> reader thread --stored bytes--> decoder thread --> next()
+ *
+ * The plan says which pages, region by region. The feeder cuts a region into windows of about a
+ * mebibyte, reads each window's chunks in as few sequential reads as they lie in runs, and verifies
+ * and decompresses them. At most `windows` of them are under way: that bounds the memory, and on a
+ * slow disk it is how far reading runs ahead while QEMU is still starting.
+ */
+#ifndef ROUSE_ENGINE_FEEDER_H
+#define ROUSE_ENGINE_FEEDER_H
+
+#include "image/image_reader.h"
+#include "sink/sink.h"
+
+/** A page and where it is stored. */
+struct rouse_feed_page {
+	uint64_t locator;
+	uint64_t page;
+};
+
+/**
+ * Gives the next region: *count pages in *pages, sorted by locator, which stay valid until the
+ * next call; 0 of them: the end. Runs on the feeder's thread. 0 or -errno.
+ */
+typedef int rouse_feed_fn(void *user, const struct rouse_feed_page **pages, size_t *count);
+
+struct rouse_feeder_config {
+	struct rouse_reader *reader; /* the caller's, as is source */
+	struct rouse_source *source;
+	const struct rouse_chunk
+		*front_chunks; /* descriptors of chunks 0 on that are known already */
+	uint32_t front_chunk_count;
+	rouse_feed_fn *plan;
+	void *plan_user;
+	unsigned int windows; /* at least 2 */
+	bool background;      /* run at low priority: it must not hurt a running guest */
+	/** Pages that need not be read any more; may be NULL. Any thread. */
+	bool (*skip)(void *user, uint64_t page);
+	void *skip_user;
+};
+
+/** Pages ready to be placed. */
+struct rouse_window {
+	struct rouse_sink_page *pages;
+	size_t count;
+};
+
+struct rouse_feeder;
+
+/** Starts reading at once. -ENOMEM, -EAGAIN (no thread). */
+int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_feeder **feeder);
+
+/**
+ * Waits for the next window, which belongs to the caller until rouse_feeder_release().
+ * 1: there is one; 0: the end; -EUCLEAN: a chunk is damaged (rouse_feeder_damaged() names it);
+ * -ETIMEDOUT: none within @timeout_ms (-1: wait for ever); the plan's and the source's errors.
+ */
+int rouse_feeder_next(struct rouse_feeder *feeder, int timeout_ms, struct rouse_window **window);
+void rouse_feeder_release(struct rouse_feeder *feeder, struct rouse_window *window);
+
+/** The chunk that made rouse_feeder_next() fail. */
+uint64_t rouse_feeder_damaged(const struct rouse_feeder *feeder);
+
+/** Ends the threads and frees everything, windows too. NULL is fine. */
+void rouse_feeder_stop(struct rouse_feeder *feeder);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define REGION_TABLES 64u /* a GiB of the VM */
+
+static int compare_locators(const void *a, const void *b)
+{
+	const struct rouse_feed_page *x = a, *y = b;
+
+	return x->locator < y->locator ? -1 : x->locator > y->locator;
+}
+
+/* Images are written in address order: mostly there is nothing to sort. */
+static void sort_pages(struct rouse_feed_page *pages, size_t count)
+{
+	for (size_t i = 1; i < count; i++) {
+		if (pages[i].locator < pages[i - 1].locator) {
+			qsort(pages, count, sizeof(*pages), compare_locators);
+			return;
+		}
+	}
+}
+
+int rouse_wset_plan_init(struct rouse_wset_plan *plan, const struct rouse_reader *reader)
+{
+	const struct rouse_image_wset *wset = rouse_reader_wset(reader);
+
+	*plan = (struct rouse_wset_plan){.count = wset->page_count};
+	plan->pages = malloc((plan->count + 1) * sizeof(*plan->pages));
+	if (plan->pages == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->count; i++) {
+		plan->pages[i].page = wset->pages[i].page;
+		plan->pages[i].locator = wset->pages[i].locator;
+	}
+	sort_pages(plan->pages, plan->count);
+	return 0;
+}
+
+int rouse_wset_plan_init_from(
+	struct rouse_wset_plan *plan, struct rouse_reader *reader, const struct rouse_wset *wset)
+{
+	*plan = (struct rouse_wset_plan){.count = wset->page_count};
+	plan->pages = malloc((plan->count + 1) * sizeof(*plan->pages));
+	if (plan->pages == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->count; i++) {
+		int code;
+
+		plan->pages[i].page = wset->pages[i].page;
+		code = rouse_reader_locate(
+			reader, plan->pages[i].page, ROUSE_READ_BULK, &plan->pages[i].locator);
+		if (code < 0) {
+			rouse_wset_plan_finish(plan);
+			return code;
+		}
+	}
+	sort_pages(plan->pages, plan->count);
+	return 0;
+}
+
+void rouse_wset_plan_finish(struct rouse_wset_plan *plan)
+{
+	free(plan->pages);
+	plan->pages = NULL;
+}
+
+int rouse_wset_plan_next(void *user, const struct rouse_feed_page **pages, size_t *count)
+{
+	struct rouse_wset_plan *plan = user;
+
+	*pages = plan->pages;
+	*count = plan->given ? 0 : plan->count;
+	plan->given = true;
+	return 0;
+}
+
+void rouse_rest_plan_init(struct rouse_rest_plan *plan, struct rouse_reader *reader, bool zeros,
+	bool (*skip)(void *user, uint64_t page), void *skip_user)
+{
+	*plan = (struct rouse_rest_plan){
+		.reader = reader, .zeros = zeros, .skip = skip, .skip_user = skip_user};
+}
+
+void rouse_rest_plan_finish(struct rouse_rest_plan *plan)
+{
+	free(plan->pages);
+	plan->pages = NULL;
+}
+
+/* Adds what is wanted of one page table to the region. */
+static int add_table(struct rouse_rest_plan *plan, uint64_t index, size_t *count)
+{
+	const uint64_t first = index * ROUSE_PAGE_TABLE_PAGES;
+	const le64_t *table;
+	uint32_t entries;
+	int code = rouse_reader_page_table(plan->reader, index, ROUSE_READ_BULK, &table, &entries);
+
+	if (code < 0 || (table == NULL && !plan->zeros))
+		return code;
+	if (*count + entries > plan->room) {
+		size_t room = plan->room > 0 ? plan->room * 2 : 4 * ROUSE_PAGE_TABLE_PAGES;
+		struct rouse_feed_page *more = realloc(plan->pages, room * sizeof(*more));
+
+		if (more == NULL)
+			return -ENOMEM;
+		plan->pages = more;
+		plan->room = room;
+	}
+	for (uint32_t i = 0; i < entries; i++) {
+		uint64_t locator = table != NULL ? le64_get(table[i]) : ROUSE_LOCATOR_ZERO;
+
+		if (locator == ROUSE_LOCATOR_ZERO && !plan->zeros)
+			continue;
+		if (plan->skip != NULL && plan->skip(plan->skip_user, first + i))
+			continue;
+		plan->pages[(*count)++] =
+			(struct rouse_feed_page){.locator = locator, .page = first + i};
+	}
+	return 0;
+}
+
+int rouse_rest_plan_next(void *user, const struct rouse_feed_page **pages, size_t *count)
+{
+	struct rouse_rest_plan *plan = user;
+	const uint64_t tables = rouse_reader_page_tables(plan->reader);
+	size_t n = 0;
+
+	/* A region may be empty (all zero, or placed already): only the last one ends the plan. */
+	while (n == 0 && plan->next_table < tables) {
+		uint64_t end = plan->next_table + REGION_TABLES;
+
+		if (end > tables)
+			end = tables;
+		while (plan->next_table < end) {
+			int code = add_table(plan, plan->next_table++, &n);
+
+			if (code < 0)
+				return code;
+		}
+	}
+	sort_pages(plan->pages, n);
+	*pages = plan->pages;
+	*count = n;
+	return 0;
+}

@@ -74,9 +74,10 @@ static json_t *disks_build(const struct rouse_metadata *metadata)
 
 int rouse_metadata_build(const struct rouse_metadata *metadata, char **text, size_t *size)
 {
-	json_t *root = json_pack("{s:i, s:I, s:I, s:b, s:b}", "format", ROUSE_METADATA_FORMAT,
+	json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:b, s:b}", "format", ROUSE_METADATA_FORMAT,
 		"vcpus", (json_int_t)metadata->vcpus, "ram_bytes", (json_int_t)metadata->ram_bytes,
-		"was_running", metadata->was_running, "kept_running", metadata->kept_running);
+		"memory_bytes", (json_int_t)metadata->memory_bytes, "was_running",
+		metadata->was_running, "kept_running", metadata->kept_running);
 	json_t *command_line;
 	char *out;
 
@@ -232,6 +233,8 @@ static int members_parse(const json_t *root, struct rouse_metadata *metadata)
 	metadata->vcpus = (unsigned int)vcpus;
 	if (code == 0)
 		code = get_number(root, "ram_bytes", INT64_MAX, &metadata->ram_bytes);
+	if (code == 0)
+		code = get_number(root, "memory_bytes", INT64_MAX, &metadata->memory_bytes);
 	if (code == 0)
 		code = get_flag(root, "was_running", &metadata->was_running);
 	if (code == 0)

@@ -10,6 +10,7 @@
  *	  "machine": "pc-i440fx-7.2",          as the stream's configuration section names it
  *	  "vcpus": 2,                          0: not known
  *	  "ram_bytes": 1073741824,             of all RAM blocks, ROMs included
+ *	  "memory_bytes": 1073741824,          of the guest, as query-memory-size-summary counts
  *	  "was_running": true,                 whether it ran when the save began
  *	  "kept_running": false,               whether it went on after its checkpoint
  *	  "saved_at": "2024-05-17T09:30:00Z",  UTC
@@ -53,6 +54,7 @@ struct rouse_metadata {
 	struct rouse_metadata_disk *disks;
 	size_t disk_count;
 	uint64_t ram_bytes;
+	uint64_t memory_bytes;
 	unsigned int vcpus;
 	bool was_running;
 	bool kept_running;

@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: MIT
+"""Restoring: every policy, every way to die, every image that must be refused."""
+import os
+import shutil
+import signal
+import struct
+
+from e2e import (
+    CANCELLED, FILE, REFUSED, USAGE, VMM, VERSION_AT, Rouse, Skip, become_nobody, check_memory,
+    copy_of, flip_bytes, front_bytes, has_ended, kill, limit, machine, may_use_userfaultfd,
+    need_userfaultfd, note, packed_image, processes_of_this_test, record_wset, restored, rouse,
+    saved_image, seeded, slow, temp_dir, wait_running, wait_until, waiting_qemu, work)
+
+
+# ---- policies --------------------------------------------------------------------------------
+
+def restore_and_check(image, policy, *options):
+    """Restores, verifies the guest's memory while it is being delivered, and again afterwards."""
+    with restored(image, '--policy', policy, '--json', *options) as (guest, run):
+        wait_running(guest, run)
+        check_memory(guest)
+        report = run.end().expect(0).json
+        check_memory(guest)
+        assert guest.monitor.status() == 'running'
+        assert guest.monitor.migration() in ('none', 'completed')
+    return report
+
+
+def test_eager():
+    report = restore_and_check(saved_image(), 'eager')
+    assert report['policy'] == 'eager'
+    assert report['faults'] == 0
+
+
+def test_lazy():
+    need_userfaultfd()
+    report = restore_and_check(saved_image(), 'lazy')
+    assert report['policy'] == 'lazy'
+    assert report['faults'] > 0
+    assert report['prefetched_pages'] == 0
+
+
+def test_ws():
+    need_userfaultfd()
+    report = restore_and_check(packed_image(), 'ws')
+    assert report['policy'] == 'ws'
+    assert report['prefetched_pages'] > 0
+
+
+def test_ws_takes_a_working_set_file_for_an_image_without_one():
+    need_userfaultfd()
+    packed = packed_image()
+    report = restore_and_check(saved_image(), 'ws', '-w', packed.with_name('guest.wset'))
+    assert report['prefetched_pages'] > 0
+
+
+def test_recorded_and_packed_ws_has_fewer_faults_than_lazy():
+    need_userfaultfd()
+    wset, packed = work('w.wset'), work('packed.rouse')
+    lazy = record_wset(saved_image(), wset)
+    rouse('pack', saved_image(), '-w', wset, packed).expect(0)
+    with restored(packed, '--policy', 'ws', '--json') as (guest, run):
+        guest.wait_requests(100)
+        ws = run.end().expect(0).json
+        check_memory(guest)
+    note(f'faults: lazy {lazy["faults"]}, ws {ws["faults"]}')
+    assert ws['faults'] < lazy['faults']
+
+
+def test_the_report_is_of_this_restore():
+    need_userfaultfd()
+    report = restore_and_check(saved_image(), 'lazy')
+    assert report['image_bytes'] == saved_image().stat().st_size
+    assert report['ram_bytes'] >= 256 << 20
+    assert 0 < report['start_ms'] <= report['ttr_ms'] < 60000
+
+
+def test_background_off_delivers_only_what_is_asked_for():
+    need_userfaultfd()
+    with restored(saved_image(), '--policy', 'lazy', '--background', 'off') as (guest, run):
+        wait_running(guest, run)
+        check_memory(guest)
+        assert run.running(), 'it ended, although pages are still missing'
+        assert guest.monitor.migration() == 'postcopy-active'
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        resume_and_check(guest, saved_image())
+
+
+def test_background_rate_is_not_exceeded():
+    need_userfaultfd()
+    rate = 16 << 20
+    report = restore_and_check(packed_image(), 'ws', '--background', '16MiB')
+    delivered = report['background_pages'] * 4096
+    seconds = report['complete_ms'] / 1000
+    note(f'{delivered >> 20} MiB in {seconds:.1f} s')
+    assert delivered > 0
+    # A burst of a fifth of a second is allowed.
+    assert delivered <= rate * (seconds + 0.2), f'{delivered} bytes in {seconds} s'
+
+
+@limit(240)
+def test_two_restores_of_one_image_at_once():
+    need_userfaultfd()
+    image = packed_image()
+    with restored(image, '--policy', 'lazy') as (one, run_one), \
+            restored(image, '--policy', 'ws') as (two, run_two):
+        wait_running(one, run_one)
+        wait_running(two, run_two)
+        check_memory(one)
+        check_memory(two)
+        run_one.end().expect(0)
+        run_two.end().expect(0)
+        check_memory(one)
+        check_memory(two)
+
+
+# ---- starting QEMU ---------------------------------------------------------------------------
+
+def test_the_stored_command_starts_qemu_again():
+    need_userfaultfd()
+    from harness import Guest
+    from harness.guest import RunDir
+    kind = machine()
+    image = work('own.rouse')
+    with RunDir() as run:
+        import subprocess
+        command = kind.command(run)
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+            guest = Guest(kind, run, process)
+            try:
+                guest.link.wait('hello', 90)
+                guest.start('idle', 120)
+                guest.stamp()
+                rouse('save', '--qmp', run.qmp, image, timeout=120).expect(0)
+            finally:
+                guest.link.close()
+                if process.poll() is None:
+                    process.kill()
+        with Rouse('restore', '--policy', 'lazy', image) as restore:
+            guest = Guest(kind, run)
+            try:
+                wait_running(guest, restore)
+                check_memory(guest)
+                restore.end().expect(0)
+                check_memory(guest)
+            finally:
+                guest.link.close()
+                for pid in processes_of_this_test('qemu-system'):
+                    kill(pid)
+                wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end')
+    remove_monitors()
+
+
+def remove_monitors():
+    """Removes the monitor sockets of QEMUs that Rouse started and we killed: they stay with QEMU."""
+    for path in temp_dir().rglob('*'):
+        if path.is_socket():
+            path.unlink()
+    for path in sorted(temp_dir().rglob('*'), reverse=True):
+        if path.is_dir() and path.name.startswith('rouse') and not any(path.iterdir()):
+            path.rmdir()
+
+
+def started_by_rouse(run_dir, image, *options):
+    """Starts a restore that starts QEMU itself, with this test's command line."""
+    return Rouse('restore', *options, image, '--', *machine().command(run_dir, qmp=False))
+
+
+def test_detach_returns_while_pages_are_still_delivered():
+    need_userfaultfd()
+    from harness import Guest
+    from harness.guest import RunDir
+    with RunDir() as run:
+        with started_by_rouse(run, saved_image(), '--policy', 'lazy', '--background', '16MiB',
+                              '--detach') as restore:
+            restore.end(30).expect(0)
+        serving = processes_of_this_test('restore')
+        assert serving, 'nobody delivers the rest'
+        guest = Guest(machine(), run)
+        try:
+            guest.wait_requests()
+            check_memory(guest)
+            wait_until(lambda: not processes_of_this_test('tool/rouse'), 'the rest to be delivered',
+                       60)
+            check_memory(guest)
+        finally:
+            guest.link.close()
+    remove_monitors()
+
+
+def test_interrupt_before_the_start_leaves_nothing_behind():
+    from harness.guest import RunDir
+    with RunDir() as run:
+        with started_by_rouse(run, saved_image(), '--policy', 'eager', '--throttle',
+                              '2MB') as restore:
+            wait_until(lambda: run.qemu_pid(), 'QEMU to be started')
+            restore.signal(signal.SIGINT)
+            restore.end(20).expect(CANCELLED)
+        wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end', 10)
+    assert not any(temp_dir().iterdir()), f'left behind: {list(temp_dir().iterdir())}'
+
+
+def test_qemu_that_cannot_start_is_an_error():
+    from harness.guest import RunDir
+    with RunDir() as run:
+        command = machine().command(run, qmp=False)
+        rouse('restore', '--policy', 'eager', saved_image(), '--', *command, '-no-such-option') \
+            .expect(VMM, 'no-such-option')
+        rouse('restore', '--policy', 'eager', saved_image(), '--', '/nonexistent/qemu',
+              *command[1:]).expect(1, '/nonexistent/qemu')
+
+
+def test_no_vm_at_the_socket_is_an_error():
+    rouse('restore', '--policy', 'eager', '--qmp', work('nobody-here'), saved_image()) \
+        .expect(1, 'nobody-here')
+
+
+# ---- dying -----------------------------------------------------------------------------------
+
+def resume_and_check(guest, image):
+    """Takes over a restore whose Rouse died; the guest must not have lost anything."""
+    with Rouse('restore', '--resume', '--qmp', guest.run.qmp, image) as run:
+        before = len(guest.link.records)
+        wait_until(lambda: len(guest.link.records) > before or not run.running(),
+                   'the guest to work again')
+        check_memory(guest)
+        run.end().expect(0)
+        check_memory(guest)
+        assert guest.monitor.status() == 'running'
+
+
+def kill_once(image, policy, after_s):
+    """Kills the restore `after_s` after its start. Returns what had happened by then."""
+    with restored(image, '--policy', policy, '--throttle', '60MB') as (guest, run):
+        try:
+            run.process.wait(after_s)
+        except Exception:  # it still runs: that is the point
+            run.signal(signal.SIGKILL)
+        if run.process.wait() == 0:
+            check_memory(guest)
+            return 'complete'
+        ran = wait_until(lambda: fate_of(guest), 'QEMU to notice', 20)
+        if ran == 'runs':
+            resume_and_check(guest, image)
+            return 'resumed'
+    with restored(image, '--policy', policy) as (guest, run):
+        wait_running(guest, run)
+        check_memory(guest)
+        run.end().expect(0)
+    return 'restored afresh'
+
+
+def fate_of(guest):
+    """'ended', 'waits' (for a first restore) or 'runs' (pages are missing); None: not clear yet."""
+    from harness import QmpError
+    if has_ended(guest.process):
+        return 'ended'
+    try:
+        migration = guest.monitor.migration()
+    except (QmpError, OSError):
+        return None
+    if migration in ('postcopy-paused', 'postcopy-recover'):
+        return 'runs'
+    if migration == 'none':
+        return 'waits'
+    return 'ended' if migration == 'failed' else None
+
+
+@slow
+@limit(420)
+def test_killed_at_20_random_moments_loses_nothing():
+    need_userfaultfd()
+    generator = seeded()
+    image = packed_image()
+    fates = {}
+    for number in range(20):
+        policy = generator.choice(['lazy', 'ws', 'ws', 'eager'])
+        after_s = generator.uniform(0, 1.5)
+        print(f'--- {number}: {policy}, SIGKILL after {after_s:.3f} s', flush=True)
+        fate = kill_once(image, policy, after_s)
+        print(f'--- {number}: {fate}', flush=True)
+        fates[fate] = fates.get(fate, 0) + 1
+    note(', '.join(f'{fate}: {count}' for fate, count in sorted(fates.items())))
+    assert fates.get('resumed', 0) > 0, 'no kill hit a running guest: the moments are wrong'
+
+
+def test_killed_twice_is_resumed_twice():
+    need_userfaultfd()
+    image = saved_image()
+    with restored(image, '--policy', 'lazy', '--background', 'off') as (guest, run):
+        wait_running(guest, run)
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        with Rouse('restore', '--resume', '--background', 'off', '--qmp', guest.run.qmp,
+                   image) as again:
+            guest.wait_requests()
+            again.signal(signal.SIGKILL)
+            again.process.wait()
+        resume_and_check(guest, image)
+
+
+def test_resume_of_a_vm_that_lacks_nothing_is_refused():
+    with restored(saved_image(), '--policy', 'eager') as (guest, run):
+        wait_running(guest, run)
+        run.end().expect(0)
+        rouse('restore', '--resume', '--qmp', guest.run.qmp, saved_image()).expect(REFUSED)
+        check_memory(guest)
+
+
+def test_resume_by_the_image_of_another_vm_is_refused():
+    """Another VM's pages would be wrong memory: the image must say whose it is."""
+    need_userfaultfd()
+    other = work('other.rouse')
+    with waiting_qemu() as guest, Rouse('restore', '--policy', 'eager', '--qmp', guest.run.qmp,
+                                        saved_image()) as run:
+        wait_running(guest, run)
+        run.end().expect(0)
+        guest.stamp()
+        rouse('save', '--qmp', guest.run.qmp, other, timeout=120).expect(0)
+    with restored(saved_image(), '--policy', 'lazy', '--background', 'off') as (guest, run):
+        wait_running(guest, run)
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        result = rouse('restore', '--resume', '--qmp', guest.run.qmp, other)
+        if result.code == 0:
+            raise AssertionError('a VM was completed with the pages of another image')
+        result.expect(FILE)
+        resume_and_check(guest, saved_image())
+
+
+def test_qemu_killed_while_it_is_served():
+    need_userfaultfd()
+    with restored(saved_image(), '--policy', 'lazy', '--background', 'off') as (guest, run):
+        wait_running(guest, run)
+        kill(guest.process.pid)
+        run.end(20).expect(VMM, 'qemu')
+
+
+def test_qemu_killed_before_the_guest_runs():
+    with restored(saved_image(), '--policy', 'eager', '--throttle', '2MB') as (guest, run):
+        wait_until(lambda: guest.monitor.migration() in ('active', 'setup'), 'the restore to begin')
+        kill(guest.process.pid)
+        run.end(20).expect(VMM, 'qemu')
+
+
+# ---- images that must be refused or stop the VM ----------------------------------------------
+
+def damage_a_chunk(image):
+    """A copy with one chunk broken that is not in the front; the tables stay as they are."""
+    broken = copy_of(image, 'broken.rouse')
+    front = front_bytes(broken)
+    size = broken.stat().st_size
+    # Chunks are all but the last few per mille of what follows the front.
+    flip_bytes(broken, front + (size - front) // 2)
+    rouse('verify', broken).expect(FILE, 'chunk')
+    return broken
+
+
+def test_damaged_chunk_stops_the_vm():
+    need_userfaultfd()
+    with restored(damage_a_chunk(saved_image()), '--policy', 'lazy') as (guest, run):
+        run.end().expect(FILE, 'chunk')
+        wait_until(lambda: guest.monitor.status() != 'running', 'the VM to be stopped', 10)
+        made = len(guest.link.records)
+        # Nothing of the guest runs: what is under way on the line ends, then there is silence.
+        wait_until(lambda: guest.monitor('query-status')['running'] is False, 'a stopped VM')
+        note(f'status {guest.monitor.status()}, migration {guest.monitor.migration()}, '
+             f'{made} requests before it')
+
+
+def test_damaged_chunk_stops_an_eager_restore_before_the_start():
+    with restored(damage_a_chunk(saved_image()), '--policy', 'eager') as (guest, run):
+        run.end().expect(FILE, 'chunk')
+        wait_until(lambda: has_ended(guest.process) or guest.monitor.status() != 'running',
+                   'the VM not to run')
+        assert not guest.link.records, 'the guest ran'
+
+
+def test_vm_stopped_by_a_damaged_chunk_is_resumed_with_a_good_copy():
+    need_userfaultfd()
+    with restored(damage_a_chunk(saved_image()), '--policy', 'lazy') as (guest, run):
+        run.end().expect(FILE)
+        with Rouse('restore', '--resume', '--qmp', guest.run.qmp, saved_image()) as again:
+            again.end().expect(0)
+        if guest.monitor.status() != 'running':
+            guest.monitor('cont')
+        check_memory(guest)
+
+
+def expect_refused_before_anything(image, *patterns, code=FILE, **more):
+    """Both ways: a QEMU that waits goes on waiting, and no QEMU is started."""
+    with restored(image, '--policy', 'eager', **more) as (guest, run):
+        run.end().expect(code, *patterns)
+        assert guest.monitor.status() == 'inmigrate', guest.monitor.status()
+        assert guest.monitor.migration() == 'none', guest.monitor.migration()
+
+
+def test_truncated_image_is_refused():
+    image = saved_image()
+    size = image.stat().st_size
+    for keep in (0, 100, 4095, 4096, front_bytes(image) - 1, size // 2, size - 1):
+        broken = copy_of(image, f'cut{keep}.rouse')
+        os.truncate(broken, keep)
+        rouse('verify', broken).expect(FILE)
+        rouse('restore', '--policy', 'eager', broken, '--', '/bin/false').expect(FILE)
+    expect_refused_before_anything(broken, 'truncated|shorter|end')
+
+
+def test_newer_format_is_refused():
+    newer = copy_of(saved_image(), 'newer.rouse')
+    with open(newer, 'r+b') as file:
+        file.seek(VERSION_AT)
+        file.write(struct.pack('<I', 99))
+    expect_refused_before_anything(newer, 'newer|version', '99')
+
+
+def test_something_else_is_refused():
+    other = work('other')
+    other.write_bytes(b'not an image' * 1000)
+    expect_refused_before_anything(other, 'not (a|an) rouse image|no rouse image|magic')
+
+
+def test_damaged_front_is_refused():
+    broken = copy_of(saved_image(), 'broken.rouse')
+    flip_bytes(broken, front_bytes(broken) // 2)
+    expect_refused_before_anything(broken)
+
+
+def test_another_machine_type_is_refused():
+    expect_refused_before_anything(saved_image(), 'pc', 'q35', machine='q35')
+
+
+def test_another_ram_size_is_refused():
+    expect_refused_before_anything(saved_image(), '256', '512', ram_mb=512)
+
+
+def test_ws_without_a_working_set_says_how_to_get_one():
+    with restored(saved_image(), '--policy', 'ws') as (guest, run):
+        result = run.end()
+        assert result.code in (1, USAGE, FILE), result.code
+        result.expect(result.code, '--record', 'pack|-w')
+        assert guest.monitor.migration() == 'none'
+
+
+def test_working_set_of_another_vm_is_refused():
+    need_userfaultfd()
+    packed_image()
+    wset = saved_image().with_name('guest.wset')
+    broken = copy_of(wset, 'other.wset')
+    flip_bytes(broken, 60, 4)
+    with restored(saved_image(), '--policy', 'ws', '-w', broken) as (guest, run):
+        run.end().expect(FILE)
+        assert guest.monitor.migration() == 'none'
+
+
+# ---- rights ----------------------------------------------------------------------------------
+
+def as_nobody():
+    """Turns this test into user nobody's, with an image that it may read."""
+    source = saved_image()
+    files = machine().files
+    if os.geteuid() != 0 and may_use_userfaultfd():
+        raise Skip('vm.unprivileged_userfaultfd=1: everybody may use it here')
+    image = work('nobodys.rouse')
+    shutil.copyfile(source, image)
+    image.chmod(0o644)
+    become_nobody()
+    if may_use_userfaultfd():
+        raise Skip('vm.unprivileged_userfaultfd=1: everybody may use it here')
+    for path in (*files, image):
+        if not os.access(path, os.R_OK):
+            raise Skip(f'user nobody cannot read {path}')
+    return image
+
+
+def test_eager_works_without_the_right_to_userfaultfd():
+    image = as_nobody()
+    with restored(image, '--policy', 'eager') as (guest, run):
+        wait_running(guest, run)
+        run.end().expect(0)
+        check_memory(guest)
+
+
+def test_lazy_without_the_right_to_userfaultfd_says_what_would_allow_it():
+    image = as_nobody()
+    with restored(image, '--policy', 'lazy') as (guest, run):
+        run.end().expect(REFUSED, 'userfaultfd', 'vm.unprivileged_userfaultfd', 'eager')
+        assert not guest.link.records

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rouse_restore(): opens the image, gets hold of a QEMU, lets the engine work, writes the report.
+ *
+ *   image front -> engine begins to read ahead -> QEMU starts meanwhile -> sink -> engine runs
+ */
+#include "api/metadata.h"
+#include "api/restore_qemu.h"
+#include "api/restore_report.h"
+#include "api/wset_apply.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/observer.h"
+#include "vmm/qemu_incoming.h"
+
+#include <string.h>
+
+/* All that one restore holds. */
+struct restore {
+	struct rouse_restore_options options;
+	const struct rouse_observer *observer;
+	uint64_t requested_ns;
+	struct rouse_source *source;
+	struct rouse_reader *reader;
+	struct rouse_metadata metadata;
+	struct rouse_wset *wset; /* that was given, or NULL */
+	struct rouse_engine *engine;
+	struct restore_qemu qemu;
+	enum rouse_policy policy;
+};
+
+void rouse_restore_options_init(struct rouse_restore_options *options)
+{
+	*options = (struct rouse_restore_options){
+		.size = sizeof(*options),
+		.background = ROUSE_BACKGROUND_MAX,
+		.ttr = {.utilization = 0.9, .window_us = 100000},
+	};
+}
+
+static int check_options(const struct rouse_restore_options *options, struct rouse_error *error)
+{
+	const char *wrong = NULL;
+
+	if (options->image == NULL)
+		wrong = "no image is given";
+	else if (options->resume && options->qmp_socket == NULL)
+		wrong = "taking over a restore needs the VM's QMP socket (--qmp)";
+	else if (options->qmp_socket != NULL && options->argv != NULL)
+		wrong = "either a QEMU that waits (--qmp) or a command to start, not both";
+	else if (options->wset != NULL && options->policy != ROUSE_POLICY_WS &&
+		 options->policy != ROUSE_POLICY_AUTO)
+		wrong = "a working set is of use with policy ws only";
+	else if (options->record != NULL && options->policy == ROUSE_POLICY_EAGER)
+		wrong = "an eager restore sees no touches to record: use policy lazy";
+	else if (options->record != NULL && options->resume)
+		wrong = "a restore that is taken over cannot be recorded: its beginning is lost";
+	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
+		 options->ttr.window_us == 0)
+		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
+	return wrong == NULL ? 0 : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);
+}
+
+static int open_image(struct restore *r, struct rouse_error *error)
+{
+	const struct rouse_restore_options *options = &r->options;
+	const struct rouse_block *blocks;
+	const void *text;
+	uint32_t block_count;
+	size_t size;
+	int code = rouse_file_source_open(options->image, &options->throttle, &r->source, error);
+
+	if (code == 0)
+		code = rouse_reader_open(r->source, &r->reader, error);
+	if (code < 0)
+		return code;
+	text = rouse_reader_section(r->reader, ROUSE_SECTION_METADATA, &size);
+	code = rouse_metadata_parse(text, size, &r->metadata, error);
+	if (code < 0)
+		return rouse_error_prefix(error, "%s", options->image);
+	if (options->wset == NULL)
+		return 0;
+	code = rouse_wset_open(options->wset, &r->wset, error);
+	if (code < 0)
+		return code;
+	blocks = rouse_reader_blocks(r->reader, &block_count);
+	return rouse_wset_check_blocks(r->wset, blocks, block_count, options->wset, error);
+}
+
+static enum rouse_policy choose_policy(const struct restore *r)
+{
+	if (r->options.policy != ROUSE_POLICY_AUTO)
+		return r->options.policy;
+	if (r->wset != NULL || rouse_reader_wset(r->reader)->page_count > 0)
+		return ROUSE_POLICY_WS;
+	return ROUSE_POLICY_LAZY;
+}
+
+/* Opens everything up to a running engine. */
+static int prepare(struct restore *r, struct rouse_error *error)
+{
+	struct rouse_engine_config config;
+	int code = open_image(r, error);
+
+	if (code < 0)
+		return code;
+	r->policy = choose_policy(r);
+	config = (struct rouse_engine_config){
+		.reader = r->reader,
+		.source = r->source,
+		.observer = r->observer,
+		.policy = r->policy,
+		.wset = r->wset,
+		.resume = r->options.resume,
+		.background = r->options.background,
+		.record_us = r->options.record != NULL ? r->options.record_us : 0,
+	};
+	code = rouse_engine_new(&config, &r->engine, error);
+	if (code < 0)
+		return code;
+	return restore_qemu_open(&r->qemu, &r->options, r->policy != ROUSE_POLICY_EAGER,
+		&r->metadata, r->reader, r->observer, error);
+}
+
+static void report_image(struct restore *r, struct rouse_restore_report *report)
+{
+	struct rouse_source_stats stats;
+
+	rouse_source_get_stats(r->source, &stats);
+	report->policy = r->policy;
+	report->read_bytes = stats.bytes;
+	report->reads = stats.reads;
+	report->image_bytes = rouse_source_size(r->source);
+	report->ram_bytes = rouse_reader_page_count(r->reader) * ROUSE_IMAGE_PAGE_BYTES;
+	report->qemu_pid = (int)r->qemu.process.pid;
+	if (r->qemu.process.pid > 0)
+		memcpy(report->monitor, r->qemu.monitor, sizeof(report->monitor));
+}
+
+static void stalls_cleanup(struct rouse_stalls **stalls)
+{
+	rouse_stalls_free(*stalls);
+}
+
+/* After the guest ran, whether all went well or not. */
+static int write_results(struct restore *r, struct rouse_restore_report *report, bool complete,
+	struct rouse_error *error)
+{
+	cleanup_with(stalls_cleanup) struct rouse_stalls *stalls = NULL;
+	const struct rouse_restore_options *options = &r->options;
+	struct rouse_engine_stats stats;
+	int code = restore_report_fill(
+		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
+
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot make the report");
+	rouse_engine_get_stats(r->engine, &stats);
+	report->blocktime_us = complete && r->policy != ROUSE_POLICY_EAGER
+				       ? qemu_incoming_blocktime(r->qemu.qmp)
+				       : -1;
+	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
+				    (stats.background_pages > 0 && options->record_us == 0);
+	if (options->stall_log != NULL)
+		code = restore_report_write_stalls(stalls, options->stall_log, error);
+	if (code == 0 && options->record != NULL)
+		code = restore_report_record(r->engine, r->reader, r->policy, r->wset,
+			!report->record_incomplete, options->record, error);
+	return code;
+}
+
+static int run(struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
+{
+	struct rouse_error why = {0};
+	struct rouse_engine_stats stats;
+	int code, written;
+
+	if (r->qemu.process.pid > 0)
+		rouse_event(r->observer, ROUSE_EVENT_QEMU_STARTED, r->qemu.monitor);
+	code = rouse_engine_run(r->engine, r->qemu.sink, &why);
+	if (code < 0 && why.kind == ROUSE_ERROR_VMM)
+		code = restore_qemu_explain(&r->qemu, code, &why);
+	rouse_engine_get_stats(r->engine, &stats);
+	if (stats.started_ns == 0) {
+		if (error != NULL)
+			*error = why;
+		return code;
+	}
+	/* A trace is worth keeping although the restore broke off. */
+	written = write_results(r, report, code == 0, code == 0 ? error : NULL);
+	if (code < 0 && error != NULL)
+		*error = why;
+	return code < 0 ? code : written;
+}
+
+static void finish(struct restore *r)
+{
+	struct rouse_engine_stats stats = {0};
+
+	if (r->engine != NULL)
+		rouse_engine_get_stats(r->engine, &stats);
+	rouse_engine_free(r->engine);
+	restore_qemu_finish(&r->qemu, stats.started_ns != 0);
+	rouse_metadata_finish(&r->metadata);
+	rouse_wset_close(r->wset);
+	rouse_reader_close(r->reader);
+	rouse_source_destroy(r->source);
+}
+
+int rouse_restore(const struct rouse_restore_options *options, struct rouse_restore_report *report,
+	const struct rouse_observer *observer, struct rouse_error *error)
+{
+	struct rouse_restore_report ignored;
+	struct restore r = {
+		.observer = observer,
+		.requested_ns = rouse_clock_ns(),
+		.qemu = {.process = QEMU_PROCESS_INIT},
+	};
+	int code;
+
+	/* An older caller's structure is shorter: what it does not know keeps its default. */
+	rouse_restore_options_init(&r.options);
+	memcpy(&r.options, options,
+		options->size < sizeof(r.options) ? options->size : sizeof(r.options));
+	if (report == NULL)
+		report = &ignored;
+	*report = (struct rouse_restore_report){.blocktime_us = -1};
+	code = check_options(&r.options, error);
+	if (code < 0)
+		return code;
+	code = prepare(&r, error);
+	if (code == 0)
+		code = run(&r, report, error);
+	if (r.engine != NULL)
+		report_image(&r, report);
+	finish(&r);
+	return code;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+#include "api/restore_qemu.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/observer.h"
+#include "vmm/qemu_incoming.h"
+#include "vmm/qemu_sink.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define QEMU_START_TIMEOUT_MS 60000
+#define QEMU_CONNECT_TIMEOUT_MS 5000
+
+static_assert(sizeof(((struct restore_qemu *)NULL)->monitor) ==
+		      sizeof(((struct sockaddr_un *)NULL)->sun_path),
+	"a monitor's path is a socket's");
+
+/* $XDG_RUNTIME_DIR/rouse, /run/rouse or /tmp/rouse-UID; made if it is not there. */
+static int runtime_directory(char *path, size_t size, struct rouse_error *error)
+{
+	const char *base = getenv("XDG_RUNTIME_DIR");
+	struct stat status;
+	int used;
+
+	if (base != NULL && base[0] == '/')
+		used = snprintf(path, size, "%s/rouse", base);
+	else if (geteuid() == 0)
+		used = snprintf(path, size, "/run/rouse");
+	else
+		used = snprintf(path, size, "/tmp/rouse-%u", (unsigned int)geteuid());
+	if (used < 0 || (size_t)used >= size)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENAMETOOLONG,
+			"the runtime directory's name is too long: use --monitor PATH");
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return rouse_error_errno(error, -errno, "cannot make %s", path);
+	/* In /tmp somebody else may have made it first. */
+	if (lstat(path, &status) < 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid())
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EPERM,
+			"%s is not a directory of this user: use --monitor PATH", path);
+	return 0;
+}
+
+static int choose_monitor(struct restore_qemu *qemu, const char *wanted, struct rouse_error *error)
+{
+	char directory[sizeof(qemu->monitor)];
+	int used, code;
+
+	if (wanted != NULL) {
+		used = snprintf(qemu->monitor, sizeof(qemu->monitor), "%s", wanted);
+	} else {
+		code = runtime_directory(directory, sizeof(directory), error);
+		if (code < 0)
+			return code;
+		used = snprintf(qemu->monitor, sizeof(qemu->monitor), "%s/%d-%llx.qmp", directory,
+			(int)getpid(), (unsigned long long)rouse_clock_ns());
+	}
+	/* A comma ends the path in QEMU's options. */
+	if (used < 0 || (size_t)used >= sizeof(qemu->monitor) || strchr(qemu->monitor, ',') != NULL)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENAMETOOLONG,
+			"%s cannot be a monitor's path: at most %zu bytes, without commas",
+			wanted != NULL ? wanted : directory, sizeof(qemu->monitor) - 1);
+	return 0;
+}
+
+/* The command line to start, or why there is none. */
+static int choose_command(const struct rouse_restore_options *options,
+	const struct rouse_metadata *metadata, struct qemu_process_config *config,
+	struct rouse_error *error)
+{
+	if (options->argv != NULL && options->argv[0] != NULL) {
+		config->argv = options->argv;
+		return 0;
+	}
+	if (metadata->argument_count == 0)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"the image does not say how its VM was started: give QEMU's command after "
+			"--, as in `rouse restore IMAGE -- qemu-system-x86_64 ...`");
+	if (metadata->kept_running && metadata->disk_count > 0)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"the VM went on after this checkpoint, and its disk %s is no longer at "
+			"that point: give QEMU's command after --, with %s",
+			metadata->disks[0].file != NULL ? metadata->disks[0].file : "",
+			metadata->disks[0].overlay != NULL ? "an overlay of that file for each disk"
+							   : "disks of that point in time");
+	config->argv = (const char *const *)metadata->command_line;
+	config->executable = metadata->executable;
+	config->directory = metadata->cwd;
+	return 0;
+}
+
+/* An error of a QEMU that was started: with what it printed. */
+static int explain_start(struct restore_qemu *qemu, struct rouse_error *error)
+{
+	char words[256];
+
+	if (error == NULL || error->code != -EPIPE)
+		return error != NULL ? error->code : -EPIPE;
+	qemu_process_last_words(&qemu->process, words, sizeof(words));
+	if (words[0] == '\0')
+		return error->code;
+	return rouse_error_set(error, ROUSE_ERROR_VMM, -EPIPE, "QEMU ended: %s", words);
+}
+
+static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_observer *observer,
+	struct rouse_error *error)
+{
+	struct qemu_process_config config = {.monitor = qemu->monitor, .postcopy = postcopy};
+	int code = choose_command(options, metadata, &config, error);
+
+	if (code == 0)
+		code = choose_monitor(qemu, options->monitor, error);
+	if (code == 0)
+		code = qemu_process_start(&config, &qemu->process, error);
+	if (code < 0)
+		return code;
+	code = qmp_attach(take_fd(&qemu->process.control), QEMU_START_TIMEOUT_MS, observer,
+		&qemu->qmp, error);
+	return code == 0 ? 0 : explain_start(qemu, error);
+}
+
+static int list_blocks(
+	struct restore_qemu *qemu, const struct rouse_reader *reader, struct rouse_error *error)
+{
+	const struct rouse_block *from = rouse_reader_blocks(reader, &qemu->block_count);
+
+	qemu->blocks = calloc(qemu->block_count, sizeof(*qemu->blocks));
+	if (qemu->blocks == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+	for (uint32_t i = 0; i < qemu->block_count; i++) {
+		(void)snprintf(
+			qemu->blocks[i].name, sizeof(qemu->blocks[i].name), "%s", from[i].name);
+		qemu->blocks[i].used_bytes = from[i].used_bytes;
+		qemu->blocks[i].first_page = from[i].first_page;
+		if (from[i].page_bytes > ROUSE_IMAGE_PAGE_BYTES)
+			return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -ENOTSUP,
+				"RAM block %s has huge pages, which Rouse does not restore yet",
+				from[i].name);
+	}
+	return 0;
+}
+
+static unsigned int count_vcpus(struct qmp *qmp)
+{
+	json_t *list = NULL;
+	size_t count = 0;
+
+	if (qmp_execute(qmp, "query-cpus-fast", NULL, &list, NULL) == 0)
+		count = json_array_size(list);
+	json_decref(list);
+	return count > 0 ? (unsigned int)count : 1;
+}
+
+static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	int fd, const struct rouse_observer *observer, struct rouse_error *error)
+{
+	struct qemu_sink_config config = {
+		.fd = fd,
+		.qmp = qemu->qmp,
+		.blocks = qemu->blocks,
+		.block_count = qemu->block_count,
+		/* Without metadata (a converted image) the wish to run it is all there is. */
+		.run = !options->paused && (metadata->vmm == NULL || metadata->was_running),
+		.observer = observer,
+	};
+
+	config.config = rouse_reader_section(reader, ROUSE_SECTION_CONFIG, &config.config_size);
+	config.devices = rouse_reader_section(reader, ROUSE_SECTION_DEVICES, &config.devices_size);
+	if (options->resume)
+		return qemu_postcopy_sink_resume(&config, &qemu->sink, error);
+	if (postcopy)
+		return qemu_postcopy_sink_new(&config, &qemu->sink, error);
+	return qemu_precopy_sink_new(&config, &qemu->sink, error);
+}
+
+/* The connection for the pages, with a QEMU that is known to be the right one. */
+static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, int *fd, struct rouse_error *error)
+{
+	const struct qemu_expectation expectation = {
+		.machine = metadata->machine,
+		.ram_bytes = metadata->memory_bytes,
+		.vcpus = metadata->vcpus,
+	};
+	int code;
+
+	if (options->resume)
+		return qemu_incoming_recover(qemu->qmp, fd, error);
+	code = qemu_incoming_check(qemu->qmp, &expectation, error);
+	if (code == 0)
+		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
+	if (code < 0)
+		return code;
+	if (options->qmp_socket != NULL)
+		return qemu_incoming_connect(qemu->qmp, fd, error);
+	*fd = take_fd(&qemu->process.migration);
+	return 0;
+}
+
+int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	const struct rouse_observer *observer, struct rouse_error *error)
+{
+	int code, fd = -1;
+
+	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT};
+	code = list_blocks(qemu, reader, error);
+	if (code < 0)
+		return code;
+	if (options->qmp_socket != NULL)
+		code = qmp_connect(
+			options->qmp_socket, QEMU_CONNECT_TIMEOUT_MS, observer, &qemu->qmp, error);
+	else
+		code = start_qemu(qemu, options, postcopy, metadata, observer, error);
+	if (code == 0)
+		code = connect_qemu(qemu, options, postcopy, metadata, &fd, error);
+	if (code < 0)
+		return explain_start(qemu, error);
+	qemu->vcpus = metadata->vcpus > 0 ? metadata->vcpus : count_vcpus(qemu->qmp);
+	return make_sink(qemu, options, postcopy, metadata, reader, fd, observer, error);
+}
+
+int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error)
+{
+	if (qemu->qmp == NULL || error == NULL)
+		return code;
+	code = qemu_incoming_broken(qemu->qmp, code, error);
+	(void)explain_start(qemu, error);
+	return code;
+}
+
+void restore_qemu_finish(struct restore_qemu *qemu, bool keep)
+{
+	if (qemu->sink != NULL)
+		qemu->sink->ops->destroy(qemu->sink);
+	qmp_close(qemu->qmp);
+	if (!keep && qemu->process.pid > 0) {
+		qemu_process_kill(&qemu->process);
+		/* SIGKILL leaves QEMU no time to remove its socket. */
+		(void)unlink(qemu->monitor);
+	}
+	qemu_process_finish(&qemu->process);
+	free(qemu->blocks);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The QEMU of a restore: one that waits, one that is started, or one whose restore broke off; and
+ * the sink to it. For rouse_restore() alone.
+ */
+#ifndef ROUSE_API_RESTORE_QEMU_H
+#define ROUSE_API_RESTORE_QEMU_H
+
+#include "api/metadata.h"
+#include "image/image_reader.h"
+#include "sink/sink.h"
+#include "vmm/qemu_process.h"
+#include "vmm/qmp.h"
+
+struct restore_qemu {
+	struct qemu_process process; /* pid 0: it is not ours */
+	struct qmp *qmp;
+	struct rouse_sink *sink;
+	struct qemu_block *blocks; /* of the image, as the sink wants them */
+	uint32_t block_count;
+	unsigned int vcpus; /* 0 until known */
+	char monitor[108];
+};
+
+/**
+ * Gets hold of a QEMU as @options say, checks it against the image, makes the connection and the
+ * sink. Whatever it returns, restore_qemu_finish() cleans up. Errors: those of rouse_restore().
+ */
+int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
+/** If QEMU is gone or said why it broke off, puts that into @error. Returns the error's code. */
+int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error);
+
+/** @keep: a QEMU that was started lives on; otherwise it is ended. */
+void restore_qemu_finish(struct restore_qemu *qemu, bool keep);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* What a restore leaves behind: the report, the stall log, the recorded working set. */
+#ifndef ROUSE_API_RESTORE_REPORT_H
+#define ROUSE_API_RESTORE_REPORT_H
+
+#include "engine/engine.h"
+#include "image/image_reader.h"
+#include "wset/wset.h"
+
+/**
+ * Fills in what the engine knows: times, faults, TTR. @requested_ns: time 0. The stalls that it is
+ * computed from go to *stalls, the caller's to free. -ENOMEM.
+ */
+int restore_report_fill(struct rouse_restore_report *report, const struct rouse_engine *engine,
+	uint64_t requested_ns, unsigned int vcpus, const struct rouse_ttr_point *point,
+	struct rouse_stalls **stalls);
+
+/** Writes a stall log. Errors of the file. */
+int restore_report_write_stalls(
+	const struct rouse_stalls *stalls, const char *path, struct rouse_error *error);
+
+/**
+ * Writes the first-touch trace as a working set: the faults, and under policy ws the set that was
+ * prefetched (@prefetched NULL: the image's own), whose touches nobody can see.
+ */
+int restore_report_record(const struct rouse_engine *engine, const struct rouse_reader *reader,
+	enum rouse_policy policy, const struct rouse_wset *prefetched, bool complete,
+	const char *path, struct rouse_error *error);
+
+#endif

@@ -3,6 +3,7 @@
  * The eager sink: an ordinary migration. What goes over the connection:
  *
  *   header config | ram START | ram PART: every page, zero pages too | ram END | devices | EOF
+ *   | VMDESC of length 0: QEMU waits for one, though it only skips it
  *
  * Zero pages are sent because memory of a fresh QEMU need not be zero (ROMs, files as memory);
  * QEMU only writes them where it finds something else.
@@ -64,7 +65,7 @@ static int precopy_prefetch(
 
 static int precopy_send_rest(struct precopy_sink *s)
 {
-	const uint8_t end = QEMU_VM_EOF;
+	static const uint8_t end[] = {QEMU_VM_EOF, QEMU_VM_VMDESCRIPTION, 0, 0, 0, 0};
 	int code = precopy_begin(s);
 
 	if (code == 0)
@@ -74,7 +75,7 @@ static int precopy_send_rest(struct precopy_sink *s)
 	if (code == 0)
 		code = qemu_writer_raw(&s->writer, s->config.devices, s->config.devices_size);
 	if (code == 0)
-		code = qemu_writer_raw(&s->writer, &end, 1);
+		code = qemu_writer_raw(&s->writer, end, sizeof(end));
 	return code;
 }
 

@@ -236,7 +236,7 @@ int rouse_writer_set_blocks(struct rouse_writer *writer, const struct rouse_bloc
 	if (code < 0)
 		return code;
 	writer->map_tables = rouse_divide_up(writer->page_count, ROUSE_PAGE_TABLE_PAGES);
-	writer->map = calloc(writer->map_tables, sizeof(*writer->map));
+	writer->map = calloc(writer->map_tables + 1, sizeof(*writer->map));
 	if (writer->map == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot keep the page index");
 	code = take_wset(writer, wset, wset_count, error);

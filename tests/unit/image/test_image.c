@@ -230,11 +230,10 @@ static void a_bad_layout_and_bad_blocks_are_refused(void **state)
 	struct rouse_writer_touch twice[] = {{0, 1}, {0, 2}}, outside[] = {{1, 1}};
 	const struct {
 		struct rouse_block *blocks;
-		uint32_t count;
 		struct rouse_writer_touch *wset;
-		uint32_t wset_count;
-	} cases[] = {{twins, 2, NULL, 0}, {&nameless, 1, NULL, 0}, {&odd, 1, NULL, 0},
-		{twins, 0, NULL, 0}, {twins, 1, twice, 2}, {twins, 1, outside, 1}};
+		uint32_t count, wset_count;
+	} cases[] = {{twins, NULL, 2, 0}, {&nameless, NULL, 1, 0}, {&odd, NULL, 1, 0},
+		{twins, NULL, 0, 0}, {twins, twice, 1, 2}, {twins, outside, 1, 1}};
 	struct rouse_writer *writer = NULL;
 
 	odd.used_bytes = 4095;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "content.h"
 #include "link.h"
 #include "workload.h"
 
@@ -26,6 +27,18 @@ static void sleep_until(uint64_t us)
 }
 
 /*
+ * Requests must not be the same in every restore of one image, or a working set that was recorded
+ * in one of them would foretell the others: so they depend on the clock, to the nanosecond.
+ */
+static uint64_t chance(unsigned int cpu, uint64_t seq)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return content_mix(seq * 64 + cpu + ((uint64_t)now.tv_nsec << 32)) | 1;
+}
+
+/*
  * A request starts one period after the last one started, or at once if that took longer. So a
  * stall is seen even if it hits between two requests: as the late start of the next one.
  */
@@ -40,7 +53,7 @@ static void *loop_main(void *arg)
 		next += loop->period_us;
 		sleep_until(next);
 		start = link_now_us();
-		loop->workload->request(loop->cpu, seq);
+		loop->workload->request(loop->cpu, chance(loop->cpu, seq));
 		end = link_now_us();
 		link_record(loop->cpu, seq, start, end);
 		if (next + loop->period_us < end)

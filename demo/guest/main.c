@@ -67,11 +67,11 @@ static long meminfo_kb(const char *name)
 static void say_hello(void)
 {
 	char names[128] = "";
+	size_t len = 0;
 
-	for (size_t i = 0; i < WORKLOADS; i++) {
-		strcat(names, " ");
-		strcat(names, workloads[i]->name);
-	}
+	for (size_t i = 0; i < WORKLOADS && len < sizeof(names); i++)
+		len += (size_t)snprintf(
+			names + len, sizeof(names) - len, " %s", workloads[i]->name);
 	link_send("hello %u %ld%s", cpus, meminfo_kb("MemTotal"), names);
 }
 

@@ -35,9 +35,8 @@ static int idle_start(size_t mb, unsigned int cpus)
 	return scratch == MAP_FAILED ? -errno : 0;
 }
 
-static void idle_request(unsigned int cpu, uint64_t seq)
+static void idle_request(unsigned int cpu, uint64_t state)
 {
-	uint64_t state = content_mix(seq * 64 + cpu) | 1;
 	uint64_t stride = stamp_pages() / READ_SET;
 	uint64_t sum = 0;
 

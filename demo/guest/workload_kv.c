@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,17 +13,17 @@
 #include "link.h"
 #include "redis_client.h"
 #include "workload.h"
+#include "zipf.h"
 
 #define PORT 6379
 #define CONNECT_SECONDS 30
-#define BATCH 4          /* commands in a request, sent together */
-#define FILL_BATCH 32    /* the same, while filling */
+#define FILL_BATCH 32    /* commands that are sent together while filling and verifying */
 #define WRITE_PERCENT 10 /* of the commands */
 #define VALUE_MIN 1024   /* bytes; lengths are evenly spread, multiples of 64 */
 #define VALUE_STEPS 224
 #define VALUE_MEAN (VALUE_MIN + 64 * (VALUE_STEPS - 1) / 2)
 #define STAMPED_SHARE 8              /* one part in so many of the memory is stamped pages */
-#define ZIPF_THETA 0.99              /* the skew; YCSB's default */
+#define SKEW 1.5                     /* Zipf exponent of the keys: traces of caches have 1 to 2.5 */
 #define CONTENT_ID_BASE (1ULL << 40) /* ids of values differ from those of pages */
 #define REPORT_KEYS 8192
 
@@ -42,38 +41,12 @@ static struct {
 	unsigned int cpus;
 	struct key_state *state;
 	struct redis_client **client; /* one for each CPU, and one for verify */
-	double alpha, zeta, eta;      /* Zipf's law, after Gray et al., SIGMOD 1994 */
+	struct zipf zipf;
 } kv;
 
 static size_t value_len(uint64_t key)
 {
 	return VALUE_MIN + 64 * (content_mix(key) % VALUE_STEPS);
-}
-
-static void zipf_prepare(void)
-{
-	double zeta2 = 1.0 + pow(0.5, ZIPF_THETA);
-
-	for (uint64_t i = 1; i <= kv.keys; i++)
-		kv.zeta += 1.0 / pow((double)i, ZIPF_THETA);
-	kv.alpha = 1.0 / (1.0 - ZIPF_THETA);
-	kv.eta = (1.0 - pow(2.0 / (double)kv.keys, 1.0 - ZIPF_THETA)) / (1.0 - zeta2 / kv.zeta);
-}
-
-/* A key: its rank follows Zipf's law, and ranks are scattered over the keys (and so the memory). */
-static uint64_t zipf_key(uint64_t *state)
-{
-	double u = (double)(content_next(state) >> 11) / 9007199254740992.0;
-	double uz = u * kv.zeta;
-	uint64_t rank;
-
-	if (uz < 1.0)
-		rank = 0;
-	else if (uz < 1.0 + pow(0.5, ZIPF_THETA))
-		rank = 1;
-	else
-		rank = (uint64_t)((double)kv.keys * pow(kv.eta * u - kv.eta + 1.0, kv.alpha));
-	return content_mix(rank + 1) % kv.keys;
 }
 
 static int spawn_redis(void)
@@ -131,8 +104,9 @@ static int kv_start(size_t mb, unsigned int cpus)
 	kv.client = calloc(cpus + 1, sizeof(struct redis_client *));
 	if (!kv.state || !kv.client)
 		return -ENOMEM;
-	zipf_prepare();
-	err = stamp_region_new(NULL, mb / STAMPED_SHARE, "anonymous");
+	err = zipf_init(&kv.zipf, kv.keys, SKEW);
+	if (!err)
+		err = stamp_region_new(NULL, mb / STAMPED_SHARE, "anonymous");
 	if (!err)
 		err = spawn_redis();
 	for (unsigned int i = 0; i <= cpus && !err; i++)
@@ -187,26 +161,24 @@ static void finish_command(struct redis_client *client, const struct command *co
 	}
 }
 
-static void kv_request(unsigned int cpu, uint64_t seq)
+static void kv_request(unsigned int cpu, uint64_t state)
 {
 	struct redis_client *client = kv.client[cpu];
-	struct command command[BATCH];
-	uint64_t state = content_mix((seq * 64 + cpu) ^ 0x6b76) | 1;
+	struct command command = {
+		.key = zipf_choose(&kv.zipf, &state),
+		.writes = content_next(&state) % 100 < WRITE_PERCENT,
+	};
 
-	for (int i = 0; i < BATCH; i++) {
-		uint64_t key = zipf_key(&state);
-		int writes = content_next(&state) % 100 < WRITE_PERCENT;
-
-		/* a key has one writer: the nearest key that belongs to this CPU */
-		if (writes)
-			key = key - key % kv.cpus + cpu < kv.keys ? key - key % kv.cpus + cpu : cpu;
-		command[i] = (struct command){.key = key, .writes = writes};
-		queue_command(client, &command[i]);
+	/* a key has one writer: take the nearest key that belongs to this CPU */
+	if (command.writes) {
+		command.key += cpu - command.key % kv.cpus;
+		if (command.key >= kv.keys)
+			command.key = cpu;
 	}
+	queue_command(client, &command);
 	if (redis_flush(client))
 		errors_add();
-	for (int i = 0; i < BATCH; i++)
-		finish_command(client, &command[i]);
+	finish_command(client, &command);
 }
 
 /* Reads and compares the values of @count keys. 0 or -errno. */

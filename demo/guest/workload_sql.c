@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Queries on an in-memory SQLite database: most look up a few rows by key or by an index, some sum
- * a range, a few update. Every row's text depends on its key and generation, and is compared.
+ * Queries on an in-memory SQLite database: all look up a row by its key, some update it, some count
+ * by an index, some sum over neighbours. Keys follow Zipf's law. Every row's text depends on its
+ * key and generation, and is compared.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -11,23 +12,28 @@
 #include "content.h"
 #include "link.h"
 #include "workload.h"
+#include "zipf.h"
 
 #define ROW_BYTES 1024
 #define ROW_COST 1240   /* what a row takes with its index entry and its pages' slack */
 #define STAMPED_SHARE 8 /* one part in so many of the memory is stamped pages */
 #define CONTENT_ID_BASE (1ULL << 41)
 #define GROUP_ROWS 50 /* rows with one value in the indexed column */
-#define LOOKUPS 4     /* rows that a request looks up by key */
-#define HOT_SHARE 50  /* 9 lookups in 10 go to one row in so many */
+#define SKEW 1.5      /* Zipf exponent of the keys */
+#define RANGE_ROWS 16 /* neighbours that are summed */
+#define UPDATE_PERCENT 10
+#define COUNT_PERCENT 10
+#define RANGE_PERCENT 10
 #define REPORT_ROWS 16384
 #define FILL_ROWS 1000 /* in one transaction */
 
-enum statement { INSERT, LOOKUP, GROUP, UPDATE, ALL, STATEMENTS };
+enum statement { INSERT, LOOKUP, COUNT, RANGE, UPDATE, ALL, STATEMENTS };
 
 static const char *const sql_text[STATEMENTS] = {
 	[INSERT] = "INSERT INTO item VALUES (?1, ?2, 1, ?3)",
 	[LOOKUP] = "SELECT id, generation, body FROM item WHERE id = ?1",
-	[GROUP] = "SELECT count(*), sum(generation) FROM item WHERE kind = ?1",
+	[COUNT] = "SELECT count(*) FROM item WHERE kind = ?1",
+	[RANGE] = "SELECT sum(generation) FROM item WHERE id >= ?1 AND id < ?2",
 	[UPDATE] = "UPDATE item SET generation = ?2, body = ?3 WHERE id = ?1",
 	[ALL] = "SELECT id, generation, body FROM item WHERE id >= ?1 AND id < ?1 + 500",
 };
@@ -38,6 +44,7 @@ static struct {
 	sqlite3 *db;
 	sqlite3_stmt *statement[STATEMENTS];
 	int64_t rows;
+	struct zipf zipf;
 } sql = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static int64_t group_of(int64_t row)
@@ -91,7 +98,9 @@ static int sql_start(size_t mb, unsigned int cpus)
 
 	(void)cpus;
 	sql.rows = (int64_t)((mb - mb / STAMPED_SHARE) * 1048576 / ROW_COST);
-	err = stamp_region_new(NULL, mb / STAMPED_SHARE, "anonymous");
+	err = zipf_init(&sql.zipf, (uint64_t)sql.rows, SKEW);
+	if (!err)
+		err = stamp_region_new(NULL, mb / STAMPED_SHARE, "anonymous");
 	if (err)
 		return err;
 	if (sqlite3_open_v2(":memory:", &sql.db,
@@ -146,38 +155,34 @@ static void update(int64_t row, uint32_t generation)
 		errors_add();
 }
 
-static void sum_group(int64_t group)
+/* Runs a statement that has one row as its answer, with two numbers. */
+static void ask(enum statement which, int64_t first, int64_t second)
 {
-	sqlite3_stmt *statement = sql.statement[GROUP];
+	sqlite3_stmt *statement = sql.statement[which];
 
-	sqlite3_bind_int64(statement, 1, group);
+	sqlite3_bind_int64(statement, 1, first);
+	if (second)
+		sqlite3_bind_int64(statement, 2, second);
 	if (sqlite3_step(statement) != SQLITE_ROW)
 		errors_add();
 	sqlite3_reset(statement);
 }
 
-static int64_t choose_row(uint64_t *state)
+static void sql_request(unsigned int cpu, uint64_t state)
 {
-	int64_t hot = sql.rows / HOT_SHARE + 1;
-	int64_t row = (int64_t)(content_next(state) >> 16);
+	int64_t row = (int64_t)zipf_choose(&sql.zipf, &state);
+	uint64_t dice = content_next(&state) % 100;
+	uint32_t generation;
 
-	return content_next(state) % 10 ? row % hot * HOT_SHARE % sql.rows : row % sql.rows;
-}
-
-static void sql_request(unsigned int cpu, uint64_t seq)
-{
-	uint64_t state = content_mix((seq * 64 + cpu) ^ 0x73716c) | 1;
-
+	(void)cpu;
 	pthread_mutex_lock(&sql.lock);
-	for (int i = 0; i < LOOKUPS; i++) {
-		int64_t row = choose_row(&state);
-		uint32_t generation = lookup(row);
-
-		if (i == 0 && seq % 4 == 0)
-			update(row, generation + 1);
-	}
-	if (seq % 8 == 0)
-		sum_group(group_of(choose_row(&state)));
+	generation = lookup(row);
+	if (dice < UPDATE_PERCENT)
+		update(row, generation + 1);
+	else if (dice < UPDATE_PERCENT + COUNT_PERCENT)
+		ask(COUNT, group_of(row), 0);
+	else if (dice < UPDATE_PERCENT + COUNT_PERCENT + RANGE_PERCENT)
+		ask(RANGE, row, row + RANGE_ROWS);
 	pthread_mutex_unlock(&sql.lock);
 }
 

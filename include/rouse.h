@@ -212,8 +212,9 @@ struct rouse_restore_report {
 	unsigned int vcpus;
 	uint64_t faults;
 	struct rouse_percentiles fault_us; /**< from request read to page written */
-	uint64_t stalled_us;               /**< the sum over all vCPUs, the start excluded */
+	uint64_t stalled_us;  /**< the sum over vCPUs, the start excluded, transport included */
 	int64_t blocktime_us; /**< QEMU's own postcopy-blocktime, the sum over vCPUs; -1: unknown */
+	double transport_us;  /**< by it, what a fault waits before and after service; 0: unknown */
 	uint64_t prefetched_pages, prefetched_bytes, background_pages;
 	uint64_t read_bytes, reads; /**< from the image */
 	uint64_t image_bytes, ram_bytes;

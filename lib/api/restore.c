@@ -150,15 +150,16 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 	cleanup_with(stalls_cleanup) struct rouse_stalls *stalls = NULL;
 	const struct rouse_restore_options *options = &r->options;
 	struct rouse_engine_stats stats;
-	int code = restore_report_fill(
-		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
+	int code;
 
+	/* A VM that was taken over has waited for that, too: its block time says nothing. */
+	if (complete && r->policy != ROUSE_POLICY_EAGER && !options->resume)
+		report->blocktime_us = qemu_incoming_blocktime(r->qemu.qmp);
+	code = restore_report_fill(
+		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot make the report");
 	rouse_engine_get_stats(r->engine, &stats);
-	report->blocktime_us = complete && r->policy != ROUSE_POLICY_EAGER
-				       ? qemu_incoming_blocktime(r->qemu.qmp)
-				       : -1;
 	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
 				    (stats.background_pages > 0 && options->record_us == 0);
 	if (options->stall_log != NULL)

@@ -13,20 +13,37 @@ static uint64_t since_us(uint64_t when_ns, uint64_t base_ns)
 }
 
 /* All vCPUs until the first instruction, and one for each fault. */
-static int add_stalls(struct rouse_stalls *stalls, unsigned int vcpus, uint64_t start_us,
-	const struct rouse_fault *faults, uint64_t count, uint64_t requested_ns)
+static int add_stalls(struct rouse_stalls *stalls, const struct rouse_restore_report *report,
+	const struct rouse_fault *faults, uint64_t requested_ns)
 {
+	const uint64_t transport_ns = (uint64_t)(report->transport_us * 1000);
 	int code = 0;
 
-	for (unsigned int i = 0; code == 0 && i < vcpus; i++)
-		code = rouse_stalls_add(stalls, 0, start_us);
-	for (uint64_t i = 0; code == 0 && i < count; i++) {
+	for (unsigned int i = 0; code == 0 && i < report->vcpus; i++)
+		code = rouse_stalls_add(stalls, 0, report->start_us);
+	for (uint64_t i = 0; code == 0 && i < report->faults; i++) {
 		uint64_t from = since_us(faults[i].asked_ns, requested_ns);
+		uint64_t stall_ns = faults[i].service_ns + transport_ns;
 
 		/* Rounded up: a stall is never lost, only made longer by less than 1 us. */
-		code = rouse_stalls_add(stalls, from, from + faults[i].service_ns / 1000 + 1);
+		code = rouse_stalls_add(stalls, from, from + stall_ns / 1000 + 1);
 	}
 	return code;
+}
+
+/* What QEMU saw of its vCPUs' waiting beyond the service of the faults, for each of them. */
+static double transport_us(
+	const struct rouse_restore_report *report, const struct rouse_fault *faults)
+{
+	double service_us = 0;
+
+	if (report->blocktime_us < 0 || report->faults == 0)
+		return 0;
+	for (uint64_t i = 0; i < report->faults; i++)
+		service_us += faults[i].service_ns / 1e3;
+	if ((double)report->blocktime_us <= service_us)
+		return 0;
+	return ((double)report->blocktime_us - service_us) / (double)report->faults;
 }
 
 static int fill_percentiles(
@@ -64,10 +81,10 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	report->prefetched_bytes = stats.prefetched_bytes;
 	report->prefetch_place_us = stats.prefetch_place_ns / 1000;
 	report->background_pages = stats.background_pages;
+	report->transport_us = transport_us(report, faults);
 	code = rouse_stalls_new(vcpus, stalls);
 	if (code == 0)
-		code = add_stalls(
-			*stalls, vcpus, report->start_us, faults, report->faults, requested_ns);
+		code = add_stalls(*stalls, report, faults, requested_ns);
 	if (code == 0)
 		code = fill_percentiles(&report->fault_us, faults, report->faults);
 	if (code < 0)

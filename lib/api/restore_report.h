@@ -10,6 +10,11 @@
 /**
  * Fills in what the engine knows: times, faults, TTR. @requested_ns: time 0. The stalls that it is
  * computed from go to *stalls, the caller's to free. -ENOMEM.
+ *
+ * Rouse sees a fault from the request's arrival to the page's departure. What passes before and
+ * after (the kernel's and QEMU's hand-overs, placing the page, waking the vCPU) only QEMU sees: if
+ * report->blocktime_us is known, the difference is shared out evenly among the faults and charged
+ * as stall too.
  */
 int restore_report_fill(struct rouse_restore_report *report, const struct rouse_engine *engine,
 	uint64_t requested_ns, unsigned int vcpus, const struct rouse_ttr_point *point,

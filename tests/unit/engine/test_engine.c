@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine over real images and a fake guest (fake_sink.h). */
+#include "engine/engine.h"
+
+#include "../image/image_fixture.h"
+#include "fake_sink.h"
+
+#include <fcntl.h>
+
+#define PAGES 9000u /* three page tables, the last one short */
+
+/* Page i of the test image: every seventh is zero, every fifth like all others of its kind. */
+static uint64_t seed_of(uint64_t page)
+{
+	if (page % 7 == 0)
+		return 0;
+	return page % 5 == 0 ? 12345 : page + 1;
+}
+
+static void make_image(const char *path, const struct rouse_writer_touch *wset, uint32_t count)
+{
+	struct rouse_writer *writer = begin_image(path, PAGES, NULL, wset, count);
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (seed_of(i) == 0)
+			assert_int_equal(rouse_writer_put_zero(writer, i), 0);
+		else
+			put_seed(writer, i, seed_of(i));
+	}
+	(void)end_image(writer);
+}
+
+struct run {
+	struct rouse_source *source;
+	struct rouse_reader *reader;
+	struct rouse_engine *engine;
+	struct fake_sink fake;
+	struct rouse_error error;
+};
+
+static void run_open(struct run *run, const char *path)
+{
+	*run = (struct run){0};
+	assert_int_equal(rouse_file_source_open(path, NULL, &run->source, &run->error), 0);
+	if (rouse_reader_open(run->source, &run->reader, &run->error) != 0)
+		fail_msg("%s", run->error.message);
+}
+
+static int run_engine(struct run *run, struct rouse_engine_config config, const uint64_t *wanted,
+	size_t wanted_count)
+{
+	int code;
+
+	config.reader = run->reader;
+	config.source = run->source;
+	fake_init(&run->fake, PAGES, wanted, wanted_count);
+	code = rouse_engine_new(&config, &run->engine, &run->error);
+	if (code == 0)
+		code = rouse_engine_run(run->engine, &run->fake.sink, &run->error);
+	return code;
+}
+
+static void run_close(struct run *run)
+{
+	rouse_engine_free(run->engine);
+	fake_destroy(&run->fake.sink);
+	rouse_reader_close(run->reader);
+	rouse_source_destroy(run->source);
+}
+
+/* Every page has its content; nothing that is not zero is missing; nothing was placed twice. */
+static void check_memory(const struct run *run, bool eager)
+{
+	unsigned char expected[PAGE];
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		fill_page(expected, seed_of(i));
+		if (memcmp(run->fake.memory + i * PAGE, expected, PAGE) != 0)
+			fail_msg("page %llu is wrong", (unsigned long long)i);
+		if ((seed_of(i) != 0 || eager) && run->fake.state[i] == 0)
+			fail_msg("page %llu is missing", (unsigned long long)i);
+	}
+}
+
+static void eager_places_every_page_before_the_start(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(
+		run_engine(
+			&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_EAGER}, NULL, 0),
+		0);
+	check_memory(&run, true);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.prefetched_pages, PAGES);
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert_int_equal(run.fake.state[i], 1);
+	run_close(&run);
+}
+
+static void lazy_answers_faults_and_delivers_the_rest(void **state)
+{
+	static const uint64_t wanted[] = {8999, 0, 14, 1, 2, 5000, 10, 15, 4095, 4096};
+	const struct fixture *fixture = *state;
+	const struct rouse_fault *faults;
+	struct run run;
+	uint64_t count;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = ROUSE_BACKGROUND_MAX,
+					 .record_us = 200000},
+				 wanted, 10),
+		0);
+	check_memory(&run, false);
+	faults = rouse_engine_faults(run.engine, &count);
+	/* The background was held back for long enough: the trace is the guest's, in its order. */
+	assert_int_equal(count, 10);
+	for (size_t i = 0; i < 10; i++)
+		assert_int_equal(faults[i].page, wanted[i]);
+	run_close(&run);
+}
+
+static void without_background_only_what_is_asked_for_is_placed(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_cancel *cancel = NULL;
+	const uint64_t wanted[] = {3, 4, 6};
+	struct rouse_observer observer = {0};
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(rouse_cancel_new(&cancel), 0);
+	observer.cancel = cancel;
+	rouse_cancel_fire(cancel);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){
+					 .policy = ROUSE_POLICY_LAZY, .observer = &observer},
+				 wanted, 3),
+		-ECANCELED);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_CANCELLED);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.background_pages, 0);
+	run_close(&run);
+	rouse_cancel_free(cancel);
+}
+
+static void ws_prefetches_the_working_set_and_no_more(void **state)
+{
+	/* 21 is a zero page, 25 and 30 are equal, 40 is asked for but not in the set. */
+	static const struct rouse_writer_touch wset[] = {
+		{.page = 8000}, {.page = 21}, {.page = 25}, {.page = 30}, {.page = 2}};
+	static const uint64_t wanted[] = {8000, 21, 25, 30, 2, 41};
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+	uint64_t count;
+
+	make_image(fixture->path, wset, 5);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_WS,
+					 .background = ROUSE_BACKGROUND_MAX,
+					 .record_us = 100000},
+				 wanted, 6),
+		0);
+	check_memory(&run, false);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.prefetched_pages, 5);
+	for (size_t i = 0; i < 5; i++)
+		assert_int_equal(run.fake.state[wset[i].page], 1);
+	(void)rouse_engine_faults(run.engine, &count);
+	assert_int_equal(count, 1);
+	assert_int_equal(run.fake.state[41], 2);
+	run_close(&run);
+}
+
+static void a_working_set_that_is_given_replaces_the_images_own(void **state)
+{
+	static const struct rouse_writer_touch own[] = {{.page = 1}};
+	struct rouse_wset_page pages[] = {{.page = 8999}, {.page = 4000}};
+	const struct rouse_wset given = {.pages = pages, .page_count = 2};
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	make_image(fixture->path, own, 1);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_WS,
+					 .wset = &given,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 NULL, 0),
+		0);
+	check_memory(&run, false);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.prefetched_pages, 2);
+	assert_int_equal(run.fake.state[8999], 1);
+	assert_int_equal(run.fake.state[1], 3);
+	run_close(&run);
+}
+
+static void ws_without_a_working_set_says_how_to_get_one(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(
+		run_engine(&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_WS}, NULL, 0),
+		-ENODATA);
+	assert_non_null(strstr(run.error.message, "--record"));
+	assert_false(run.fake.started);
+	run_close(&run);
+}
+
+/* Overwrites a few stored bytes of the chunk that holds a page. */
+static void damage_chunk_of(const char *path, uint64_t page)
+{
+	struct run run;
+	struct rouse_chunk chunk;
+	uint64_t locator;
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	run_open(&run, path);
+	assert_int_equal(rouse_reader_locate(run.reader, page, ROUSE_READ_BULK, &locator), 0);
+	assert_int_equal(rouse_reader_chunk(
+				 run.reader, rouse_locator_chunk(locator), ROUSE_READ_BULK, &chunk),
+		0);
+	assert_int_equal(pwrite(fd, "damage", 6, (off_t)chunk.offset + 100), 6);
+	(void)close(fd);
+	rouse_reader_close(run.reader);
+	rouse_source_destroy(run.source);
+}
+
+static void damage_met_before_the_start_starts_nothing(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	damage_chunk_of(fixture->path, 7003);
+	run_open(&run, fixture->path);
+	assert_int_equal(
+		run_engine(
+			&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_EAGER}, NULL, 0),
+		-EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	assert_false(run.fake.started);
+	run_close(&run);
+}
+
+static void damage_met_by_the_background_stops_the_guest(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	damage_chunk_of(fixture->path, 7003);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 NULL, 0),
+		-EUCLEAN);
+	assert_true(run.fake.stopped);
+	assert_int_equal(run.fake.state[7003], 0);
+	run_close(&run);
+}
+
+static void a_fault_on_a_damaged_chunk_is_never_answered(void **state)
+{
+	const uint64_t wanted[] = {3, 7003};
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	damage_chunk_of(fixture->path, 7003);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY},
+				 wanted, 2),
+		-EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	assert_int_equal(run.fake.state[3], 2);
+	assert_int_equal(run.fake.state[7003], 0);
+	run_close(&run);
+}
+
+static void a_guest_that_is_gone_ends_the_restore(void **state)
+{
+	const uint64_t wanted[] = {3};
+	const struct fixture *fixture = *state;
+	struct rouse_engine_config config = {.policy = ROUSE_POLICY_LAZY};
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	config.reader = run.reader;
+	config.source = run.source;
+	fake_init(&run.fake, PAGES, wanted, 1);
+	run.fake.fail_place = -EPIPE;
+	assert_int_equal(rouse_engine_new(&config, &run.engine, &run.error), 0);
+	assert_int_equal(rouse_engine_run(run.engine, &run.fake.sink, &run.error), -EPIPE);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_VMM);
+	run_close(&run);
+}
+
+/* Faults and background race for every page: all content right, each page placed by one of them. */
+static void faults_and_background_together_deliver_each_page(void **state)
+{
+	static uint64_t wanted[PAGES];
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	for (uint64_t i = 0; i < PAGES; i++)
+		wanted[i] = i * 4999 % PAGES;
+	make_image(fixture->path, NULL, 0);
+	for (unsigned int round = 0; round < 3; round++) {
+		run_open(&run, fixture->path);
+		assert_int_equal(run_engine(&run,
+					 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+						 .background = ROUSE_BACKGROUND_MAX},
+					 wanted, PAGES),
+			0);
+		check_memory(&run, false);
+		run_close(&run);
+	}
+}
+
+static void a_background_rate_is_kept(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+	double rate;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = UINT64_C(100000000)},
+				 NULL, 0),
+		0);
+	check_memory(&run, false);
+	rouse_engine_get_stats(run.engine, &stats);
+	rate = (double)stats.background_pages * PAGE * 1e9 /
+	       (double)(stats.complete_ns - stats.started_ns);
+	/* A busy machine makes it slower, nothing may make it faster. */
+	assert_true(rate < 101e6);
+	run_close(&run);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
+		T(eager_places_every_page_before_the_start),
+		T(lazy_answers_faults_and_delivers_the_rest),
+		T(without_background_only_what_is_asked_for_is_placed),
+		T(ws_prefetches_the_working_set_and_no_more),
+		T(a_working_set_that_is_given_replaces_the_images_own),
+		T(ws_without_a_working_set_says_how_to_get_one),
+		T(damage_met_before_the_start_starts_nothing),
+		T(damage_met_by_the_background_stops_the_guest),
+		T(a_fault_on_a_damaged_chunk_is_never_answered),
+		T(a_guest_that_is_gone_ends_the_restore),
+		T(faults_and_background_together_deliver_each_page),
+		T(a_background_rate_is_kept),
+#undef T
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

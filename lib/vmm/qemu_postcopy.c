@@ -12,10 +12,18 @@
  *   <-  SHUT 0
  *
  * DISCARD, of a page that nobody has sent, makes QEMU prepare for missing pages (no huge pages)
- * before the first page arrives. There is one connection: an urgent page waits for what the socket
- * holds already, so once the guest runs its buffer is made small, and background pages go in small
- * groups between which urgent ones pass. QEMU fails on a page that it gets twice: a page is marked
- * and written under one lock.
+ * before the first page arrives. QEMU fails on a page that it gets twice: a page is marked and
+ * written under one lock.
+ *
+ * There is one connection: an urgent page waits for what the socket holds already. So once the
+ *guest runs, background pages go in small groups, and only while the socket is nearly empty. Linux
+ *calls a unix socket writable (POLLOUT) while at most a quarter of its buffer is in use:
+ *
+ *	|<------------------- send buffer -------------------->|
+ *	|background| one group |        for urgent pages       |
+ *	'- POLLOUT '
+ *
+ * so that an urgent page neither blocks nor stands behind more than a few background ones.
  *
  * Threads: see sink.h. The fault thread alone reads the connection; `state` is what it tells the
  * others. The QMP connection belongs to the thread that calls start, finish and stop_guest.
@@ -31,6 +39,7 @@
 #include "vmm/qemu_return_path.h"
 #include "vmm/qemu_writer.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -38,8 +47,8 @@
 
 #define PREFETCH_SOCKET_BYTES (1 << 20)
 /*
- * While the guest runs: about what QEMU places in 50 us. Smaller costs bulk speed, larger costs the
- * latency of faults; docs/performance.md has the measurement.
+ * While the guest runs. The kernel doubles it and charges its own overhead to it: a quarter is some
+ * 30 KiB of background in flight, what QEMU places in 10 us. Smaller costs bulk speed.
  */
 #define RUNNING_SOCKET_BYTES (64 << 10)
 #define BACKGROUND_GROUP 4u
@@ -176,6 +185,15 @@ static int postcopy_prefetch(
 	return code;
 }
 
+/* Waits until the socket is nearly empty; without the lock, which urgent pages need. */
+static void await_room(const struct postcopy_sink *s)
+{
+	struct pollfd fd = {.fd = s->config.fd, .events = POLLOUT};
+
+	/* If it is broken the write will say so. */
+	(void)poll(&fd, 1, -1);
+}
+
 static int postcopy_place(struct rouse_sink *sink, const struct rouse_sink_page *pages,
 	size_t count, enum rouse_sink_priority priority, size_t *placed)
 {
@@ -193,6 +211,7 @@ static int postcopy_place(struct rouse_sink *sink, const struct rouse_sink_page 
 			if (atomic_fetch_sub(&s->urgent_waiting, 1) == 1)
 				pthread_cond_broadcast(&s->no_urgent);
 		} else {
+			await_room(s);
 			pthread_mutex_lock(&s->lock);
 			while (atomic_load(&s->urgent_waiting) > 0)
 				pthread_cond_wait(&s->no_urgent, &s->lock);

@@ -26,7 +26,7 @@ class GuestError(Exception):
 
 
 class RunDir:
-    """The folder of one run of QEMU: its sockets, its console, its pid. Gone when it is closed.
+    """The folder of one run of QEMU: its sockets and its console. Gone when it is closed.
 
     It is in the folder for temporary files, because the paths of sockets must be short.
     """
@@ -37,7 +37,6 @@ class RunDir:
         self.link = os.path.join(self.path, "link")
         self.console = os.path.join(self.path, "console")
         self.errors = os.path.join(self.path, "errors")
-        self.pidfile = os.path.join(self.path, "pid")
 
     def console_tail(self, lines=12):
         text = ""
@@ -47,29 +46,36 @@ class RunDir:
                     text += file.read()
         return "\n".join(text.splitlines()[-lines:])
 
+    def qemu_pids(self):
+        """The QEMUs of this run, whoever started them: those with this folder on their command
+        line."""
+        pids = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if b"qemu-system" in os.path.basename(words[0]) and \
+                    any(self.path.encode() + b"/" in word for word in words):
+                pids.append(int(name))
+        return pids
+
     def qemu_pid(self):
-        """The pid of this run's QEMU, or 0. Only of a process that is still the one of this run."""
-        try:
-            with open(self.pidfile, encoding="ascii") as file:
-                pid = int(file.read())
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                return pid if self.path.encode() in file.read() else 0
-        except (OSError, ValueError):
-            return 0
+        """The pid of this run's QEMU, or 0."""
+        return next(iter(self.qemu_pids()), 0)
 
     def end_qemu(self):
         """Ends this run's QEMU, if there is one, whoever started it."""
-        pid = self.qemu_pid()
-        if not pid:
-            return
-        try:
-            os.kill(pid, signal.SIGKILL)
-            for _ in range(500):
-                if self.qemu_pid() == 0:
-                    return
-                time.sleep(0.01)
-        except ProcessLookupError:
-            pass
+        for pid in self.qemu_pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for _ in range(500):
+            if not self.qemu_pids():
+                return
+            time.sleep(0.01)
 
     def close(self):
         self.end_qemu()
@@ -95,7 +101,7 @@ class Machine(NamedTuple):
     def command(self, run, incoming=None, qmp=True):
         """QEMU's whole command line.
 
-        run       a RunDir: where the sockets, the console and the pid go
+        run       a RunDir: where the sockets and the console go
         incoming  for -incoming: "defer", "exec:...", ...; None boots
         qmp       False leaves QMP out, for a starter that adds its own (rouse restore does)
         """
@@ -106,7 +112,7 @@ class Machine(NamedTuple):
         command += ["-m", str(self.ram_mb), "-smp", str(self.vcpus), "-nodefaults",
                     "-display", "none", "-no-reboot",
                     "-kernel", self.files.kernel, "-initrd", self.files.initramfs,
-                    "-append", KERNEL_LINE, "-pidfile", run.pidfile,
+                    "-append", KERNEL_LINE,
                     "-chardev", f"file,id=console,path={run.console}", "-serial", "chardev:console",
                     "-chardev", f"socket,id=link,path={run.link},server=on,wait=off",
                     "-serial", "chardev:link"]
@@ -138,7 +144,8 @@ class Guest:
         self.hello = None
         self._qmp = None
         self._qmp_path = qmp_path or run.qmp
-        self.link = Link(run.link)
+        self.link = Link(run.link,
+                         still_there=(lambda: process.poll() is None) if process else None)
 
     @classmethod
     def _spawn(cls, machine, incoming):

@@ -37,18 +37,19 @@ class Link:
     dropped         how many records the guest could not send
     """
 
-    def __init__(self, path, timeout=30.0):
-        """Waits up to `timeout` seconds for the socket at `path` to be there."""
+    def __init__(self, path, timeout=30.0, still_there=None):
+        """Waits up to `timeout` seconds for the socket at `path` to be there, and no longer than
+        `still_there`, if given, returns true: whether who should make it still runs."""
         self.records = []
         self.dropped = 0
         self._answers = queue.Queue()
         self._closing = False
-        self._socket = self._connect(path, timeout)
+        self._socket = self._connect(path, timeout, still_there)
         self._thread = threading.Thread(target=self._read, name="link", daemon=True)
         self._thread.start()
 
     @staticmethod
-    def _connect(path, timeout):
+    def _connect(path, timeout, still_there):
         deadline = time.monotonic() + timeout
         while True:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -57,7 +58,7 @@ class Link:
                 return sock
             except (FileNotFoundError, ConnectionRefusedError):
                 sock.close()
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or (still_there and not still_there()):
                     raise LinkError(f"no guest at {path}") from None
                 time.sleep(0.002)
 

@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The whole story on a real guest: saved while it works, restored in every way, measured.
+
+    demo/run [--help]        or: make demo [FULL=1] [ROUNDS=N] [RAM=MB]
+
+For each workload: boot a guest, let it work, save it with `rouse save`; learn its working set from
+one restore; then restore it again and again, from a cold page cache, under each policy and in QEMU's
+own way, in turns. The guest checks its own memory after each. Results: a table, and report.json.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from typing import NamedTuple
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from harness import Guest, GuestError, Machine, build_guest, choose_accel, drop_from_cache, now_us
+from harness.records import baseline, guest_view
+from harness.saving import Throttle, Tool, ToolError, restored_by_qemu, restored_by_rouse
+from harness.terminal import Terminal
+from harness.ttr import ttr_table_ms, ttr_us
+from story_report import NO_FAULTS, POLICIES, Report, environment, read_rate
+
+DEFAULT_WORKLOADS = ("idle", "kv")
+ALL_WORKLOADS = ("idle", "kv", "scan", "sql")
+STORAGES = {"disk": None, "slow": Throttle(100_000_000, 100)}
+SETTLE_SECONDS = 3     # a workload runs for so long before it is looked at
+BASELINE_SECONDS = 5   # and for so long to learn what is normal
+# For so long a restore records first touches before anything comes unasked.
+RECORD_SECONDS = {"idle": 4, "kv": 8, "scan": 4, "sql": 8}
+IDLE_NONZERO_MB = 700  # of 1 GiB
+TTR_AGREES_MS = 1.0    # the tool's TTR and the harness's own, of the same stalls
+
+
+class Saved(NamedTuple):
+    """One workload's guest, saved: what all its restores begin with."""
+    workload: str
+    machine: Machine
+    image: str      # as `rouse save` wrote it
+    packed: str     # the same, laid out for the working set
+    stream: str     # the same state as a plain migration file, for QEMU
+    normal: object  # Baseline
+
+
+class Story:
+    """What all steps need."""
+
+    def __init__(self, args):
+        self.args = args
+        self.terminal = Terminal()
+        self.tool = Tool(args.build)
+        self.folder = os.path.join(os.path.abspath(args.build), "demo")
+        self.report = None
+        self.machine = None
+        self.began = time.monotonic()
+
+    def say(self, text):
+        self.terminal.line(f"{time.monotonic() - self.began:6.1f} s  {text}")
+
+    def file(self, name):
+        return os.path.join(self.folder, name)
+
+
+# ---- Saving --------------------------------------------------------------------------------------
+
+def work_for(story, guest, seconds, text):
+    """Lets the guest work, with progress."""
+    for step in range(int(seconds * 5)):
+        story.terminal.progress(text, step, seconds * 5)
+        time.sleep(0.2)
+
+
+def boot_workload(story, workload):
+    """Boots a guest and fills its memory."""
+    story.terminal.progress(f"{workload}: booting", 0, 1)
+    guest = Guest.boot(story.machine)
+    began = time.monotonic()
+
+    def on_progress(label, done, total):
+        story.terminal.progress(f"{workload}: filling memory ({label})", done, total)
+    try:
+        pages = guest.start(workload, on_progress=on_progress)
+    except BaseException:
+        guest.close()
+        raise
+    story.say(f"{workload}: booted in {guest.boot_s:.1f} s, memory filled in "
+              f"{time.monotonic() - began:.1f} s, {pages} stamped pages")
+    return guest
+
+
+def save_guest(story, workload, image):
+    """Boots a guest, lets it work and saves it while it does; returns its Baseline."""
+    with boot_workload(story, workload) as guest:
+        work_for(story, guest, SETTLE_SECONDS, f"{workload}: settling")
+        seen = len(guest.link.records)
+        work_for(story, guest, BASELINE_SECONDS, f"{workload}: learning what is normal")
+        normal = baseline(guest.link.records[seen:])
+        guest.stamp()
+        story.terminal.progress(f"{workload}: saving", 0, 1)
+        saved = story.tool.run_json("save", "--json", "--qmp", guest.run.qmp, image)
+    unique = saved["pages"] - saved["zero_pages"] - saved["duplicate_pages"]
+    nonzero_mb = (saved["pages"] - saved["zero_pages"]) * 4096 / 1e6
+    story.say(f"{workload}: saved in {saved['elapsed_ms'] / 1000:.1f} s: "
+              f"{saved['image_bytes'] / 1e6:.0f} MB for {nonzero_mb:.0f} MB that are not zero; "
+              f"LZ4 ratio {unique * 4096 / saved['stored_bytes']:.2f}")
+    if workload == "idle" and nonzero_mb < IDLE_NONZERO_MB * story.machine.ram_mb / 1024:
+        raise GuestError(f"idle: only {nonzero_mb:.0f} MB are not zero")
+    return normal
+
+
+def learn_working_set(story, workload, image, packed):
+    """Restores once, records what the guest touches first, lays the image out for that."""
+    wset = story.file(f"{workload}.wset")
+    story.terminal.progress(f"{workload}: a restore that records the working set", 0, 1)
+    seconds = RECORD_SECONDS[workload]
+    with restored_by_rouse(story.tool, story.machine, image, "lazy",
+                           options=("--record", f"{wset}:{seconds}")) as restored:
+        check_integrity(story, restored, "the recording restore")
+    report = story.tool.run_json("pack", "--json", image, "-w", wset, packed)
+    story.say(f"{workload}: working set of {report['wset_pages']} pages "
+              f"({report['wset_pages'] * 4096 / 1e6:.0f} MB), touched in the first {seconds} s")
+
+
+def prepare(story, workload):
+    """Everything that is done once for a workload."""
+    image, packed, stream = (story.file(workload + end) for end in (".rouse", ".packed.rouse",
+                                                                    ".qemu"))
+    normal = save_guest(story, workload, image)
+    story.terminal.progress(f"{workload}: the same state as QEMU's own migration file", 0, 1)
+    story.tool.run("convert", "-q", image, stream)
+    learn_working_set(story, workload, image, packed)
+    return Saved(workload, story.machine, image, packed, stream, normal)
+
+
+# ---- Restoring -----------------------------------------------------------------------------------
+
+def check_integrity(story, restored, what):
+    """Lets the guest check its memory while it goes on working; returns the number of errors."""
+    verified = restored.guest.verify()
+    if verified.errors:
+        story.say(f"INTEGRITY: {what}: {verified.errors} of {verified.pages} pages are wrong")
+    return verified.errors
+
+
+def restore(story, saved, policy, throttle):
+    """The context manager of one restore, from a cold cache."""
+    path = {"ws": saved.packed, "qemu": saved.stream}.get(policy, saved.image)
+    drop_from_cache(path)
+    if policy == "qemu":
+        return restored_by_qemu(saved.machine, path, story.tool, throttle)
+    return restored_by_rouse(story.tool, saved.machine, path, policy, throttle)
+
+
+def check_ttr(story, restored, vcpus, what):
+    """The tool's TTR must be what the harness computes, on its own, from the same stalls."""
+    ours = ttr_us(restored.stalls, vcpus) / 1000
+    tools = restored.report["ttr_ms"]
+    if abs(ours - tools) > TTR_AGREES_MS:
+        story.say(f"TTR of {what}: the tool says {tools:.1f} ms, its stall log {ours:.1f} ms")
+
+
+def describe(story, saved, storage, policy, number, restored):
+    """One entry of report.json's "runs", and the bytes that came before the start."""
+    vcpus = saved.machine.vcpus
+    start_us = restored.start_us - restored.request_us
+    view = guest_view(restored.guest.link.records, saved.normal, vcpus, restored.request_us,
+                      start_us, now_us() - restored.request_us)
+    run = {"workload": saved.workload, "storage": storage, "policy": policy, "round": number}
+    report = restored.report
+    if report is None:
+        size = os.path.getsize(saved.stream)
+        report = {"start_ms": start_us / 1000, "ttr_ms": ttr_us(restored.stalls, vcpus) / 1000,
+                  "ttr_table": ttr_table_ms(restored.stalls, vcpus), "faults": 0,
+                  "fault_us": NO_FAULTS, "prefetched_pages": 0, "prefetched_bytes": 0,
+                  "image_bytes": size, "read_bytes": size,
+                  "ram_bytes": saved.machine.ram_mb << 20}
+    else:
+        check_ttr(story, restored, vcpus, f"{saved.workload}, {storage}, {policy}")
+    for field in ("start_ms", "ttr_ms", "ttr_table"):
+        run[field] = report[field]
+    run["guest_ttr_ms"] = view.ttr_us / 1000
+    for field in ("faults", "fault_us", "prefetched_pages", "image_bytes", "read_bytes",
+                  "ram_bytes"):
+        run[field] = report[field]
+    return run, report["prefetched_bytes"]
+
+
+def one_run(story, saved, storage, policy, number):
+    with restore(story, saved, policy, STORAGES[storage]) as restored:
+        run, prefetched_bytes = describe(story, saved, storage, policy, number, restored)
+        what = f"{saved.workload}, {storage}, {policy}, round {number}"
+        run["integrity_errors"] = check_integrity(story, restored, what)
+    story.report.add(run, prefetched_bytes)
+    return run
+
+
+def plan(story):
+    """The runs of one workload, in order: rounds, and within a round all storages and policies."""
+    rounds = {"disk": story.args.rounds, "slow": story.args.rounds_slow}
+    for number in range(1, max(rounds.values()) + 1):
+        for storage in story.args.storages:
+            if number <= rounds[storage]:
+                for policy in story.args.policies:
+                    yield storage, policy, number
+
+
+def all_runs(story, saved):
+    """Restores in all ways. One that fails is told and left out."""
+    failed = 0
+    steps = list(plan(story))
+    for index, (storage, policy, number) in enumerate(steps):
+        what = f"{saved.workload}, round {number}, {storage}, {policy}"
+        story.terminal.progress(what, index, len(steps))
+        try:
+            run = one_run(story, saved, storage, policy, number)
+        except (ToolError, GuestError, RuntimeError, TimeoutError) as err:
+            failed += 1
+            story.say(f"{what}: FAILED: {err}")
+            continue
+        story.say(f"{what}: first instruction {run['start_ms']:.0f} ms, "
+                  f"TTR {run['ttr_ms']:.0f} ms, the guest says {run['guest_ttr_ms']:.0f} ms, "
+                  f"{run['faults']} faults, {run['integrity_errors']} errors")
+    return failed
+
+
+# ---- The story -----------------------------------------------------------------------------------
+
+def tell_workload(story, workload):
+    story.terminal.bold(f"\n{workload}")
+    saved = prepare(story, workload)
+    drop_from_cache(saved.stream)
+    rate = read_rate(saved.stream)
+    story.report.content["environment"]["disk"]["read_bytes_per_s"] = round(rate)
+    story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {STORAGES['slow'].bytes_per_s / 1e6:.0f}"
+              f" MB/s and {STORAGES['slow'].random_reads_per_s} random reads/s")
+    failed = all_runs(story, saved)
+    if not story.args.keep:
+        for path in (saved.image, saved.packed, saved.stream):
+            os.unlink(path)
+    return failed
+
+
+def tell(story):
+    args = story.args
+    story.terminal.bold("Rouse: saved guests, and how soon they are responsive again")
+    shutil.rmtree(story.folder, ignore_errors=True)
+    os.makedirs(story.folder)
+    story.terminal.progress("making the guest from Debian packages", 0, 1)
+    files = build_guest(args.build)
+    accel, why = (args.accel, "as asked for") if args.accel else choose_accel(files)
+    story.machine = Machine(files, ram_mb=args.ram, vcpus=args.vcpus, accel=accel)
+    story.report = Report(story.file("report.json"), environment(story.machine, story.folder))
+    story.say(f"the guest: {args.ram} MiB, {args.vcpus} vCPUs, {accel} ({why})")
+    failed = sum(tell_workload(story, workload) for workload in args.workloads)
+    for workload in args.workloads:
+        story.terminal.bold(f"\n{workload}: medians of {args.rounds} rounds (disk), "
+                            f"{args.rounds_slow} (slow)")
+        for line in story.report.table(workload, args.storages):
+            story.terminal.line(line)
+    story.terminal.line()
+    for workload in args.workloads:
+        for line in story.report.conclusions(workload, args.storages):
+            story.terminal.line(line)
+    errors = story.report.errors()
+    story.say(f"{len(story.report.content['runs'])} restores, {failed} failed, "
+              f"{errors} integrity errors; {os.path.relpath(story.report.path)}")
+    return 1 if failed or errors else 0
+
+
+def choose(all_of):
+    """For argparse: a list, separated by commas, of some of these."""
+    def parse(text):
+        words = text.split(",")
+        for word in words:
+            if word not in all_of:
+                raise argparse.ArgumentTypeError(f"{word}: not one of {', '.join(all_of)}")
+        return words
+    return parse
+
+
+def environment_number(name, otherwise):
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() and int(value) > 0 else otherwise
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    full = os.environ.get("FULL", "0") not in ("", "0")
+    rounds = environment_number("ROUNDS", 3)
+    parser.add_argument("--build", default="build", help="meson's build directory")
+    parser.add_argument("--ram", type=int, default=environment_number("RAM", 1024), help="MiB")
+    parser.add_argument("--vcpus", type=int, default=2)
+    parser.add_argument("--accel", choices=("tcg", "kvm"), help="do not try KVM, take this")
+    parser.add_argument("--workloads", type=choose(ALL_WORKLOADS),
+                        default=ALL_WORKLOADS if full else DEFAULT_WORKLOADS)
+    parser.add_argument("--storages", type=choose(tuple(STORAGES)), default=tuple(STORAGES))
+    parser.add_argument("--policies", type=choose(POLICIES), default=POLICIES)
+    parser.add_argument("--rounds", type=int, default=rounds, help="from the disk as it is")
+    parser.add_argument("--rounds-slow", type=int,
+                        default=environment_number("ROUNDS", 2), help="from the slow one")
+    parser.add_argument("--keep", action="store_true", help="keep the images")
+    return parser.parse_args()
+
+
+def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    story = Story(parse_arguments())
+    if not os.path.exists(story.tool.path):
+        print(f"{story.tool.path} is not there: run make first", file=sys.stderr)
+        return 1
+    try:
+        return tell(story)
+    except KeyboardInterrupt:
+        story.terminal.line("\ninterrupted; no guest is left")
+        return 130
+    except (ToolError, GuestError, RuntimeError) as err:
+        story.terminal.line(f"the demo failed: {err}")
+        return 1
+    finally:
+        if not story.args.keep and os.path.isdir(story.folder):
+            for name in os.listdir(story.folder):
+                if name.endswith((".rouse", ".qemu", ".wset", ".new")):
+                    with contextlib.suppress(OSError):
+                        os.unlink(story.file(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* rouse restore: an image into a running VM. */
+#include "tool.h"
+
+#include "detach.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct restore {
+	struct rouse_restore_options library;
+	const char *record; /* FILE[:SECONDS] */
+	char *record_path;
+	const char *report, *log;
+	bool json, quiet, verbose, detached;
+	/* While it runs. */
+	struct detach detach;
+	char monitor[sizeof(((struct rouse_restore_report *)0)->monitor)];
+};
+
+static const struct option_value policy_values[] = {
+	{"auto", ROUSE_POLICY_AUTO},
+	{"eager", ROUSE_POLICY_EAGER},
+	{"lazy", ROUSE_POLICY_LAZY},
+	{"ws", ROUSE_POLICY_WS},
+	{NULL, 0},
+};
+
+static bool parse_throttle_option(const char *text, void *options)
+{
+	return parse_throttle(text, &((struct restore *)options)->library.throttle);
+}
+
+static bool parse_ttr_option(const char *text, void *options)
+{
+	return parse_ttr_point(text, &((struct restore *)options)->library.ttr);
+}
+
+/* FILE or FILE:SECONDS, where SECONDS may have a fraction. */
+static bool parse_record_option(const char *text, void *options)
+{
+	struct restore *restore = options;
+	const char *colon = strrchr(text, ':');
+	double seconds;
+
+	free(restore->record_path);
+	restore->library.record_us = 0;
+	if (colon != NULL && parse_fraction(colon + 1, &seconds)) {
+		if (seconds > 1e6)
+			return false;
+		restore->library.record_us = (uint64_t)(seconds * 1e6);
+		restore->record_path = strndup(text, (size_t)(colon - text));
+	} else {
+		restore->record_path = strdup(text);
+	}
+	restore->library.record = restore->record_path;
+	return restore->record_path != NULL && *restore->record_path != '\0';
+}
+
+static const struct option_spec options[] = {
+	{.name = "policy",
+		.letter = 'p',
+		.kind = OPTION_ENUM,
+		.offset = offsetof(struct restore, library.policy),
+		.argument = "auto|eager|lazy|ws",
+		.values = policy_values,
+		.help = "what comes before the start: everything (eager), nothing\n"
+			"(lazy), or the working set (ws, and auto if there is one)"},
+	STRING_OPTION(struct restore, library.qmp_socket, 0, "qmp", "SOCKET",
+		"a QEMU that waits with -incoming defer (default: start one)"),
+	STRING_OPTION(struct restore, library.wset, 'w', "working-set", "FILE",
+		"use this working set instead of the image's own"),
+	{.name = "record",
+		.kind = OPTION_CUSTOM,
+		.argument = "FILE[:SECONDS]",
+		.parse = parse_record_option,
+		.help = "write the pages in order of first touch as a working set;\n"
+			"for SECONDS nothing is delivered unasked, so that none is missed"},
+	{.name = "background",
+		.kind = OPTION_RATE,
+		.offset = offsetof(struct restore, library.background),
+		.argument = "off|RATE|max",
+		.help = "how fast pages come that nobody asked for (default: max)"},
+	{.name = "throttle",
+		.kind = OPTION_CUSTOM,
+		.argument = "RATE[,READS]",
+		.parse = parse_throttle_option,
+		.help = "read as slowly as another disk: bytes and random reads a second"},
+	{.name = "ttr",
+		.kind = OPTION_CUSTOM,
+		.argument = "U,W",
+		.parse = parse_ttr_option,
+		.help = "percent and window for the reported TTR (default: 90,100ms)"},
+	FLAG_OPTION(struct restore, library.resume, 0, "resume",
+		"take over a restore whose Rouse died (needs --qmp)"),
+	FLAG_OPTION(struct restore, library.paused, 0, "paused", "leave the VM paused"),
+	FLAG_OPTION(struct restore, detached, 'd', "detach",
+		"return as soon as the VM runs; the rest is delivered behind it"),
+	STRING_OPTION(struct restore, log, 0, "log", "FILE",
+		"messages of a detached restore (default: the system's log)"),
+	STRING_OPTION(struct restore, library.monitor, 0, "monitor", "PATH",
+		"QMP socket of the QEMU that is started (default: chosen)"),
+	STRING_OPTION(struct restore, library.stall_log, 0, "stall-log", "FILE",
+		"write the stalls, for rouse ttr"),
+	STRING_OPTION(struct restore, report, 0, "report", "FILE",
+		"write the report as JSON to this file, too"),
+	FLAG_OPTION(struct restore, json, 'j', "json", "print the report as JSON"),
+	FLAG_OPTION(struct restore, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct restore, verbose, 'v', "verbose", "say more about what happens"),
+	OPTIONS_END,
+};
+
+static void on_event(void *user, enum rouse_event event, const char *text)
+{
+	/* The observer's user is the watch; the restore is found behind it. */
+	struct restore *restore = watch_context(user);
+
+	if (event == ROUSE_EVENT_QEMU_STARTED && text != NULL)
+		(void)snprintf(restore->monitor, sizeof(restore->monitor), "%s", text);
+	if (event != ROUSE_EVENT_RUNNING)
+		return;
+	if (restore->detached)
+		detach_running(&restore->detach, restore->monitor);
+	else if (!restore->quiet)
+		message(MESSAGE_NOTE, "the VM %s; its monitor is %s",
+			restore->library.paused ? "is there, paused" : "runs", restore->monitor);
+}
+
+static int write_report(const struct restore *restore, const struct rouse_restore_report *report)
+{
+	json_t *json;
+	int written;
+
+	if (restore->report == NULL)
+		return EXIT_SUCCESS;
+	json = restore_report_json(report, &restore->library.ttr);
+	written = json_dump_file(json, restore->report, JSON_INDENT(2));
+	json_decref(json);
+	if (written == 0)
+		return EXIT_SUCCESS;
+	message(MESSAGE_ERROR, "cannot write %s: %s", restore->report, strerror(errno));
+	return EXIT_FAILURE;
+}
+
+static int restore_now(struct restore *restore)
+{
+	struct watch *watch = watch_begin(restore->quiet || restore->detached, restore->verbose);
+	struct rouse_restore_report report = {0};
+	struct rouse_error error = {0};
+	int code, exit_code;
+
+	if (watch == NULL)
+		return EXIT_FAILURE;
+	watch_observer(watch)->event = on_event;
+	watch_set_context(watch, restore);
+	code = rouse_restore(&restore->library, &report, watch_observer(watch), &error);
+	watch_end(watch);
+	if (code < 0)
+		return report_error(&error, code);
+	exit_code = write_report(restore, &report);
+	if (restore->detached || exit_code != EXIT_SUCCESS)
+		return exit_code;
+	if (restore->json)
+		return print_json(restore_report_json(&report, &restore->library.ttr));
+	if (!restore->quiet)
+		restore_report_print(&report, &restore->library.ttr);
+	return EXIT_SUCCESS;
+}
+
+static int restore_detached(struct restore *restore)
+{
+	char monitor[sizeof(restore->monitor)];
+	pid_t child;
+	int exit_code =
+		detach_begin(restore->log, &restore->detach, &child, monitor, sizeof(monitor));
+
+	if (exit_code == DETACH_CHILD)
+		return restore_now(restore);
+	if (exit_code != EXIT_SUCCESS)
+		return exit_code;
+	if (restore->json)
+		return print_json(json_pack("{s:s, s:i}", "monitor", monitor, "rouse_pid", child));
+	if (!restore->quiet)
+		printf("%s\n", monitor);
+	return EXIT_SUCCESS;
+}
+
+/* What the library cannot know, or says in other words than the options'. */
+static bool check(const struct restore *restore)
+{
+	const struct rouse_restore_options *library = &restore->library;
+
+	if (library->qmp_socket != NULL && (library->argv != NULL || library->monitor != NULL)) {
+		message(MESSAGE_ERROR, "--qmp takes a QEMU that is there; a command or --monitor "
+				       "is for a new one");
+		return false;
+	}
+	if (library->argv != NULL && library->argv[0] == NULL) {
+		message(MESSAGE_ERROR, "there is no command behind --");
+		return false;
+	}
+	if (library->resume && library->qmp_socket == NULL) {
+		message(MESSAGE_ERROR, "--resume needs --qmp SOCKET, the VM that waits");
+		return false;
+	}
+	if (restore->log != NULL && !restore->detached) {
+		message(MESSAGE_ERROR, "--log is for --detach");
+		return false;
+	}
+	return true;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+	struct restore args = {.detach = {.status = -1}};
+	struct arguments arguments;
+	int exit_code;
+
+	rouse_restore_options_init(&args.library);
+	exit_code = options_parse(command, argc, argv, &args, &arguments);
+	if (exit_code < 0) {
+		args.library.image = arguments.words[0];
+		args.library.argv = (const char *const *)arguments.rest;
+		if (args.library.qmp_socket != NULL)
+			(void)snprintf(
+				args.monitor, sizeof(args.monitor), "%s", args.library.qmp_socket);
+		if (!check(&args))
+			exit_code = EXIT_USAGE;
+		else
+			exit_code = args.detached ? restore_detached(&args) : restore_now(&args);
+	}
+	free(args.record_path);
+	return exit_code;
+}
+
+const struct command command_restore = {
+	.name = "restore",
+	.synopsis = "[OPTION]... IMAGE [-- QEMU [ARGUMENT]...]",
+	.summary = "Restore a VM from an image and serve it until its last page is there",
+	.text = "Starts QEMU as it was when the VM was saved, or with the command behind --, or\n"
+		"takes one that waits with -incoming defer. If Rouse dies the VM pauses and loses\n"
+		"nothing: rouse restore --resume --qmp SOCKET IMAGE takes over.",
+	.options = options,
+	.run = run,
+	.min_arguments = 1,
+	.max_arguments = 1,
+};

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* rouse save: a running VM into an image. */
+#include "tool.h"
+
+#include <stdlib.h>
+
+struct save {
+	struct rouse_save_options library;
+	bool json, quiet, verbose;
+};
+
+static const struct option_value disks_values[] = {
+	{"refuse", ROUSE_DISKS_REFUSE},
+	{"snapshot", ROUSE_DISKS_SNAPSHOT},
+	{"ignore", ROUSE_DISKS_IGNORE},
+	{NULL, 0},
+};
+
+static const struct option_spec options[] = {
+	STRING_OPTION(struct save, library.qmp_socket, 0, "qmp", "SOCKET",
+		"the VM's QMP socket (required)"),
+	FLAG_OPTION(struct save, library.keep_running, 'k', "keep-running",
+		"the VM goes on after the checkpoint (default: QEMU quits)"),
+	{.name = "disks",
+		.kind = OPTION_ENUM,
+		.offset = offsetof(struct save, library.disks),
+		.argument = "refuse|snapshot|ignore",
+		.values = disks_values,
+		.help = "writable disks of a VM that goes on: an error (default),\n"
+			"an overlay for each at the same point in time, or left alone"},
+	FLAG_OPTION(struct save, library.no_background_snapshot, 0, "no-background-snapshot",
+		"keep running by stop, stream and continue"),
+	STRING_OPTION(struct save, library.wset, 'w', "working-set", "FILE",
+		"lay the image out for this working set"),
+	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
+	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),
+	FLAG_OPTION(struct save, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct save, verbose, 'v', "verbose", "say more about what happens"),
+	OPTIONS_END,
+};
+
+static int save(const struct save *save)
+{
+	struct watch *watch = watch_begin(save->quiet, save->verbose);
+	struct rouse_save_report report = {0};
+	struct rouse_error error = {0};
+	int code;
+
+	if (watch == NULL)
+		return EXIT_FAILURE;
+	code = rouse_save(&save->library, &report, watch_observer(watch), &error);
+	watch_end(watch);
+	if (code < 0)
+		return report_error(&error, code);
+	if (save->json)
+		return print_json(save_report_json(&report));
+	if (!save->quiet)
+		save_report_print(&report, save->library.image);
+	return EXIT_SUCCESS;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+	struct save args = {0};
+	struct arguments arguments;
+	int exit_code;
+
+	rouse_save_options_init(&args.library);
+	exit_code = options_parse(command, argc, argv, &args, &arguments);
+	if (exit_code >= 0)
+		return exit_code;
+	if (args.library.qmp_socket == NULL) {
+		message(MESSAGE_ERROR, "which VM? --qmp SOCKET is missing");
+		return EXIT_USAGE;
+	}
+	args.library.image = arguments.words[0];
+	return save(&args);
+}
+
+const struct command command_save = {
+	.name = "save",
+	.synopsis = "--qmp SOCKET [OPTION]... IMAGE",
+	.summary = "Save the running VM behind a QMP socket as an image",
+	.text = "By default the VM stops, is written to IMAGE, and QEMU quits. With "
+		"--keep-running\n"
+		"the VM goes on after the checkpoint. If anything fails there is no new IMAGE, "
+		"and\n"
+		"the VM runs if it ran before.",
+	.options = options,
+	.run = run,
+	.min_arguments = 1,
+	.max_arguments = 1,
+};

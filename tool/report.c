@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's reports, as JSON and for people. */
+#include "tool.h"
+
+#include <stdlib.h>
+
+int print_json(json_t *json)
+{
+	int failed = json == NULL || json_dumpf(json, stdout, JSON_INDENT(2)) < 0;
+
+	json_decref(json);
+	if (failed) {
+		message(MESSAGE_ERROR, "cannot write the report");
+		return EXIT_FAILURE;
+	}
+	(void)putchar('\n');
+	return EXIT_SUCCESS;
+}
+
+json_t *json_ms(uint64_t us)
+{
+	return json_real((double)us / 1000);
+}
+
+static json_t *json_number(uint64_t number)
+{
+	return json_integer((json_int_t)number);
+}
+
+/* A share of the whole, in percent; 0 of nothing. */
+static double percent(uint64_t part, uint64_t whole)
+{
+	return whole > 0 ? (double)part * 100 / (double)whole : 0;
+}
+
+json_t *save_report_json(const struct rouse_save_report *report)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
+		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),
+		"stream_ms", json_ms(report->stream_us), "ram_bytes",
+		json_number(report->ram_bytes), "stored_bytes", json_number(report->stored_bytes),
+		"image_bytes", json_number(report->image_bytes), "pages",
+		json_number(report->pages), "zero_pages", json_number(report->zero_pages),
+		"duplicate_pages", json_number(report->duplicate_pages), "background_snapshot",
+		report->background_snapshot);
+}
+
+void save_report_print(const struct rouse_save_report *report, const char *image)
+{
+	printf("%s: %s for %s of RAM, in %s\n", image, human_bytes(report->image_bytes).text,
+		human_bytes(report->ram_bytes).text, human_us((double)report->elapsed_us).text);
+	printf("the VM stood still for %s%s; its stream took %s\n",
+		human_us((double)report->downtime_us).text,
+		report->background_snapshot ? " (background snapshot)" : "",
+		human_us((double)report->stream_us).text);
+	printf("%llu pages: %.0f %% zero, %.0f %% stored for another page already\n",
+		(unsigned long long)report->pages, percent(report->zero_pages, report->pages),
+		percent(report->duplicate_pages, report->pages));
+}
+
+json_t *write_report_json(const struct rouse_write_report *report)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "elapsed_ms",
+		json_ms(report->elapsed_us), "image_bytes", json_number(report->image_bytes),
+		"stored_bytes", json_number(report->stored_bytes), "pages",
+		json_number(report->pages), "zero_pages", json_number(report->zero_pages),
+		"duplicate_pages", json_number(report->duplicate_pages), "wset_pages",
+		json_number(report->wset_pages));
+}
+
+void write_report_print(const struct rouse_write_report *report, const char *out)
+{
+	printf("%s: %s, in %s\n", out, human_bytes(report->image_bytes).text,
+		human_us((double)report->elapsed_us).text);
+	printf("%llu pages: %.0f %% zero, %.0f %% stored for another page already; "
+	       "%llu in the working set\n",
+		(unsigned long long)report->pages, percent(report->zero_pages, report->pages),
+		percent(report->duplicate_pages, report->pages),
+		(unsigned long long)report->wset_pages);
+}
+
+/* ---- TTR --------------------------------------------------------------------------------------
+ */
+
+json_t *ttr_table_json(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS])
+{
+	json_t *list = json_array();
+
+	for (size_t u = 0; u < ROUSE_TTR_UTILIZATIONS; u++) {
+		for (size_t w = 0; w < ROUSE_TTR_WINDOWS; w++)
+			(void)json_array_append_new(
+				list, json_pack("{s:f, s:o, s:o}", "utilization",
+					      rouse_ttr_utilizations[u], "window_ms",
+					      json_ms(rouse_ttr_windows_us[w]), "ttr_ms",
+					      json_ms(table_us[u][w])));
+	}
+	return list;
+}
+
+void ttr_table_print(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS])
+{
+	printf("%-16s", "TTR with windows");
+	for (size_t w = 0; w < ROUSE_TTR_WINDOWS; w++)
+		printf("%14s", human_us((double)rouse_ttr_windows_us[w]).text);
+	printf("\n");
+	for (size_t u = 0; u < ROUSE_TTR_UTILIZATIONS; u++) {
+		printf("  at %2.0f %%%8s", rouse_ttr_utilizations[u] * 100, "");
+		for (size_t w = 0; w < ROUSE_TTR_WINDOWS; w++)
+			printf("%14s", human_us((double)table_us[u][w]).text);
+		printf("\n");
+	}
+}
+
+/* ---- Restoring ------------------------------------------------------------------------------ */
+
+static const char *policy_name(enum rouse_policy policy)
+{
+	switch (policy) {
+	case ROUSE_POLICY_EAGER:
+		return "eager";
+	case ROUSE_POLICY_LAZY:
+		return "lazy";
+	case ROUSE_POLICY_WS:
+		return "ws";
+	case ROUSE_POLICY_AUTO:
+		break;
+	}
+	return "auto";
+}
+
+static void set(json_t *object, const char *name, json_t *value)
+{
+	(void)json_object_set_new(object, name, value);
+}
+
+static void add_times(json_t *json, const struct rouse_restore_report *report,
+	const struct rouse_ttr_point *point)
+{
+	set(json, "start_ms", json_ms(report->start_us));
+	set(json, "ttr_ms", json_ms(report->ttr_us));
+	set(json, "ttr",
+		json_pack("{s:f, s:o}", "utilization", point->utilization, "window_ms",
+			json_ms(point->window_us)));
+	set(json, "ttr_table", ttr_table_json(report->ttr_table_us));
+	set(json, "complete_ms",
+		report->complete_us > 0 ? json_ms(report->complete_us) : json_null());
+	set(json, "stalled_ms", json_ms(report->stalled_us));
+	set(json, "blocktime_ms",
+		report->blocktime_us >= 0 ? json_ms((uint64_t)report->blocktime_us) : json_null());
+	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));
+}
+
+json_t *restore_report_json(
+	const struct rouse_restore_report *report, const struct rouse_ttr_point *point)
+{
+	json_t *json = json_object();
+
+	set(json, "policy", json_string(policy_name(report->policy)));
+	add_times(json, report, point);
+	set(json, "faults", json_number(report->faults));
+	set(json, "fault_us",
+		json_pack("{s:f, s:f, s:f, s:f}", "p50", report->fault_us.p50, "p90",
+			report->fault_us.p90, "p99", report->fault_us.p99, "max",
+			report->fault_us.max));
+	set(json, "prefetched_pages", json_number(report->prefetched_pages));
+	set(json, "prefetched_bytes", json_number(report->prefetched_bytes));
+	set(json, "background_pages", json_number(report->background_pages));
+	set(json, "image_bytes", json_number(report->image_bytes));
+	set(json, "read_bytes", json_number(report->read_bytes));
+	set(json, "reads", json_number(report->reads));
+	set(json, "ram_bytes", json_number(report->ram_bytes));
+	set(json, "vcpus", json_number(report->vcpus));
+	set(json, "qemu_pid", report->qemu_pid > 0 ? json_integer(report->qemu_pid) : json_null());
+	set(json, "monitor",
+		report->monitor[0] != '\0' ? json_string(report->monitor) : json_null());
+	set(json, "record_incomplete", json_boolean(report->record_incomplete));
+	return json;
+}
+
+static void print_stalls(const struct rouse_restore_report *report)
+{
+	printf("%llu faults; their service: p50 %s, p90 %s, p99 %s, at most %s\n",
+		(unsigned long long)report->faults, human_us(report->fault_us.p50).text,
+		human_us(report->fault_us.p90).text, human_us(report->fault_us.p99).text,
+		human_us(report->fault_us.max).text);
+	printf("vCPUs stalled for %s after the start", human_us((double)report->stalled_us).text);
+	if (report->blocktime_us >= 0)
+		printf(" (QEMU says %s)", human_us((double)report->blocktime_us).text);
+	printf("\n");
+}
+
+void restore_report_print(
+	const struct rouse_restore_report *report, const struct rouse_ttr_point *point)
+{
+	printf("policy %s, %u vCPUs, %s of RAM\n", policy_name(report->policy), report->vcpus,
+		human_bytes(report->ram_bytes).text);
+	printf("first instruction after %s, TTR(%g %%, %s) %s",
+		human_us((double)report->start_us).text, point->utilization * 100,
+		human_us((double)point->window_us).text, human_us((double)report->ttr_us).text);
+	if (report->complete_us > 0)
+		printf(", last page after %s", human_us((double)report->complete_us).text);
+	printf("\n");
+	print_stalls(report);
+	printf("%llu pages (%s) before the start, placed in %s; %llu in the background\n",
+		(unsigned long long)report->prefetched_pages,
+		human_bytes(report->prefetched_bytes).text,
+		human_us((double)report->prefetch_place_us).text,
+		(unsigned long long)report->background_pages);
+	printf("read %s of an image of %s, in %llu reads\n", human_bytes(report->read_bytes).text,
+		human_bytes(report->image_bytes).text, (unsigned long long)report->reads);
+	ttr_table_print(report->ttr_table_us);
+	if (report->record_incomplete)
+		printf("the trace is incomplete: pages were delivered unasked before its end\n");
+	if (report->monitor[0] != '\0')
+		printf("QEMU is process %d; its monitor is %s\n", report->qemu_pid,
+			report->monitor);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* Values of options that several commands have. */
+#include "tool.h"
+
+#include <string.h>
+
+const struct option_value codec_values[] = {
+	{"lz4", ROUSE_CODEC_LZ4},
+	{"zstd", ROUSE_CODEC_ZSTD},
+	{"none", ROUSE_CODEC_NONE},
+	{NULL, 0},
+};
+
+/* Splits a copy of @text at its first comma; *second is NULL without one. */
+static bool split(const char *text, char copy[64], const char **second)
+{
+	char *comma;
+
+	if (strlen(text) >= 64)
+		return false;
+	strcpy(copy, text);
+	comma = strchr(copy, ',');
+	*second = comma != NULL ? comma + 1 : NULL;
+	if (comma != NULL)
+		*comma = '\0';
+	return true;
+}
+
+bool parse_ttr_point(const char *text, struct rouse_ttr_point *point)
+{
+	char first[64];
+	const char *window;
+	double percent;
+	size_t length;
+
+	if (!split(text, first, &window) || window == NULL)
+		return false;
+	length = strlen(first);
+	if (length > 0 && first[length - 1] == '%')
+		first[length - 1] = '\0';
+	if (!parse_fraction(first, &percent) || percent > 100)
+		return false;
+	point->utilization = percent / 100;
+	return parse_duration(window, &point->window_us);
+}
+
+bool parse_throttle(const char *text, struct rouse_throttle *throttle)
+{
+	char rate[64];
+	const char *reads;
+
+	if (!split(text, rate, &reads) || !parse_size(rate, &throttle->bytes_per_s))
+		return false;
+	throttle->random_reads_per_s = 0;
+	return reads == NULL || parse_count(reads, UINT32_MAX, &throttle->random_reads_per_s);
+}

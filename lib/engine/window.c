@@ -269,12 +269,11 @@ int window_decoder_decode(
 		const struct window_chunk *from = &window->chunks[chunk];
 		uint8_t *data = window->data + i * ROUSE_IMAGE_PAGE_BYTES;
 		size_t n = 1;
+		const bool zero = wanted->locator == ROUSE_LOCATOR_ZERO;
 
 		while (i + n < window->count && same_chunk(wanted, wanted + n))
 			n++;
-		if (wanted->locator == ROUSE_LOCATOR_ZERO) {
-			data = NULL;
-		} else {
+		if (!zero) {
 			int code = decode_pages(decoder, &from->chunk,
 				window->stored + from->stored_at, wanted, n, data);
 
@@ -287,7 +286,7 @@ int window_decoder_decode(
 		for (size_t k = 0; k < n; k++)
 			window->out.pages[window->out.count++] = (struct rouse_sink_page){
 				.page = wanted[k].page,
-				.data = data != NULL ? data + k * ROUSE_IMAGE_PAGE_BYTES : NULL,
+				.data = zero ? NULL : data + k * ROUSE_IMAGE_PAGE_BYTES,
 			};
 		i += n;
 	}

@@ -511,7 +511,8 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 				 qemu_blocks_pages(config->blocks, config->block_count)) < 0) {
 		cleanup_close_fn(&config->fd);
 		free(s);
-		return rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+		(void)rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+		return -ENOMEM;
 	}
 	s->sink.ops = &postcopy_ops;
 	s->config = *config;

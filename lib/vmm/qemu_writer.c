@@ -73,7 +73,7 @@ static size_t put_section_start(uint8_t *buffer)
 	be32_store(buffer + used, QEMU_WRITER_RAM_SECTION);
 	used += 4;
 	buffer[used++] = 3;
-	memcpy(buffer + used, "ram", 3);
+	memcpy(buffer + used, (const uint8_t[]){'r', 'a', 'm'}, 3);
 	used += 3;
 	be32_store(buffer + used, 0);
 	be32_store(buffer + used + 4, QEMU_RAM_VERSION);

@@ -6,16 +6,16 @@ made of Debian's busybox-static and redis, downloaded and unpacked but not insta
 project's guest driver. What was downloaded stays in BUILD/guest/debs; BUILD/guest/{vmlinuz,
 initramfs.cpio} are made anew only when one of their inputs has changed.
 
-    python3 -m harness.guest_build BUILD      # BUILD: meson's build directory
+    python3 -c 'import harness; print(harness.build_guest("build"))'
 """
 
+import fcntl
 import glob
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import sys
 from typing import NamedTuple
 
 SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -38,14 +38,21 @@ def _run(command, cwd=None):
     return done.stdout
 
 
-def _depends(package):
-    """The names that a package depends on; of alternatives, those that are real packages."""
-    text = _run(["apt-cache", "depends", "--important", package])
-    return re.findall(r"^ [ |](?:Pre)?Depends: ([^<>\s]+)", text, re.M)
+def _depends(packages):
+    """What packages depend on: {package: [names]}. Of alternatives, all that are real packages."""
+    found = {}
+    for line in _run(["apt-cache", "depends", "--important", *packages]).splitlines():
+        depends = re.match(r"^ [ |](?:Pre)?Depends: ([^<>\s]+)", line)
+        if depends:
+            found[package].append(depends.group(1))
+        elif re.match(r"^\S", line):
+            package = line.strip()
+            found[package] = []
+    return found
 
 
 def _kernel_package():
-    for name in _depends(KERNEL_PACKAGE):
+    for name in _depends([KERNEL_PACKAGE]).get(KERNEL_PACKAGE, []):
         if name.startswith("linux-image-"):
             return name
     raise RuntimeError(f"{KERNEL_PACKAGE} leads to no kernel; run apt-get update?")
@@ -56,13 +63,16 @@ def _with_libraries(packages):
     found = []
     todo = list(packages)
     while todo:
-        package = todo.pop(0)
-        if package in found:
-            continue
-        found.append(package)
-        if package.startswith("redis") or package.startswith("lib"):
-            todo += [name for name in _depends(package) if name.startswith("lib")]
+        found += todo
+        names = {name for depends in _depends(todo).values() for name in depends}
+        todo = sorted(name for name in names if name.startswith("lib") and name not in found)
     return found
+
+
+def _download_packages(folder):
+    names = [_kernel_package()] + _with_libraries(PACKAGES)
+    _run(["apt-get", "-o", "APT::Sandbox::User=root", "download"] + names, cwd=folder)
+    return names
 
 
 def _download(debs):
@@ -72,8 +82,12 @@ def _download(debs):
         return
     shutil.rmtree(debs, ignore_errors=True)
     os.makedirs(debs)
-    names = [_kernel_package()] + _with_libraries(PACKAGES)
-    _run(["apt-get", "-o", "APT::Sandbox::User=root", "download"] + names, cwd=debs)
+    try:
+        names = _download_packages(debs)
+    except RuntimeError:
+        # apt's lists are absent, or so old that their files are gone.
+        _run([os.path.join(SOURCE_ROOT, "scripts/install-deps.sh"), "--refresh"])
+        names = _download_packages(debs)
     with open(done, "w", encoding="ascii") as file:
         file.write("\n".join(names) + "\n")
 
@@ -168,6 +182,8 @@ def _write_initramfs(root, driver, out):
     redis = os.path.realpath(os.path.join(root, "usr/bin/redis-check-rdb"))
     busybox = next(path for path in (os.path.join(root, "bin/busybox"),
                                      os.path.join(root, "usr/bin/busybox")) if os.path.exists(path))
+    stripped = os.path.join(root, "driver")
+    _run(["strip", "-o", stripped, driver])
     with open(out + ".new", "wb") as file:
         cpio = _Cpio(file)
         for name in ("bin", "data", "dev", "etc", "lib", "lib64", "proc", "sys", "tmp", "usr",
@@ -177,7 +193,7 @@ def _write_initramfs(root, driver, out):
         cpio.copy("init", os.path.join(SOURCE_ROOT, "demo/guest/init"))
         cpio.copy("bin/busybox", busybox)
         cpio.link("bin/sh", "busybox")
-        cpio.copy("bin/driver", driver)
+        cpio.copy("bin/driver", stripped)
         cpio.copy("usr/bin/redis-server", redis)
         cpio.copy("etc/redis.conf", os.path.join(SOURCE_ROOT, "demo/guest/redis.conf"), 0o644)
         for name, path in sorted(_libraries(root, redis).items()):
@@ -202,12 +218,23 @@ def _built_driver(build_dir):
 
 
 def build_guest(build_dir="build"):
-    """Makes the guest if that is needed; returns its GuestFiles. Takes seconds the first time."""
+    """Makes the guest if that is needed; returns its GuestFiles. Takes seconds the first time.
+
+    May be called by several processes at once: the first makes it, the others wait.
+    """
     folder = os.path.join(os.path.abspath(build_dir), "guest")
+    os.makedirs(folder, exist_ok=True)
     files = GuestFiles(os.path.join(folder, "vmlinuz"), os.path.join(folder, "initramfs.cpio"))
+    if not os.access(folder, os.W_OK) and all(map(os.path.exists, files)):
+        return files  # another user made it
+    with open(os.path.join(folder, "lock"), "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(folder, files, _built_driver(build_dir))
+
+
+def _build(folder, files, driver):
     debs = os.path.join(folder, "debs")
     stamp = os.path.join(folder, "digest")
-    driver = _built_driver(build_dir)
     _download(debs)
     digest = _digest([driver, os.path.abspath(__file__), os.path.join(debs, "complete"),
                       os.path.join(SOURCE_ROOT, "demo/guest/init"),
@@ -225,7 +252,3 @@ def build_guest(build_dir="build"):
         file.write(digest)
     return files
 
-
-if __name__ == "__main__":
-    for made in build_guest(sys.argv[1] if len(sys.argv) > 1 else "build"):
-        print(made)

@@ -17,7 +17,9 @@
  * first page comes. DEVICES of an ordinary machine has 50 to 150 KiB. What does not fit goes
  * behind.
  */
-#define FRONT_RESERVE (256u << 10)
+#define FRONT_RESERVE_MIN (4u << 10)
+#define FRONT_RESERVE_MAX (256u << 10)
+#define FRONT_RESERVE_SHARE 64u /* of the VM: a tiny one makes a tiny file */
 
 bool rouse_page_is_zero(const void *data)
 {
@@ -205,8 +207,14 @@ static uint64_t front_bound(const struct rouse_writer *writer)
 	uint64_t wset_chunks = rouse_divide_up(writer->wset_count, writer->layout.chunk_pages);
 	uint64_t chunks =
 		wset_chunks + rouse_divide_up(writer->page_count, writer->layout.chunk_pages);
-	uint64_t bytes = ROUSE_IMAGE_SUPERBLOCK_BYTES + FRONT_RESERVE;
+	uint64_t reserve = rouse_writer_pages_bound(writer->page_count) / FRONT_RESERVE_SHARE;
+	uint64_t bytes;
 
+	if (reserve < FRONT_RESERVE_MIN)
+		reserve = FRONT_RESERVE_MIN;
+	if (reserve > FRONT_RESERVE_MAX)
+		reserve = FRONT_RESERVE_MAX;
+	bytes = ROUSE_IMAGE_SUPERBLOCK_BYTES + reserve;
 	bytes += sizeof(struct rouse_disk_wset) + wset_chunks * sizeof(struct rouse_disk_chunk) +
 		 writer->wset_count * sizeof(struct rouse_disk_wset_entry);
 	bytes += writer->map_tables * sizeof(struct rouse_disk_table);

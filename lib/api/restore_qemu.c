@@ -112,6 +112,8 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 	struct qemu_process_config config = {.monitor = qemu->monitor, .postcopy = postcopy};
 	int code = choose_command(options, metadata, &config, error);
 
+	if (code == 0 && postcopy)
+		code = qemu_incoming_may_postcopy(error);
 	if (code == 0)
 		code = choose_monitor(qemu, options->monitor, error);
 	if (code == 0)

@@ -4,9 +4,11 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #define CONNECTION_NAME "rouse-migration"
 #define LOAD_TIMEOUT_NS UINT64_C(600000000000)  /* for QEMU to load what it was sent */
@@ -126,6 +128,29 @@ static int set_capability(struct qmp *qmp, const char *name, struct rouse_error 
 		error);
 }
 
+static int refuse_postcopy(const char *why, struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EPERM,
+		"QEMU may not restore on demand (%s). Run it as root, or set "
+		"vm.unprivileged_userfaultfd=1, or use --policy eager",
+		why);
+}
+
+int qemu_incoming_may_postcopy(struct rouse_error *error)
+{
+	/* QEMU uses either; the device (Linux 6.1, QEMU 8.1) can be opened to a group. */
+	cleanup_close int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0)
+		return 0;
+	if (errno == ENOSYS)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOSYS,
+			"this kernel has no userfaultfd, which restoring on demand needs: use "
+			"--policy eager");
+	fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	return fd >= 0 ? 0 : refuse_postcopy("this user may not use userfaultfd", error);
+}
+
 int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
@@ -135,10 +160,7 @@ int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *er
 		return code;
 	code = set_capability(qmp, "postcopy-ram", &why);
 	if (code == -EREMOTEIO)
-		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EPERM,
-			"QEMU may not restore on demand (%s). Run it as root, or set "
-			"vm.unprivileged_userfaultfd=1, or use --policy eager",
-			why.message);
+		return refuse_postcopy(why.message, error);
 	if (code < 0) {
 		if (error != NULL)
 			*error = why;

@@ -24,6 +24,13 @@ int qemu_incoming_check(
 	struct qmp *qmp, const struct qemu_expectation *expectation, struct rouse_error *error);
 
 /**
+ * Whether a QEMU that this process starts may use userfaultfd, as postcopy needs: faults of the
+ * kernel included, because KVM and devices touch guest memory too. -EPERM, kind REFUSED: says what
+ * would allow it; -ENOSYS: this kernel has no userfaultfd.
+ */
+int qemu_incoming_may_postcopy(struct rouse_error *error);
+
+/**
  * Turns on what a restore needs: events, and for @postcopy postcopy-ram and, where QEMU has it,
  * postcopy-blocktime. -EPERM, kind REFUSED: QEMU may not use userfaultfd; the message says what
  * would allow it.

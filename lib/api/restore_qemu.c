@@ -2,69 +2,15 @@
 #include "api/restore_qemu.h"
 
 #include "base/cleanup.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_sink.h"
 
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 #define QEMU_START_TIMEOUT_MS 60000
 #define QEMU_CONNECT_TIMEOUT_MS 5000
-
-static_assert(sizeof(((struct restore_qemu *)NULL)->monitor) ==
-		      sizeof(((struct sockaddr_un *)NULL)->sun_path),
-	"a monitor's path is a socket's");
-
-/* $XDG_RUNTIME_DIR/rouse, /run/rouse or /tmp/rouse-UID; made if it is not there. */
-static int runtime_directory(char *path, size_t size, struct rouse_error *error)
-{
-	const char *base = getenv("XDG_RUNTIME_DIR");
-	struct stat status;
-	int used;
-
-	if (base != NULL && base[0] == '/')
-		used = snprintf(path, size, "%s/rouse", base);
-	else if (geteuid() == 0)
-		used = snprintf(path, size, "/run/rouse");
-	else
-		used = snprintf(path, size, "/tmp/rouse-%u", (unsigned int)geteuid());
-	if (used < 0 || (size_t)used >= size)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENAMETOOLONG,
-			"the runtime directory's name is too long: use --monitor PATH");
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return rouse_error_errno(error, -errno, "cannot make %s", path);
-	/* In /tmp somebody else may have made it first. */
-	if (lstat(path, &status) < 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid())
-		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EPERM,
-			"%s is not a directory of this user: use --monitor PATH", path);
-	return 0;
-}
-
-static int choose_monitor(struct restore_qemu *qemu, const char *wanted, struct rouse_error *error)
-{
-	char directory[sizeof(qemu->monitor)];
-	int used, code;
-
-	if (wanted != NULL) {
-		used = snprintf(qemu->monitor, sizeof(qemu->monitor), "%s", wanted);
-	} else {
-		code = runtime_directory(directory, sizeof(directory), error);
-		if (code < 0)
-			return code;
-		used = snprintf(qemu->monitor, sizeof(qemu->monitor), "%s/%d-%llx.qmp", directory,
-			(int)getpid(), (unsigned long long)rouse_clock_ns());
-	}
-	/* A comma ends the path in QEMU's options. */
-	if (used < 0 || (size_t)used >= sizeof(qemu->monitor) || strchr(qemu->monitor, ',') != NULL)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENAMETOOLONG,
-			"%s cannot be a monitor's path: at most %zu bytes, without commas",
-			wanted != NULL ? wanted : directory, sizeof(qemu->monitor) - 1);
-	return 0;
-}
 
 /* The command line to start, or why there is none. */
 static int choose_command(const struct rouse_restore_options *options,
@@ -115,7 +61,7 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 	if (code == 0 && postcopy)
 		code = qemu_incoming_may_postcopy(error);
 	if (code == 0)
-		code = choose_monitor(qemu, options->monitor, error);
+		code = rouse_monitor_path(options->monitor, qemu->monitor, error);
 	if (code == 0)
 		code = qemu_process_start(&config, &qemu->process, error);
 	if (code < 0)

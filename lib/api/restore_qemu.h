@@ -7,6 +7,7 @@
 #define ROUSE_API_RESTORE_QEMU_H
 
 #include "api/metadata.h"
+#include "api/monitor_path.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
 #include "vmm/qemu_process.h"
@@ -19,7 +20,7 @@ struct restore_qemu {
 	struct qemu_block *blocks; /* of the image, as the sink wants them */
 	uint32_t block_count;
 	unsigned int vcpus; /* 0 until known */
-	char monitor[108];
+	char monitor[ROUSE_MONITOR_BYTES];
 };
 
 /**

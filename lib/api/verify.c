@@ -13,7 +13,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <xxhash.h>
 
 #define READ_AHEAD (1u << 20)
 
@@ -86,7 +85,7 @@ static int verify_section(struct verify *verify, unsigned int type)
 	if (length > 0 && rouse_source_read(verify->image->source, offset, bytes, length,
 				  ROUSE_READ_BULK) < 0)
 		report(verify, offset, length, "section %s cannot be read", name);
-	else if (XXH3_64bits(bytes, length) != le64_get(section->checksum))
+	else if (rouse_section_check(section, bytes, length, name, NULL) < 0)
 		report(verify, offset, length, "section %s: wrong checksum", name);
 	progress(verify, length);
 	return 0;

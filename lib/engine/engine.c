@@ -161,7 +161,8 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		e->stored_placed += count_stored(window);
 		rouse_feeder_release(e->feeder, window);
 		if (code < 0)
-			return rouse_error_errno(error, code, "the VMM takes no pages");
+			return rouse_error_set(error, ROUSE_ERROR_VMM, code,
+				"the VMM ended before the VM was started");
 		rouse_progress(e->config.observer, "prefetching",
 			e->stats.prefetched_pages * ROUSE_IMAGE_PAGE_BYTES,
 			e->prefetch_total * ROUSE_IMAGE_PAGE_BYTES);

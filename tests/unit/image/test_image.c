@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What is written into an image comes out again; where it lies; what it costs. */
+#include "base/io.h"
 #include "image_fixture.h"
 
-#include <sys/stat.h>
+#include <fcntl.h>
+#include <pthread.h>
 
 #define PAGES 10000u
 
@@ -407,6 +409,91 @@ static void loading_all_tables_takes_few_reads(void **state)
 	close_image(&image);
 }
 
+#define TABLES 32u
+
+/* One page in each of many tables. */
+static void write_many_tables(const struct fixture *fixture)
+{
+	struct rouse_writer *writer = begin_image(
+		fixture->path, UINT64_C(1) * TABLES * ROUSE_PAGE_TABLE_PAGES, NULL, NULL, 0);
+
+	for (uint64_t i = 0; i < TABLES; i++)
+		put_seed(writer, i * ROUSE_PAGE_TABLE_PAGES + 9, i + 1);
+	(void)end_image(writer);
+}
+
+static void damage_beside_a_table_does_not_hurt_it(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct open_image image;
+	uint64_t offset, length, locator;
+	int fd;
+
+	write_many_tables(fixture);
+	image = open_image(fixture->path);
+	rouse_reader_page_table_place(image.reader, 11, &offset, &length);
+	fd = open(fixture->path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(rouse_io_pwrite(fd, "damage", 6, offset + 100), 0);
+	(void)close(fd);
+	assert_page_is(&image, 10 * ROUSE_PAGE_TABLE_PAGES + 9, 11);
+	assert_page_is(&image, 12 * ROUSE_PAGE_TABLE_PAGES + 9, 13);
+	assert_int_equal(rouse_reader_locate(image.reader, 11 * ROUSE_PAGE_TABLE_PAGES + 9,
+				 ROUSE_READ_URGENT, &locator),
+		-EUCLEAN);
+	assert_int_equal(rouse_reader_load_tables(image.reader, ROUSE_READ_BULK, NULL), -EUCLEAN);
+	close_image(&image);
+}
+
+struct locator_thread {
+	struct open_image *image;
+	unsigned int first;
+	enum rouse_read_priority priority;
+	unsigned int wrong;
+};
+
+static void *locate_everywhere(void *argument)
+{
+	struct locator_thread *thread = argument;
+
+	for (unsigned int i = 0; i < TABLES; i++) {
+		uint64_t table = (thread->first + i * 7) % TABLES, locator;
+		struct rouse_chunk chunk;
+
+		if (rouse_reader_locate(thread->image->reader, table * ROUSE_PAGE_TABLE_PAGES + 9,
+			    thread->priority, &locator) != 0 ||
+			rouse_locator_chunk(locator) * 16 + rouse_locator_slot(locator) != table ||
+			rouse_reader_chunk(thread->image->reader, rouse_locator_chunk(locator),
+				thread->priority, &chunk) != 0)
+			thread->wrong++;
+	}
+	return NULL;
+}
+
+static void many_threads_may_locate_at_once(void **state)
+{
+	const struct fixture *fixture = *state;
+
+	write_many_tables(fixture);
+	for (unsigned int round = 0; round < 20; round++) {
+		struct open_image image = open_image(fixture->path);
+		struct locator_thread threads[4];
+		pthread_t ids[4];
+
+		for (unsigned int i = 0; i < 4; i++) {
+			threads[i] = (struct locator_thread){
+				&image, i * 5, i % 2 == 0 ? ROUSE_READ_URGENT : ROUSE_READ_BULK, 0};
+			assert_int_equal(
+				pthread_create(&ids[i], NULL, locate_everywhere, &threads[i]), 0);
+		}
+		for (unsigned int i = 0; i < 4; i++) {
+			(void)pthread_join(ids[i], NULL);
+			assert_int_equal(threads[i].wrong, 0);
+		}
+		close_image(&image);
+	}
+}
+
 int main(void)
 {
 #define image_test(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -427,6 +514,8 @@ int main(void)
 		image_test(the_working_set_lies_at_the_front_in_order_of_touch),
 		image_test(page_tables_are_read_when_needed_with_their_neighbours),
 		image_test(loading_all_tables_takes_few_reads),
+		image_test(damage_beside_a_table_does_not_hurt_it),
+		image_test(many_threads_may_locate_at_once),
 	};
 
 	return cmocka_run_group_tests_name("image", tests, NULL, NULL);

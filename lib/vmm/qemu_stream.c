@@ -15,7 +15,6 @@
 
 #include "base/endian.h"
 #include "base/error.h"
-#include "image/format.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,7 @@
 /* The longest record: a page with the longest name. */
 #define STAGING_BYTES (8 + 1 + 255 + QEMU_PAGE_BYTES)
 #define CONFIG_MAX 4096u
+#define MAX_PAGES (UINT64_C(1) << 32) /* 16 TiB: as much as an image can hold */
 /* QEMU numbers sections from 0; many more than it has devices. */
 #define SECTION_ID_MAX (1u << 20)
 #define FOOTER_BYTES 5u
@@ -350,7 +350,7 @@ static ssize_t word_parse_other(struct qemu_stream *s, uint64_t word, struct rou
 	}
 	if (flags == QEMU_RAM_MEM_SIZE && s->section == QEMU_VM_SECTION_START && !s->have_list) {
 		s->list_left = word & QEMU_PAGE_MASK;
-		if (s->list_left == 0 || s->list_left / QEMU_PAGE_BYTES > ROUSE_IMAGE_MAX_PAGES)
+		if (s->list_left == 0 || s->list_left / QEMU_PAGE_BYTES > MAX_PAGES)
 			return damaged(error, "the size of the memory makes no sense");
 		s->state = STATE_BLOCKS;
 		return 8;

@@ -38,17 +38,19 @@ static int choose_command(const struct rouse_restore_options *options,
 	return 0;
 }
 
-/* An error of a QEMU that was started: with what it printed. */
-static int explain_start(struct restore_qemu *qemu, struct rouse_error *error)
+/* An error of a QEMU that was started: with what it printed. Returns the error's code. */
+static int add_last_words(struct restore_qemu *qemu, int code, struct rouse_error *error)
 {
+	struct rouse_error why;
 	char words[256];
 
-	if (error == NULL || error->code != -EPIPE)
-		return error != NULL ? error->code : -EPIPE;
+	if (error == NULL || error->kind != ROUSE_ERROR_VMM)
+		return code;
+	why = *error;
 	qemu_process_last_words(&qemu->process, words, sizeof(words));
 	if (words[0] == '\0')
-		return error->code;
-	return rouse_error_set(error, ROUSE_ERROR_VMM, -EPIPE, "QEMU ended: %s", words);
+		return code;
+	return rouse_error_set(error, ROUSE_ERROR_VMM, code, "%.200s: %s", why.message, words);
 }
 
 static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
@@ -68,7 +70,7 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 		return code;
 	code = qmp_attach(take_fd(&qemu->process.control), QEMU_START_TIMEOUT_MS, observer,
 		&qemu->qmp, error);
-	return code == 0 ? 0 : explain_start(qemu, error);
+	return code == 0 ? 0 : add_last_words(qemu, code, error);
 }
 
 static int list_blocks(
@@ -168,7 +170,7 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
 	if (code == 0)
 		code = connect_qemu(qemu, options, postcopy, metadata, &fd, error);
 	if (code < 0)
-		return explain_start(qemu, error);
+		return add_last_words(qemu, code, error);
 	qemu->vcpus = metadata->vcpus > 0 ? metadata->vcpus : count_vcpus(qemu->qmp);
 	return make_sink(qemu, options, postcopy, metadata, reader, fd, observer, error);
 }
@@ -178,8 +180,7 @@ int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error
 	if (qemu->qmp == NULL || error == NULL)
 		return code;
 	code = qemu_incoming_broken(qemu->qmp, code, error);
-	(void)explain_start(qemu, error);
-	return code;
+	return add_last_words(qemu, code, error);
 }
 
 void restore_qemu_finish(struct restore_qemu *qemu, bool keep)

@@ -114,8 +114,10 @@ class Machine(NamedTuple):
                     "-kernel", self.files.kernel, "-initrd", self.files.initramfs,
                     "-append", KERNEL_LINE,
                     "-chardev", f"file,id=console,path={run.console}", "-serial", "chardev:console",
-                    "-chardev", f"socket,id=link,path={run.link},server=on,wait=off",
-                    "-serial", "chardev:link"]
+                    "-chardev", f"socket,id=link,path={run.link},server=on,wait=off"]
+        # A microvm takes one -serial only, but has room for a second port on its ISA bus.
+        command += (["-device", "isa-serial,chardev=link,index=1"]
+                    if self.machine.startswith("microvm") else ["-serial", "chardev:link"])
         if qmp:
             command += ["-qmp", f"unix:{run.qmp},server=on,wait=off"]
         if incoming:

@@ -200,14 +200,17 @@ static int size_sections(struct commit *commit)
 	return code;
 }
 
-/* Returns where the working set's chunks can begin. Sections that do not fit keep offset 0. */
+/*
+ * Returns where the working set's chunks begin: right behind the last section, without padding, so
+ * that reading on is no random read. Sections that do not fit keep offset 0.
+ */
 static uint64_t place_sections(struct commit *commit)
 {
 	/* The small and the important ones first; DEVICES may be large. */
 	static const enum rouse_section_type order[] = {ROUSE_SECTION_BLOCKS, ROUSE_SECTION_CONFIG,
 		ROUSE_SECTION_PAGE_DIR, ROUSE_SECTION_CHUNK_DIR, ROUSE_SECTION_METADATA,
 		ROUSE_SECTION_WSET, ROUSE_SECTION_DEVICES};
-	uint64_t at = sizeof(struct rouse_disk_superblock);
+	uint64_t at = sizeof(struct rouse_disk_superblock), end = at;
 	uint64_t limit =
 		commit->writer->front_limit - rouse_writer_pages_bound(commit->wset_unique_count);
 
@@ -217,9 +220,10 @@ static uint64_t place_sections(struct commit *commit)
 		if (size == 0 || align(at + size) > limit)
 			continue;
 		commit->places[order[i]].offset = le64_make(at);
-		at = align(at + size);
+		end = at + size;
+		at = align(end);
 	}
-	return at;
+	return end;
 }
 
 static int write_sections(struct commit *commit)

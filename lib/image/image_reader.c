@@ -7,8 +7,11 @@
 
 #include <stdlib.h>
 
-/* The first read: superblock and, in a small image, all sections. */
-#define FIRST_READ_BYTES (128u << 10)
+/*
+ * First the superblock, then the sections up to their end and no further: what is read next are the
+ * working set's chunks behind them, and then the disk need not go back.
+ */
+#define FIRST_READ_BYTES ROUSE_IMAGE_SUPERBLOCK_BYTES
 /* Sections with no more than this between them count as lying together. */
 #define GAP_BYTES (256u << 10)
 

@@ -13,7 +13,8 @@ struct rouse_reader;
 
 /**
  * Opens an image over @source, which stays the caller's and must outlive the reader.
- * Reads the superblock and all sections, in one read where they lie together.
+ * Reads the superblock, then all sections, in one read if they lie together, which ends where the
+ * first chunk of the working set begins.
  * Errors: as image_parse.h, and those of the source.
  */
 int rouse_reader_open(

@@ -330,7 +330,7 @@ static void the_working_set_lies_at_the_front_in_order_of_touch(void **state)
 	}
 	/* The chunks follow the sections without a gap, and each other. */
 	assert_true(wset->chunk_count > 0 && wset->chunk_count <= WSET_PAGES / 16 + 1);
-	assert_true(wset->chunks[0].offset - at < 8);
+	assert_int_equal(wset->chunks[0].offset, at);
 	for (uint32_t i = 0; i < wset->chunk_count; i++) {
 		struct rouse_chunk chunk;
 
@@ -351,6 +351,52 @@ static void the_working_set_lies_at_the_front_in_order_of_touch(void **state)
 		highest = locator;
 	}
 	close_image(&image);
+}
+
+/* A source that counts the reads which do not begin where the last one ended. */
+struct watching_source {
+	struct rouse_source base;
+	struct rouse_source *file;
+	uint64_t last_end, jumps;
+};
+
+static int watching_read(struct rouse_source *source, uint64_t offset, void *buffer, size_t size,
+	enum rouse_read_priority priority)
+{
+	struct watching_source *watching = (struct watching_source *)source;
+
+	watching->jumps += offset != watching->last_end;
+	watching->last_end = offset + size;
+	return rouse_source_read(watching->file, offset, buffer, size, priority);
+}
+
+static uint64_t watching_size(const struct rouse_source *source)
+{
+	return rouse_source_size(((const struct watching_source *)source)->file);
+}
+
+static void the_front_is_read_in_one_sweep(void **state)
+{
+	static const struct rouse_source_ops ops = {.read = watching_read, .size = watching_size};
+	struct watching_source source = {.base.ops = &ops};
+	const struct rouse_image_wset *wset;
+	struct rouse_reader *reader = NULL;
+	unsigned char buffer[16 * PAGE];
+
+	write_wset_image(*state);
+	assert_int_equal(
+		rouse_file_source_open(((struct fixture *)*state)->path, NULL, &source.file, NULL),
+		0);
+	assert_int_equal(rouse_reader_open(&source.base, &reader, NULL), 0);
+	wset = rouse_reader_wset(reader);
+	for (uint32_t i = 0; i < wset->chunk_count; i++)
+		assert_int_equal(rouse_source_read(&source.base, wset->chunks[i].offset, buffer,
+					 wset->chunks[i].stored_bytes, ROUSE_READ_BULK),
+			0);
+	assert_int_equal(source.last_end, le64_get(rouse_reader_superblock(reader)->front_bytes));
+	assert_int_equal(source.jumps, 0);
+	rouse_reader_close(reader);
+	rouse_source_destroy(source.file);
 }
 
 /* ---- Tables on demand ---- */
@@ -512,6 +558,7 @@ int main(void)
 		image_test(every_page_is_right_with_a_working_set),
 		image_test(the_working_set_is_kept_in_order_with_its_times),
 		image_test(the_working_set_lies_at_the_front_in_order_of_touch),
+		image_test(the_front_is_read_in_one_sweep),
 		image_test(page_tables_are_read_when_needed_with_their_neighbours),
 		image_test(loading_all_tables_takes_few_reads),
 		image_test(damage_beside_a_table_does_not_hurt_it),

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rouse_save(): a running VM into an image.
+ *
+ *	this thread                  drain thread          pack thread
+ *	connect, describe, check
+ *	configure QEMU's migration   reads the socket ---> decodes, hands pages to the writer
+ *	migrate to fd: ------------> ...
+ *	wait for the stream's end    ends                  ...
+ *	let the VM go on (or not)                          ends
+ *	sections, commit
+ *	quit QEMU (or not)
+ *
+ * Two ways of getting the stream:
+ *   background   QEMU stops the VM for milliseconds, and writes pages out while it runs on;
+ *                a page that the guest is about to write goes first.
+ *   plain        QEMU stops the VM by itself after its first look at the memory, and writes out the
+ *                rest. We do not stop it: so it goes on by itself if the stream breaks off, even
+ *                because we were killed.
+ * For overlays on disks the VM is stopped before, so that disks and memory are of one moment.
+ */
+#include "api/save_describe.h"
+#include "api/save_disks.h"
+#include "api/save_migrate.h"
+#include "api/save_pack.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#define CONNECT_TIMEOUT_MS 3000
+#define MIGRATION_END_TIMEOUT_MS 30000
+#define QUIT_TIMEOUT_MS 20000
+#define TICK_MS 100
+#define SOCKET_BUFFER_BYTES (4 << 20)
+/* What the drain may hold: of the available memory, for a VM that runs meanwhile. */
+#define DRAIN_SHARE 2
+#define DRAIN_LEAST_BYTES (UINT64_C(64) << 20)
+
+struct save {
+	const struct rouse_save_options *options;
+	const struct rouse_observer *observer;
+	struct qmp *qmp;
+	struct rouse_metadata metadata;
+	struct save_migrate migrate;
+	struct save_drain *drain;
+	struct save_pack *pack;
+	int notify_fd;
+	bool was_running;
+	bool stopped;     /* by our `stop`, and not continued yet */
+	bool overlays;    /* the disks have been given theirs */
+	uint64_t stop_us; /* when the VM stopped and went on: QEMU's clock, which is CLOCK_REALTIME
+			   */
+	uint64_t resume_us;
+};
+
+void rouse_save_options_init(struct rouse_save_options *options)
+{
+	memset(options, 0, sizeof(*options));
+	options->size = sizeof(*options);
+}
+
+static uint64_t realtime_us(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void save_note_event(struct save *save, const json_t *event)
+{
+	const char *name = json_string_value(json_object_get(event, "event"));
+	const json_t *at = json_object_get(event, "timestamp");
+	uint64_t us = (uint64_t)json_integer_value(json_object_get(at, "seconds")) * 1000000 +
+		      (uint64_t)json_integer_value(json_object_get(at, "microseconds"));
+
+	if (name != NULL && strcmp(name, "STOP") == 0 && save->stop_us == 0)
+		save->stop_us = us;
+	else if (name != NULL && strcmp(name, "RESUME") == 0)
+		save->resume_us = us;
+}
+
+/* Takes the events that are there. -EPIPE, -ECANCELED. */
+static int save_take_events(struct save *save, struct rouse_error *error)
+{
+	for (;;) {
+		json_t *event;
+		int code = qmp_next_event(save->qmp, 0, &event, NULL, error);
+
+		if (code < 0 || event == NULL)
+			return code;
+		save_note_event(save, event);
+		json_decref(event);
+	}
+}
+
+static void save_report_progress(const struct save *save)
+{
+	uint64_t done, total;
+
+	save_pack_get_progress(save->pack, &done, &total);
+	rouse_progress(save->observer, "saving", done, total);
+}
+
+/* Sleeps until one of our threads or QEMU has something to say, or a little time has passed. */
+static void save_sleep(const struct save *save, bool with_qmp)
+{
+	struct pollfd fds[] = {
+		{.fd = save->notify_fd, .events = POLLIN},
+		{.fd = rouse_observer_cancel_fd(save->observer), .events = POLLIN},
+		{.fd = with_qmp ? qmp_fd(save->qmp) : -1, .events = POLLIN},
+	};
+	uint64_t count;
+
+	if (poll(fds, 3, TICK_MS) > 0 && fds[0].revents != 0)
+		(void)!read(save->notify_fd, &count, sizeof(count));
+}
+
+/* Lets the VM run if it does not. 7.2 starts it by itself after a background snapshot's begin. */
+static int save_continue(struct save *save, struct rouse_error *error)
+{
+	json_t *status;
+	bool running;
+	int code = qmp_execute(save->qmp, "query-status", NULL, &status, error);
+
+	if (code < 0)
+		return code;
+	running = json_is_true(json_object_get(status, "running"));
+	json_decref(status);
+	if (!running)
+		code = qmp_execute(save->qmp, "cont", NULL, NULL, error);
+	if (code == 0)
+		save->stopped = false;
+	return code;
+}
+
+/* Only what the caller knows of: fields beyond its size are zero. */
+static int save_check_options(const struct rouse_save_options *given,
+	struct rouse_save_options *options, struct rouse_error *error)
+{
+	size_t size = given->size < sizeof(*options) ? given->size : sizeof(*options);
+
+	rouse_save_options_init(options);
+	memcpy(options, given, size);
+	if (options->qmp_socket == NULL || options->image == NULL)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"a save needs a QMP socket and an image to write");
+	if (options->disks == ROUSE_DISKS_SNAPSHOT && !options->keep_running)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"overlays for the disks make sense only for a VM that goes on "
+			"(--keep-running)");
+	return 0;
+}
+
+/* Everything that can be found out and refused before anything is changed. */
+static int save_look(struct save *save, struct rouse_error *error)
+{
+	const struct rouse_save_options *options = save->options;
+	int code = save_check_state(save->qmp, &save->was_running, error);
+
+	if (code == 0)
+		code = save_migrate_check_idle(&save->migrate, error);
+	if (code == 0)
+		code = save_describe(save->qmp, save->observer, &save->metadata, error);
+	if (code == 0)
+		code = save_disks_query(save->qmp, &save->metadata, error);
+	if (code < 0)
+		return code;
+	save->metadata.was_running = save->was_running;
+	save->metadata.kept_running = options->keep_running;
+	if (!options->keep_running)
+		return 0;
+	if (options->disks == ROUSE_DISKS_REFUSE)
+		code = save_disks_refuse(&save->metadata, error);
+	else if (options->disks == ROUSE_DISKS_SNAPSHOT)
+		code = save_disks_plan(&save->metadata, save->metadata.cwd, error);
+	return code;
+}
+
+/*
+ * Whether to try a background snapshot. One of a VM that stands still would start it in QEMU before
+ * 9.0: then it is streamed out plainly.
+ */
+static bool save_wants_background(const struct save *save)
+{
+	const struct rouse_save_options *options = save->options;
+	long major = strtol(qmp_version(save->qmp), NULL, 10);
+
+	return options->keep_running && !options->no_background_snapshot &&
+	       (save->was_running || major >= 9);
+}
+
+static uint64_t memory_available(void)
+{
+	cleanup_fclose FILE *file = fopen("/proc/meminfo", "re");
+	char line[128];
+	unsigned long long kib;
+
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+			return (uint64_t)kib * 1024;
+	}
+	return 0;
+}
+
+static uint64_t drain_limit(bool keep_running)
+{
+	uint64_t share = keep_running ? memory_available() / DRAIN_SHARE : 0;
+
+	return share > DRAIN_LEAST_BYTES ? share : DRAIN_LEAST_BYTES;
+}
+
+/* Starts both threads; *qemu_fd is the end for QEMU. */
+static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_error *error)
+{
+	const struct save_pack_config config = {
+		.image = save->options->image,
+		.wset = save->options->wset,
+		.layout = &save->options->layout,
+		.observer = save->observer,
+		.low_priority = save->migrate.background,
+		.notify_fd = save->notify_fd,
+	};
+	int size = SOCKET_BUFFER_BYTES, fds[2], code;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+		return rouse_error_errno(error, -errno, "cannot make a socket for QEMU");
+	*qemu_fd = fds[1];
+	/* A large buffer, for fewer changes between QEMU and us; a smaller one works too. */
+	if (setsockopt(fds[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		(void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	code = save_drain_start(
+		fds[0], drain_limit(save->options->keep_running), save->notify_fd, &save->drain);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot read QEMU's stream");
+	return save_pack_start(&config, save->drain, &save->pack, error);
+}
+
+/* Stops the VM and gives it overlays, if that was asked for. */
+static int save_snapshot_disks(struct save *save, struct rouse_error *error)
+{
+	int code;
+
+	if (save->options->disks != ROUSE_DISKS_SNAPSHOT || save->metadata.disk_count == 0)
+		return 0;
+	if (save->was_running) {
+		code = qmp_execute(save->qmp, "stop", NULL, NULL, error);
+		if (code < 0)
+			return code;
+		save->stopped = true;
+	}
+	code = save_disks_snapshot(save->qmp, &save->metadata, error);
+	save->overlays = code == 0;
+	return code;
+}
+
+/* Waits until QEMU has sent everything. Meanwhile a VM that we stopped may be due to go on. */
+static int save_wait_stream(struct save *save, struct rouse_error *error)
+{
+	struct save_drain_stats stats;
+	int code;
+
+	while (!save_drain_ended(save->drain)) {
+		code = save_take_events(save, error);
+		/* Pages come: QEMU tracks what is written, the VM may write again. */
+		if (code == 0 && save->stopped && save->migrate.background &&
+			save_pack_streaming(save->pack))
+			code = save_continue(save, error);
+		if (code < 0)
+			return code;
+		save_report_progress(save);
+		save_sleep(save, true);
+	}
+	save_drain_get_stats(save->drain, &stats);
+	if (stats.aborted) /* by the pack thread: the disk is full, for one */
+		return save_pack_finish(save->pack, error);
+	return save_migrate_wait(&save->migrate, MIGRATION_END_TIMEOUT_MS, error);
+}
+
+/* The stream is there: the VM has done its part. */
+static int save_settle_vm(struct save *save, struct rouse_error *error)
+{
+	int code = 0;
+
+	if (save->options->keep_running && save->was_running)
+		code = save_continue(save, error);
+	if (code == 0)
+		code = save_take_events(save, error);
+	return code;
+}
+
+/* Waits until everything is packed. QEMU may die now: what it had to give is here. */
+static int save_wait_packed(struct save *save, struct rouse_error *error)
+{
+	while (!save_pack_ended(save->pack)) {
+		if (rouse_cancelled(save->observer))
+			return rouse_error_set(
+				error, ROUSE_ERROR_CANCELLED, -ECANCELED, "the save was cancelled");
+		save_report_progress(save);
+		save_sleep(save, false);
+	}
+	save_report_progress(save);
+	return save_pack_finish(save->pack, error);
+}
+
+/* Ends QEMU, and waits until it is gone: then its disks are free. */
+static void save_quit(struct save *save)
+{
+	uint64_t deadline_us = rouse_clock_us() + (uint64_t)QUIT_TIMEOUT_MS * 1000;
+	struct rouse_error error;
+	int code;
+
+	qmp_ignore_cancel(save->qmp);
+	code = qmp_execute(save->qmp, "quit", NULL, NULL, &error);
+	while (code == 0 && rouse_clock_us() < deadline_us) {
+		json_t *event;
+
+		code = qmp_next_event(save->qmp, 1000, &event, NULL, &error);
+		if (code == 0)
+			json_decref(event);
+	}
+	if (code != -EPIPE)
+		rouse_log(save->observer, ROUSE_LOG_WARNING,
+			"the VM is saved, but QEMU does not quit%s%s", code < 0 ? ": " : "",
+			code < 0 ? error.message : "");
+}
+
+/* Puts everything back as it was before: the VM runs if it ran. @error says why. */
+static void save_undo(struct save *save, struct rouse_error *error)
+{
+	struct rouse_error why;
+	int code = 0;
+
+	qmp_ignore_cancel(save->qmp);
+	if (save->drain != NULL)
+		save_drain_abort(save->drain);
+	save_migrate_cancel(&save->migrate);
+	if (save->was_running)
+		code = save_continue(save, &why);
+	if (code < 0 && code != -EPIPE)
+		rouse_log(save->observer, ROUSE_LOG_ERROR,
+			"the VM does not run (%s): try `cont` in its monitor", why.message);
+	if (save->overlays)
+		save_disks_undo(save->qmp, &save->metadata, save->observer, error);
+}
+
+static void save_fill_report(const struct save *save, struct rouse_save_report *report,
+	const struct rouse_writer_stats *stats)
+{
+	struct save_drain_stats drain;
+	uint64_t end_us = save->options->keep_running ? save->resume_us : realtime_us();
+
+	save_drain_get_stats(save->drain, &drain);
+	if (save->was_running && save->stop_us != 0 && end_us > save->stop_us)
+		report->downtime_us = end_us - save->stop_us;
+	report->stream_us = drain.last_us - drain.first_us;
+	report->ram_bytes = save->metadata.ram_bytes;
+	report->stored_bytes = stats->stored_bytes;
+	report->image_bytes = stats->image_bytes;
+	report->pages = stats->pages;
+	report->zero_pages = stats->zero_pages;
+	report->duplicate_pages = stats->duplicate_pages;
+	report->background_snapshot = save->migrate.background;
+	rouse_log(save->observer, ROUSE_LOG_DEBUG,
+		"stream: %llu bytes in %llu us, at most %llu bytes held, limit met %llu times",
+		(unsigned long long)drain.bytes, (unsigned long long)report->stream_us,
+		(unsigned long long)drain.most_bytes, (unsigned long long)drain.waits);
+}
+
+/* From the first change to the VM to the committed image. */
+static int save_run(struct save *save, struct rouse_writer_stats *stats, struct rouse_error *error)
+{
+	cleanup_close int qemu_fd = -1;
+	int code = save_migrate_configure(&save->migrate, save_wants_background(save), error);
+
+	if (code == 0)
+		code = save_start_threads(save, &qemu_fd, error);
+	if (code == 0)
+		code = save_snapshot_disks(save, error);
+	if (code == 0)
+		code = save_migrate_start(&save->migrate, qemu_fd, error);
+	if (code < 0)
+		return code;
+	(void)close(take_fd(&qemu_fd)); /* QEMU's is the only one: its end is the stream's end */
+	code = save_wait_stream(save, error);
+	if (code == 0)
+		code = save_settle_vm(save, error);
+	if (code == 0)
+		code = save_wait_packed(save, error);
+	if (code == 0)
+		code = save_pack_commit(save->pack, &save->metadata, stats, error);
+	return code;
+}
+
+static void save_finish(struct save *save)
+{
+	if (save->drain != NULL)
+		save_drain_abort(save->drain);
+	save_pack_free(save->pack);
+	save_drain_free(save->drain);
+	if (save->qmp != NULL) {
+		qmp_ignore_cancel(save->qmp);
+		save_migrate_restore(&save->migrate);
+	}
+	qmp_close(save->qmp);
+	rouse_metadata_finish(&save->metadata);
+	if (save->notify_fd >= 0)
+		(void)close(save->notify_fd);
+}
+
+int rouse_save(const struct rouse_save_options *given, struct rouse_save_report *report,
+	const struct rouse_observer *observer, struct rouse_error *error)
+{
+	uint64_t began_us = rouse_clock_us();
+	struct rouse_save_options options;
+	struct rouse_save_report unused;
+	struct rouse_writer_stats stats = {0};
+	struct rouse_error local;
+	struct save save = {.options = &options, .observer = observer, .notify_fd = -1};
+	int code;
+
+	if (report == NULL)
+		report = &unused;
+	if (error == NULL)
+		error = &local;
+	memset(report, 0, sizeof(*report));
+	code = save_check_options(given, &options, error);
+	if (code < 0)
+		return code;
+	save.notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (save.notify_fd < 0)
+		return rouse_error_errno(error, -errno, "cannot start a save");
+	code = qmp_connect(options.qmp_socket, CONNECT_TIMEOUT_MS, observer, &save.qmp, error);
+	save.migrate.qmp = save.qmp;
+	save.migrate.observer = observer;
+	if (code == 0)
+		code = save_look(&save, error);
+	if (code == 0) {
+		code = save_run(&save, &stats, error);
+		if (code < 0)
+			save_undo(&save, error);
+	}
+	if (code == 0) {
+		if (!options.keep_running)
+			save_quit(&save);
+		save_fill_report(&save, report, &stats);
+		report->elapsed_us = rouse_clock_us() - began_us;
+	}
+	save_finish(&save);
+	return code;
+}

@@ -12,7 +12,6 @@ own way, in turns. The guest checks its own memory after each. Results: a table,
 import argparse
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -65,6 +64,13 @@ class Story:
 
     def file(self, name):
         return os.path.join(self.folder, name)
+
+    def remove_images(self):
+        """Removes what takes much room. (The folder is also meson's: it holds the guest driver.)"""
+        for name in os.listdir(self.folder):
+            if name.endswith((".rouse", ".qemu", ".wset", ".new")):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.file(name))
 
 
 # ---- Saving --------------------------------------------------------------------------------------
@@ -168,16 +174,16 @@ def check_ttr(story, restored, vcpus, what):
 def describe(story, saved, storage, policy, number, restored):
     """One entry of report.json's "runs", and the bytes that came before the start."""
     vcpus = saved.machine.vcpus
-    start_us = restored.start_us - restored.request_us
     view = guest_view(restored.guest.link.records, saved.normal, vcpus, restored.request_us,
-                      start_us, now_us() - restored.request_us)
+                      restored.start_us, restored.complete_us, now_us())
     run = {"workload": saved.workload, "storage": storage, "policy": policy, "round": number}
     report = restored.report
     if report is None:
         size = os.path.getsize(saved.stream)
-        report = {"start_ms": start_us / 1000, "ttr_ms": ttr_us(restored.stalls, vcpus) / 1000,
-                  "ttr_table": ttr_table_ms(restored.stalls, vcpus), "faults": 0,
-                  "fault_us": NO_FAULTS, "prefetched_pages": 0, "prefetched_bytes": 0,
+        report = {"start_ms": (restored.start_us - restored.request_us) / 1000,
+                  "ttr_ms": ttr_us(restored.stalls, vcpus) / 1000,
+                  "ttr_table": ttr_table_ms(restored.stalls, vcpus),
+                  "faults": 0, "fault_us": NO_FAULTS, "prefetched_pages": 0, "prefetched_bytes": 0,
                   "image_bytes": size, "read_bytes": size,
                   "ram_bytes": saved.machine.ram_mb << 20}
     else:
@@ -241,16 +247,15 @@ def tell_workload(story, workload):
               f" MB/s and {STORAGES['slow'].random_reads_per_s} random reads/s")
     failed = all_runs(story, saved)
     if not story.args.keep:
-        for path in (saved.image, saved.packed, saved.stream):
-            os.unlink(path)
+        story.remove_images()
     return failed
 
 
 def tell(story):
     args = story.args
     story.terminal.bold("Rouse: saved guests, and how soon they are responsive again")
-    shutil.rmtree(story.folder, ignore_errors=True)
-    os.makedirs(story.folder)
+    os.makedirs(story.folder, exist_ok=True)
+    story.remove_images()
     story.terminal.progress("making the guest from Debian packages", 0, 1)
     files = build_guest(args.build)
     accel, why = (args.accel, "as asked for") if args.accel else choose_accel(files)
@@ -324,10 +329,7 @@ def main():
         return 1
     finally:
         if not story.args.keep and os.path.isdir(story.folder):
-            for name in os.listdir(story.folder):
-                if name.endswith((".rouse", ".qemu", ".wset", ".new")):
-                    with contextlib.suppress(OSError):
-                        os.unlink(story.file(name))
+            story.remove_images()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ one period; what goes beyond that is a stall of that CPU, which lies just before
                             <- stall ->
 
 A guest does not keep its period exactly, without any restore: the host has other work. So a stall
-counts only if it is longer than nearly all (NOISE_QUANTILE) of those that the same guest had before
-it was saved, and than NOISE_FLOOR_US.
+counts only if it is longer than nearly all (NOISE_QUANTILE) of those that the same guest had when
+nothing was restored: before it was saved, and after the last page had been delivered.
 
 The guest's clock stands still while it is saved, so it must be mapped anew after each restore. The
 difference host - guest of a record's arrival and end is the offset of the clocks plus the time on
@@ -75,18 +75,31 @@ def clock_offset_us(records):
     return min(record.arrival_us - record.end_us for record in records)
 
 
-def guest_view(records, normal, vcpus, request_us, start_us, until_us):
-    """The GuestView of one restore.
+def _with_later_noise(normal, records, complete_us):
+    """The same Baseline; its noise is at least that of the records after complete_us."""
+    try:
+        later = baseline([record for record in records if record.arrival_us > complete_us])
+    except ValueError:
+        return normal
+    return normal._replace(noise_us=max(normal.noise_us, later.noise_us))
+
+
+def guest_view(records, normal, vcpus, request_us, start_us, complete_us, until_us):
+    """The GuestView of one restore. All times are of the host's clock.
 
     records     those that arrived after the restore was requested
-    normal      the Baseline of the same guest
-    request_us  when the restore was requested, on the host's clock
-    start_us    when the guest ran its first instruction, since the request
-    until_us    how long the guest was watched, since the request
+    normal      the Baseline of the same guest before it was saved
+    request_us  when the restore was requested
+    start_us    when the guest ran its first instruction
+    complete_us when the last page was in place
+    until_us    until when the guest was watched
     """
     if not records:
         raise ValueError("no request ended after the restore")
+    normal = _with_later_noise(normal, records, complete_us)
     offset = clock_offset_us(records) - request_us
+    start_us -= request_us
+    until_us -= request_us
     stalls = [(0, start_us)] * vcpus
     first_end = {}
     cpus = _by_cpu(records)

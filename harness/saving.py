@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .guest import Guest, GuestError, RunDir
 from .link import now_us
 
-WATCH_US = 1_500_000  # a restored guest is watched for so long after its last page
+WATCH_US = 2_000_000  # a restored guest is watched for so long after its last page
 RESTORE_SECONDS = 300
 
 

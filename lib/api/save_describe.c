@@ -64,6 +64,22 @@ static int read_command_line(int pid, struct rouse_metadata *metadata)
 	return split_arguments(text, size, metadata);
 }
 
+/* What `-m` and plugged DIMMs give; a restore compares it with the QEMU that it finds. */
+static int read_memory_size(
+	struct qmp *qmp, struct rouse_metadata *metadata, struct rouse_error *error)
+{
+	json_t *summary;
+	int code = qmp_execute(qmp, "query-memory-size-summary", NULL, &summary, error);
+
+	if (code < 0)
+		return code;
+	metadata->memory_bytes =
+		(uint64_t)json_integer_value(json_object_get(summary, "base-memory")) +
+		(uint64_t)json_integer_value(json_object_get(summary, "plugged-memory"));
+	json_decref(summary);
+	return 0;
+}
+
 static char *time_now(void)
 {
 	char text[32];
@@ -86,6 +102,9 @@ int save_describe(struct qmp *qmp, const struct rouse_observer *observer,
 		return code;
 	metadata->vcpus = (unsigned int)json_array_size(cpus);
 	json_decref(cpus);
+	code = read_memory_size(qmp, metadata, error);
+	if (code < 0)
+		return code;
 	metadata->vmm = strdup("qemu");
 	metadata->qemu_version = strdup(qmp_version(qmp));
 	metadata->saved_at = time_now();

@@ -5,6 +5,7 @@
 #include "wset/wset.h"
 
 #include <fcntl.h>
+#include <signal.h>
 
 #define PAGES 6000u
 
@@ -304,6 +305,39 @@ static void copy_gives_the_same_bytes(void **state)
 	free(b);
 }
 
+static void copy_to_a_reader_that_is_gone_ends_with_an_error(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_error error = {0};
+	int ends[2];
+
+	write_image(fixture);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	(void)close(ends[0]);
+	(void)signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(rouse_copy(fixture->path, ends[1], NULL, NULL, &error), -EPIPE);
+	(void)signal(SIGPIPE, SIG_DFL);
+	(void)close(ends[1]);
+}
+
+static void copy_can_be_cancelled(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_observer observer = {0};
+	struct rouse_error error = {0};
+	int ends[2];
+
+	write_image(fixture);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(rouse_cancel_new(&observer.cancel), 0);
+	rouse_cancel_fire(observer.cancel);
+	assert_int_equal(rouse_copy(fixture->path, ends[1], NULL, &observer, &error), -ECANCELED);
+	assert_int_equal(error.kind, ROUSE_ERROR_CANCELLED);
+	rouse_cancel_free(observer.cancel);
+	(void)close(ends[0]);
+	(void)close(ends[1]);
+}
+
 int main(void)
 {
 #define image_test(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -318,6 +352,8 @@ int main(void)
 		image_test(pack_refuses_the_working_set_of_another_vm),
 		image_test(pack_of_a_damaged_image_leaves_no_file),
 		image_test(copy_gives_the_same_bytes),
+		image_test(copy_to_a_reader_that_is_gone_ends_with_an_error),
+		image_test(copy_can_be_cancelled),
 	};
 
 	return cmocka_run_group_tests_name("image_api", tests, NULL, NULL);

@@ -23,7 +23,7 @@ struct fake_sink {
 	unsigned int *given;    /* for each: how often the engine handed it over */
 	const uint64_t *wanted; /* pages that the guest touches, in order */
 	size_t wanted_count, next;
-	bool started, finished, stopped, interrupted, outstanding;
+	bool started, finished, ended, stopped, interrupted, outstanding;
 	int fail_place; /* a code for place() to fail with */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -83,6 +83,8 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 			code = -ECANCELED;
 		} else if (s->finished) {
 			code = -ESHUTDOWN;
+			s->ended = true;
+			pthread_cond_broadcast(&s->changed);
 		} else if (s->started && s->next < s->wanted_count && !s->outstanding) {
 			*page = s->wanted[s->next];
 			s->outstanding = true;
@@ -104,7 +106,7 @@ static int fake_place(struct rouse_sink *sink, const struct rouse_sink_page *pag
 
 	pthread_mutex_lock(&s->lock);
 	code = s->fail_place;
-	for (size_t i = 0; code == 0 && i < count; i++) {
+	for (size_t i = 0; code == 0 && !s->finished && i < count; i++) {
 		done += s->state[pages[i].page] == 0;
 		fake_put(s, &pages[i], priority == ROUSE_SINK_URGENT ? 2 : 3);
 	}
@@ -126,7 +128,7 @@ static bool fake_is_placed(struct rouse_sink *sink, uint64_t page)
 	return placed;
 }
 
-/* What is missing now is zero, as in QEMU. */
+/* What is missing now is zero, as in QEMU, which says SHUT to the fault thread then. */
 static int fake_finish(struct rouse_sink *sink, struct rouse_error *error)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
@@ -135,6 +137,8 @@ static int fake_finish(struct rouse_sink *sink, struct rouse_error *error)
 	pthread_mutex_lock(&s->lock);
 	s->finished = true;
 	pthread_cond_broadcast(&s->changed);
+	while (!s->ended)
+		pthread_cond_wait(&s->changed, &s->lock);
 	pthread_mutex_unlock(&s->lock);
 	return 0;
 }

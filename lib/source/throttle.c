@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define NS_PER_S UINT64_C(1000000000)
+#define READ_AHEAD_NS UINT64_C(20000000)
 
 /*
  * A bucket is kept as the time at which all that was taken from it is paid (a virtual clock):
@@ -69,24 +70,32 @@ static bool must_seek(const struct rouse_throttler *throttler, uint64_t offset)
 	return throttler->limits.random_reads_per_s != 0 && offset != throttler->last_end;
 }
 
+/* The most that the bytes bucket holds for a read at @offset, as the time in which it fills. */
+static uint64_t bytes_burst_ns(const struct rouse_throttler *throttler, uint64_t offset)
+{
+	uint64_t ns = transfer_ns(ROUSE_THROTTLE_BURST, throttler->limits.bytes_per_s);
+
+	return offset == throttler->last_end ? ns + READ_AHEAD_NS : ns;
+}
+
 /* Takes the tokens of a read that begins now or as soon as it can. Returns when they are paid. */
 static uint64_t take(struct rouse_throttler *throttler, uint64_t offset, size_t size)
 {
 	const struct rouse_throttle *limits = &throttler->limits;
-	uint64_t now = rouse_clock_ns(), start = now, burst, cost;
+	uint64_t start = rouse_clock_ns(), burst;
 
 	if (must_seek(throttler, offset)) {
-		start = later(now, throttler->next_random_ns);
+		start = later(start, throttler->next_random_ns);
 		throttler->next_random_ns = start + NS_PER_S / limits->random_reads_per_s;
 	}
+	if (limits->bytes_per_s > 0) {
+		/* What idling saved up is worth at most the burst; a seek transfers nothing. */
+		burst = bytes_burst_ns(throttler, offset);
+		throttler->bytes_paid_ns =
+			later(throttler->bytes_paid_ns, start > burst ? start - burst : 0) +
+			transfer_ns(size, limits->bytes_per_s);
+	}
 	throttler->last_end = offset + size;
-	if (limits->bytes_per_s == 0)
-		return start;
-	burst = transfer_ns(ROUSE_THROTTLE_BURST, limits->bytes_per_s);
-	cost = transfer_ns(size, limits->bytes_per_s);
-	/* What idling saved up is worth at most the burst, and nothing is transferred in a seek. */
-	throttler->bytes_paid_ns =
-		later(throttler->bytes_paid_ns, start > burst ? start - burst : 0) + cost;
 	return later(start, throttler->bytes_paid_ns);
 }
 

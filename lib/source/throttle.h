@@ -8,6 +8,10 @@
  *   random reads  fills at random_reads_per_s, holds at most one; a read takes one if it does not
  *                 begin where the last read of this source ended
  *
+ * For a read that begins where the last one ended the bytes bucket holds 20 ms' worth more: a disk
+ * that reads ahead does not stand still because a reader is not scheduled at once. No bucket ever
+ * gives more than its burst and its rate times the time since the first read.
+ *
  * A read waits for its random token before it begins and then for its bytes: the seek and the
  * transfer of a disk with one head. The order of service:
  *

@@ -131,6 +131,25 @@ static void bytes_take_their_time_from_the_first_read_on(void **state)
 	rouse_source_destroy(source);
 }
 
+static void a_long_pause_saves_little_up(void **state)
+{
+	struct rouse_source *source = open_source(*state, 4u << 20, 0);
+	struct timespec pause = {.tv_nsec = 200000000};
+	char *buffer = malloc(256u << 10);
+	uint64_t begin, took;
+
+	assert_non_null(buffer);
+	assert_int_equal(rouse_source_read(source, 0, buffer, 4096, ROUSE_READ_BULK), 0);
+	(void)nanosleep(&pause, NULL);
+	begin = rouse_clock_us();
+	assert_int_equal(rouse_source_read(source, 4096, buffer, 256u << 10, ROUSE_READ_BULK), 0);
+	took = rouse_clock_us() - begin;
+	/* 256 KiB: 62.5 ms, less the burst of 64 KiB and 20 ms of reading ahead. */
+	assert_true(took >= 26000);
+	free(buffer);
+	rouse_source_destroy(source);
+}
+
 static void random_reads_wait_for_tokens_and_sequential_ones_do_not(void **state)
 {
 	struct rouse_source *source = open_source(*state, 0, 50);
@@ -242,6 +261,7 @@ int main(void)
 		cmocka_unit_test(a_read_beyond_the_end_is_enodata),
 		cmocka_unit_test(a_missing_file_and_a_directory_are_errors),
 		cmocka_unit_test(bytes_take_their_time_from_the_first_read_on),
+		cmocka_unit_test(a_long_pause_saves_little_up),
 		cmocka_unit_test(random_reads_wait_for_tokens_and_sequential_ones_do_not),
 		cmocka_unit_test(an_urgent_read_passes_a_bulk_read_that_came_before),
 		cmocka_unit_test(a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one),

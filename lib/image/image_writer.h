@@ -28,7 +28,12 @@ struct rouse_writer;
 int rouse_writer_create(const char *path, const struct rouse_layout *layout,
 	struct rouse_writer **writer, struct rouse_error *error);
 
-/** The RAM blocks (first_page is computed). @wset: copied; may be NULL with @wset_count 0. */
+/**
+ * The RAM blocks (first_page is computed). @wset: copied; may be NULL with @wset_count 0. Its pages
+ * are kept in memory until the commit, 4 KiB for each that is not zero.
+ * -EINVAL: an image cannot have such blocks, or a page of the set is outside or there twice;
+ * -ENOMEM, -EAGAIN (threads), -EIO (no randomness).
+ */
 int rouse_writer_set_blocks(struct rouse_writer *writer, const struct rouse_block *blocks,
 	uint32_t count, const struct rouse_writer_touch *wset, uint32_t wset_count,
 	struct rouse_error *error);

@@ -62,6 +62,7 @@ void rouse_save_options_init(struct rouse_save_options *options)
 {
 	memset(options, 0, sizeof(*options));
 	options->size = sizeof(*options);
+	options->layout.codec = ROUSE_CODEC_LZ4;
 }
 
 static uint64_t realtime_us(void)
@@ -226,6 +227,11 @@ static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_erro
 		.low_priority = save->migrate.background,
 		.notify_fd = save->notify_fd,
 	};
+	const struct save_drain_config drain = {
+		.limit_bytes = drain_limit(save->options->keep_running),
+		.notify_fd = save->notify_fd,
+		.must_finish = save->migrate.fragile,
+	};
 	int size = SOCKET_BUFFER_BYTES, fds[2], code;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
@@ -234,8 +240,7 @@ static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_erro
 	/* A large buffer, for fewer changes between QEMU and us; a smaller one works too. */
 	if (setsockopt(fds[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
 		(void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	code = save_drain_start(
-		fds[0], drain_limit(save->options->keep_running), save->notify_fd, &save->drain);
+	code = save_drain_start(fds[0], &drain, &save->drain);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot read QEMU's stream");
 	return save_pack_start(&config, save->drain, &save->pack, error);

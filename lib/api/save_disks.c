@@ -104,7 +104,7 @@ static int overlay_name(const struct rouse_metadata_disk *disk, const char *cwd,
 	else
 		/* An overlay notes its disk's name relative to itself: dir/disk would not be found.
 		 */
-		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -ENOTSUP,
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
 			"no overlay can be put next to the disk %s (%s): start QEMU with an "
 			"absolute file name, or choose --disks=ignore",
 			disk_name(disk), file);

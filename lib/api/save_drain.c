@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "api/save_drain.h"
 
+#include "api/save_guard.h"
 #include "base/clock.h"
 
 #include <errno.h>
@@ -24,13 +25,15 @@ struct buffer {
 };
 
 struct save_drain {
-	int fd, notify_fd;
+	int fd;
+	struct save_drain_config config;
+	struct save_guard guard;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct buffer *first, *last, *spare;
 	uint64_t pending; /* bytes filled and not yet taken */
-	uint64_t limit, held;
+	uint64_t held;
 	bool idle, ended, aborted;
 	int code; /* why it ended */
 	struct save_drain_stats stats;
@@ -72,7 +75,7 @@ static int drain_room(struct save_drain *drain, struct buffer **buffer)
 		*buffer = b;
 		return 0;
 	}
-	while (drain->spare == NULL && drain->held + BUFFER_BYTES > drain->limit &&
+	while (drain->spare == NULL && drain->held + BUFFER_BYTES > drain->config.limit_bytes &&
 		drain->held > 0 && !drain->aborted) {
 		drain->stats.waits++;
 		drain->idle = true;
@@ -155,6 +158,8 @@ static int drain_step(struct save_drain *drain)
 		if (drain->stats.first_us == 0)
 			drain->stats.first_us = drain->stats.last_us;
 		drain->idle = false;
+		if (drain->aborted)
+			code = -ECANCELED;
 		if (drain->pending >= WAKE_BYTES)
 			(void)pthread_cond_broadcast(&drain->changed);
 	} else {
@@ -162,6 +167,15 @@ static int drain_step(struct save_drain *drain)
 	}
 	(void)pthread_mutex_unlock(&drain->lock);
 	return code;
+}
+
+/* Reads what is left and throws it away. */
+static void drain_discard(struct save_drain *drain)
+{
+	char scratch[65536];
+
+	while (drain_receive(drain, scratch, sizeof(scratch)) > 0)
+		;
 }
 
 static void *drain_run(void *argument)
@@ -173,6 +187,8 @@ static void *drain_run(void *argument)
 	do
 		code = drain_step(drain);
 	while (code == 0);
+	if (code < 0 && drain->config.must_finish)
+		drain_discard(drain);
 	(void)pthread_mutex_lock(&drain->lock);
 	drain->code = code < 0 ? code : 0;
 	drain->ended = true;
@@ -180,29 +196,34 @@ static void *drain_run(void *argument)
 	(void)pthread_mutex_unlock(&drain->lock);
 	/* QEMU must not wait for us if reading failed. */
 	(void)shutdown(drain->fd, SHUT_RDWR);
-	(void)!write(drain->notify_fd, &one, sizeof(one));
+	(void)!write(drain->config.notify_fd, &one, sizeof(one));
 	return NULL;
 }
 
-int save_drain_start(int fd, uint64_t limit_bytes, int notify_fd, struct save_drain **drain)
+int save_drain_start(int fd, const struct save_drain_config *config, struct save_drain **drain)
 {
 	struct save_drain *d = calloc(1, sizeof(*d));
-	int code;
+	int code = d == NULL ? -ENOMEM : 0;
 
-	if (d == NULL) {
-		(void)close(fd);
-		return -ENOMEM;
+	if (code == 0) {
+		d->fd = fd;
+		d->config = *config;
+		(void)pthread_mutex_init(&d->lock, NULL);
+		(void)pthread_cond_init(&d->changed, NULL);
+		if (config->must_finish)
+			code = save_guard_start(&d->guard, fd);
 	}
-	d->fd = fd;
-	d->notify_fd = notify_fd;
-	d->limit = limit_bytes;
-	(void)pthread_mutex_init(&d->lock, NULL);
-	(void)pthread_cond_init(&d->changed, NULL);
-	code = pthread_create(&d->thread, NULL, drain_run, d);
-	if (code != 0) {
+	if (code == 0) {
+		code = -pthread_create(&d->thread, NULL, drain_run, d);
+		if (code < 0)
+			(void)shutdown(fd, SHUT_RDWR); /* QEMU has not got its end yet */
+	}
+	if (code < 0) {
 		(void)close(fd);
+		if (d != NULL)
+			save_guard_end(&d->guard);
 		free(d);
-		return -code;
+		return code;
 	}
 	*drain = d;
 	return 0;
@@ -264,7 +285,8 @@ void save_drain_abort(struct save_drain *drain)
 	drain->aborted = true;
 	(void)pthread_cond_broadcast(&drain->changed);
 	(void)pthread_mutex_unlock(&drain->lock);
-	(void)shutdown(drain->fd, SHUT_RDWR);
+	if (!drain->config.must_finish)
+		(void)shutdown(drain->fd, SHUT_RDWR);
 }
 
 bool save_drain_ended(struct save_drain *drain)
@@ -290,8 +312,10 @@ void save_drain_free(struct save_drain *drain)
 	if (drain == NULL)
 		return;
 	save_drain_abort(drain);
+	(void)shutdown(drain->fd, SHUT_RDWR);
 	(void)pthread_join(drain->thread, NULL);
 	(void)close(drain->fd);
+	save_guard_end(&drain->guard);
 	buffers_free(drain->first);
 	buffers_free(drain->spare);
 	(void)pthread_mutex_destroy(&drain->lock);

@@ -23,11 +23,18 @@ struct save_drain_stats {
 	bool aborted;               /**< by save_drain_abort() */
 };
 
-/**
- * Starts reading @fd, a socket, which is taken over in any case. @notify_fd: an eventfd that is
- * written to when reading ends; it must outlive the drain. -ENOMEM, -EAGAIN.
- */
-int save_drain_start(int fd, uint64_t limit_bytes, int notify_fd, struct save_drain **drain);
+struct save_drain_config {
+	uint64_t limit_bytes;
+	int notify_fd; /**< an eventfd: written to when reading ends; it must outlive the drain */
+	/**
+	 * The stream must not break off: after an abort it is still read to its end, and thrown
+	 * away; and a process of its own does so if we are killed (save_guard.h).
+	 */
+	bool must_finish;
+};
+
+/** Starts reading @fd, a socket, which is taken over in any case. -ENOMEM, -EAGAIN, -EMFILE. */
+int save_drain_start(int fd, const struct save_drain_config *config, struct save_drain **drain);
 
 /**
  * The next bytes: waits until there are some. They stay valid until save_drain_release(). *size is
@@ -37,12 +44,18 @@ int save_drain_next(struct save_drain *drain, const void **bytes, size_t *size);
 /** Gives back the @size bytes that save_drain_next() handed out. */
 void save_drain_release(struct save_drain *drain, size_t size);
 
-/** Ends it: QEMU meets a closed socket, the consumer -ECANCELED. From any thread. */
+/**
+ * Ends it: the consumer meets -ECANCELED, QEMU a closed socket, unless the stream must finish.
+ * From any thread.
+ */
 void save_drain_abort(struct save_drain *drain);
 /** Whether QEMU's stream has ended, well or not. */
 bool save_drain_ended(struct save_drain *drain);
 void save_drain_get_stats(struct save_drain *drain, struct save_drain_stats *stats);
-/** Ends and frees it; the consumer must be gone. NULL is fine. */
+/**
+ * Ends and frees it; the consumer must be gone, and QEMU's migration too if its stream must finish.
+ * NULL is fine.
+ */
 void save_drain_free(struct save_drain *drain);
 
 #endif

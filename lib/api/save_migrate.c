@@ -17,6 +17,9 @@
 #define LONGEST_DOWNTIME_MS 2000000
 #define QUERY_PAUSE_MS 2
 #define CANCEL_TIMEOUT_MS 10000
+#define FRAGILE_TIMEOUT_MS 600000
+/* The first major version that ends a background snapshot properly when it breaks off. */
+#define ROBUST_MAJOR 9
 
 static json_t *capability(const char *name, bool state)
 {
@@ -157,6 +160,8 @@ static int configure_capabilities(
 	if (code < 0 && error != NULL)
 		*error = why;
 	migrate->background = code == 0;
+	migrate->fragile =
+		migrate->background && strtol(qmp_version(migrate->qmp), NULL, 10) < ROBUST_MAJOR;
 	return code;
 }
 
@@ -240,8 +245,10 @@ void save_migrate_cancel(struct save_migrate *migrate)
 		return;
 	code = save_migrate_query(migrate, &state, &error);
 	if (code == 0 && state == SAVE_MIGRATION_ACTIVE) {
-		(void)qmp_execute(migrate->qmp, "migrate_cancel", NULL, NULL, NULL);
-		code = save_migrate_wait(migrate, CANCEL_TIMEOUT_MS, &error);
+		if (!migrate->fragile)
+			(void)qmp_execute(migrate->qmp, "migrate_cancel", NULL, NULL, NULL);
+		code = save_migrate_wait(
+			migrate, migrate->fragile ? FRAGILE_TIMEOUT_MS : CANCEL_TIMEOUT_MS, &error);
 	}
 	if (code < 0 && code != -EREMOTEIO && code != -EPIPE)
 		rouse_log(migrate->observer, ROUSE_LOG_WARNING,

@@ -18,8 +18,9 @@ enum save_migration_state {
 struct save_migrate {
 	struct qmp *qmp;
 	const struct rouse_observer *observer;
-	bool background;                           /**< the capability background-snapshot is on */
-	bool started;                              /**< `migrate` was accepted */
+	bool background; /**< the capability background-snapshot is on */
+	bool fragile;    /**< the stream must not break off: see save_guard.h */
+	bool started;    /**< `migrate` was accepted */
 	json_t *old_capabilities, *old_parameters; /**< to put back; or NULL */
 };
 
@@ -46,7 +47,10 @@ int save_migrate_query(
 int save_migrate_wait(
 	struct save_migrate *migrate, unsigned int timeout_ms, struct rouse_error *error);
 
-/** Ends it if it runs, and waits for that. */
+/**
+ * Ends it if it runs, and waits for that. One that must not break off is waited for instead: its
+ * stream must be read meanwhile.
+ */
 void save_migrate_cancel(struct save_migrate *migrate);
 
 #endif

@@ -12,36 +12,28 @@
 struct stream_image {
 	struct rouse_writer *writer;
 	struct qemu_stream *stream;
-	const char *wset;
+	const char *wset_path;
+	struct rouse_wset *wset; /* or NULL */
 	/* Of a callback: the decoder hands on only its code. */
 	bool callback_failed;
 	struct rouse_error callback_error;
 	atomic_uint_fast64_t done_pages, ram_bytes;
 };
 
-static void close_wset(struct rouse_wset **wset)
-{
-	if (*wset != NULL)
-		rouse_wset_close(*wset);
-}
-
 static int set_blocks(struct stream_image *image, const struct rouse_block *blocks, uint32_t count,
 	struct rouse_error *error)
 {
-	cleanup_with(close_wset) struct rouse_wset *wset = NULL;
 	cleanup_free struct rouse_writer_touch *touches = NULL;
 	uint32_t touch_count = 0;
 	int code = 0;
 
 	if (image->wset != NULL) {
-		code = rouse_wset_open(image->wset, &wset, error);
+		code = rouse_wset_check_blocks(image->wset, blocks, count, image->wset_path, error);
 		if (code == 0)
-			code = rouse_wset_check_blocks(wset, blocks, count, image->wset, error);
-		if (code == 0)
-			code = rouse_wset_touches(wset, &touches, error);
+			code = rouse_wset_touches(image->wset, &touches, error);
 		if (code < 0)
 			return code;
-		touch_count = wset->page_count;
+		touch_count = image->wset->page_count;
 	}
 	return rouse_writer_set_blocks(image->writer, blocks, count, touches, touch_count, error);
 }
@@ -88,8 +80,10 @@ int stream_image_new(const char *path, const struct rouse_layout *layout, const 
 		free(i);
 		return rouse_error_errno(error, code, "cannot decode QEMU's stream");
 	}
-	i->wset = wset;
-	code = rouse_writer_create(path, layout, &i->writer, error);
+	i->wset_path = wset;
+	code = wset != NULL ? rouse_wset_open(wset, &i->wset, error) : 0;
+	if (code == 0)
+		code = rouse_writer_create(path, layout, &i->writer, error);
 	if (code < 0) {
 		stream_image_free(i);
 		return code;
@@ -165,5 +159,7 @@ void stream_image_free(struct stream_image *image)
 		return;
 	rouse_writer_abort(image->writer);
 	qemu_stream_free(image->stream);
+	if (image->wset != NULL)
+		rouse_wset_close(image->wset);
 	free(image);
 }

@@ -1,0 +1,569 @@
+# SPDX-License-Identifier: MIT
+"""Saving: every way of it, everything that can go wrong, and what must be true afterwards."""
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+
+from e2e import (
+    CANCELLED, FILE, REFUSED, USAGE, VMM, Rouse, Skip, become_nobody, busy_guest, check_memory, has_ended, kill,
+    limit, machine, may_use_userfaultfd, note, rouse, seeded, temp_dir, wait_running, wait_until,
+    waiting_qemu, work)
+from tiny_guest import TinyGuest, build_tiny_guest
+
+SYSTEM = 1  # exit code: a system call failed
+
+
+# ---- helpers ---------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def working_guest(**more):
+    with TinyGuest(**more) as guest:
+        guest.wait_works()
+        yield guest
+
+
+def save(guest, image, *options, **more):
+    return rouse('save', '--qmp', guest.qmp, *options, image, **more)
+
+
+def settings(guest):
+    """What a save must put back."""
+    parameters = guest.monitor('query-migrate-parameters')
+    return ({key: parameters[key] for key in ('max-bandwidth', 'downtime-limit', 'tls-creds')},
+            sorted(each['capability'] for each in guest.monitor('query-migrate-capabilities')
+                   if each['state']))
+
+
+def expect_untouched(guest, image, before):
+    """After a save that failed: no file, the VM works, its settings are as before."""
+    assert not image.exists(), 'there is an image'
+    assert not list(image.parent.glob(f'.{image.name}*')), 'there is a temporary file'
+    assert guest.monitor.status() == 'running'
+    assert settings(guest) == before
+    guest.check()
+
+
+def restore_and_check(image, *options, **more):
+    """Restores with everything delivered before the start, and lets the guest check its memory."""
+    with TinyGuest(incoming='defer', **more) as guest:
+        rouse('restore', '--policy', 'eager', '--qmp', guest.qmp, *options, image).expect(0)
+        guest.check()
+
+
+def set_capability(guest, name, state):
+    guest.monitor('migrate-set-capabilities',
+                  capabilities=[{'capability': name, 'state': state}])
+
+
+def metadata(image):
+    info = rouse('inspect', '--json', image).expect(0).json
+    return info['metadata']
+
+
+# ---- the ways --------------------------------------------------------------------------------
+
+def test_suspend_saves_and_ends_qemu():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        report = save(guest, image, '--json').expect(0).json
+        assert guest.process.wait(5) == 0
+    rouse('verify', image).expect(0)
+    assert not report['background_snapshot']
+    assert report['downtime_ms'] > 0
+    restore_and_check(image)
+
+
+def test_the_image_says_what_the_vm_was():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        save(guest, image).expect(0)
+        about = metadata(image)
+        assert about['vmm'] == 'qemu'
+        assert re.fullmatch(r'\d+\.\d+\.\d+', about['qemu_version'])
+        assert about['machine'].startswith('pc-i440fx-')
+        assert about['vcpus'] == 1
+        assert about['was_running'] and not about['kept_running']
+        assert about['memory_bytes'] == 96 << 20
+        assert [str(word) for word in guest.process.args] == about['command_line']
+        assert about['cwd'] == os.getcwd()
+
+
+def test_keep_running_by_background_snapshot():
+    if not may_use_userfaultfd():
+        raise Skip('QEMU may not use userfaultfd here')
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        before = settings(guest)
+        report = save(guest, image, '--keep-running', '--json').expect(0).json
+        assert report['background_snapshot']
+        assert 0 < report['downtime_ms'] < 2000
+        assert guest.monitor.status() == 'running'
+        assert settings(guest) == before
+        guest.check()
+    restore_and_check(image)
+
+
+def test_keep_running_without_background_snapshot():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        before = settings(guest)
+        report = save(guest, image, '--keep-running', '--no-background-snapshot',
+                      '--json').expect(0).json
+        assert not report['background_snapshot']
+        assert report['downtime_ms'] > 0
+        assert guest.monitor.status() == 'running'
+        assert settings(guest) == before
+        guest.check()
+    restore_and_check(image)
+
+
+def test_keep_running_twice_gives_two_good_images():
+    first, second = work('1.rouse'), work('2.rouse')
+    with working_guest() as guest:
+        save(guest, first, '--keep-running').expect(0)
+        save(guest, second, '--keep-running').expect(0)
+        guest.check()
+    restore_and_check(first)
+    restore_and_check(second)
+
+
+def test_keep_running_falls_back_where_background_snapshots_are_refused():
+    """By memory that is shared with a file, which QEMU's background-snapshot does not take."""
+    image = work('vm.rouse')
+    extra = ['-object', f'memory-backend-file,id=ram,size=96M,mem-path={work("ram")},share=on',
+             '-machine', 'memory-backend=ram']
+    with working_guest(extra=extra) as guest:
+        result = save(guest, image, '--keep-running', '--json').expect(0, 'no background snapshot')
+        assert not result.json['background_snapshot']
+        assert guest.monitor.status() == 'running'
+        guest.check()
+    restore_and_check(image, extra=extra)
+
+
+def test_an_ordinary_user_saves_too():
+    build_tiny_guest()
+    become_nobody()
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        report = save(guest, image, '--keep-running', '--json').expect(0).json
+        assert report['background_snapshot'] == may_use_userfaultfd()
+        guest.check()
+    restore_and_check(image)
+
+
+def test_a_paused_vm_stays_paused():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        guest.monitor('stop')
+        letters = guest.letters()
+        save(guest, image, '--keep-running').expect(0)
+        time.sleep(0.3)
+        assert guest.letters() == letters, 'the guest ran'
+        assert guest.monitor.status() in ('paused', 'postmigrate')
+        guest.monitor('cont')
+        guest.check()
+    assert not metadata(image)['was_running']
+
+
+def test_q35():
+    image = work('vm.rouse')
+    with working_guest(machine='q35') as guest:
+        save(guest, image).expect(0)
+    assert metadata(image)['machine'].startswith('pc-q35-')
+    restore_and_check(image, machine='q35')
+
+
+def test_codecs():
+    with working_guest() as guest:
+        for codec in ('none', 'lz4', 'zstd'):
+            image = work(f'{codec}.rouse')
+            save(guest, image, '--keep-running', '--codec', codec).expect(0)
+            rouse('verify', image).expect(0)
+            restore_and_check(image)
+        guest.check()
+
+
+def test_capabilities_that_change_the_stream_are_put_back():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        guest.monitor('migrate-set-parameters', **{'max-bandwidth': 12345678,
+                                                   'downtime-limit': 77})
+        for name in ('xbzrle', 'release-ram', 'events'):
+            set_capability(guest, name, True)
+        before = settings(guest)
+        save(guest, image, '--keep-running').expect(0)
+        assert settings(guest) == before
+        assert 'release-ram' in before[1] and before[0]['max-bandwidth'] == 12345678
+        guest.check()
+    restore_and_check(image)
+
+
+def test_a_good_image_is_replaced_only_by_a_good_one():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        save(guest, image, '--keep-running').expect(0)
+        old = image.read_bytes()
+        save(guest, image, '--keep-running', '--working-set', '/dev/null').expect(FILE)
+        assert image.read_bytes() == old
+        save(guest, image, '--keep-running').expect(0)
+        assert image.read_bytes() != old
+        guest.check()
+
+
+@limit(300)
+def test_a_real_guest_at_work():
+    image = work('vm.rouse')
+    with busy_guest(machine()) as guest:
+        report = rouse('save', '--qmp', guest.run.qmp, '--keep-running', '--json', image,
+                       timeout=120).expect(0).json
+        note(f'downtime {report["downtime_ms"]} ms')
+        guest.wait_requests()
+        check_memory(guest)
+    with waiting_qemu() as guest, Rouse('restore', '--policy', 'eager', '--qmp', guest.run.qmp,
+                                        image) as run:
+        wait_running(guest, run)
+        check_memory(guest)
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+def test_no_such_socket():
+    image = work('vm.rouse')
+    rouse('save', '--qmp', temp_dir() / 'absent', image).expect(VMM, 'absent')
+    assert not image.exists()
+
+
+def test_a_socket_that_another_client_holds():
+    with working_guest() as guest:
+        guest.monitor.status()
+        rouse('save', '--qmp', guest.folder / 'monitor', work('vm.rouse')).expect(
+            VMM, 'another client')
+
+
+def test_a_migration_under_way_is_left_alone():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        guest.monitor('migrate-set-parameters', **{'max-bandwidth': 1 << 16})
+        guest.monitor('migrate', uri='exec:cat > /dev/null')
+        save(guest, image).expect(REFUSED, 'under way')
+        assert guest.monitor.migration() == 'active'
+        guest.monitor('migrate_cancel')
+        wait_until(lambda: guest.monitor.migration() == 'cancelled', 'the migration to end')
+        guest.check()
+    assert not image.exists()
+
+
+def test_a_vm_that_was_migrated_away_is_refused():
+    with working_guest() as guest:
+        guest.monitor('stop')
+        guest.monitor('migrate', uri='exec:cat > /dev/null')
+        wait_until(lambda: guest.monitor.status() == 'postmigrate', 'postmigrate')
+        save(guest, work('vm.rouse')).expect(REFUSED, 'postmigrate')
+
+
+def test_a_vm_that_waits_for_its_state_is_refused():
+    with TinyGuest(incoming='defer') as guest:
+        save(guest, work('vm.rouse')).expect(REFUSED, 'being restored')
+
+
+def test_a_device_that_cannot_be_saved():
+    image = work('vm.rouse')
+    with working_guest(extra=['-device', 'ivshmem-plain,memdev=m,master=off', '-object',
+                              'memory-backend-ram,id=m,size=1M,share=on']) as guest:
+        before = settings(guest)
+        save(guest, image).expect(VMM, 'refused .migrate.')
+        expect_untouched(guest, image, before)
+
+
+def test_a_directory_that_cannot_be_written():
+    with working_guest() as guest:
+        before = settings(guest)
+        save(guest, temp_dir() / 'absent/vm.rouse').expect(SYSTEM)
+        assert guest.monitor.status() == 'running' and settings(guest) == before
+
+
+# ---- what goes wrong meanwhile ---------------------------------------------------------------
+
+@contextlib.contextmanager
+def small_disk(megabytes):
+    """A tmpfs, mounted."""
+    folder = work('tmpfs')
+    folder.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={megabytes}m', 'tmpfs', folder],
+                      stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        raise Skip('a tmpfs cannot be mounted (not root)')
+    try:
+        yield folder
+    finally:
+        subprocess.run(['umount', folder], check=True)
+
+
+def test_a_full_disk():
+    with small_disk(16) as folder, working_guest() as guest:
+        before = settings(guest)
+        for options in ([], ['--keep-running'], ['--keep-running', '--no-background-snapshot']):
+            image = folder / 'vm.rouse'
+            save(guest, image, *options).expect(SYSTEM, 'space')
+            expect_untouched(guest, image, before)
+
+
+def test_a_file_that_may_not_grow():
+    """As a full disk, but met only when the image is nearly whole."""
+    image = work('vm.rouse')
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60 << 20, 60 << 20))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with working_guest() as guest:
+        before = settings(guest)
+        save(guest, image, preexec_fn=small_files).expect(SYSTEM)
+        expect_untouched(guest, image, before)
+
+
+KEEP = ['--keep-running']
+KEEP_PLAIN = ['--keep-running', '--no-background-snapshot']
+
+
+def interrupt(guest, image, options, after, number):
+    """Starts a save and sends a signal to it. Its exit code; None if it was killed."""
+    with Rouse('save', '--qmp', guest.qmp, *options, image) as run:
+        time.sleep(after)
+        running = run.running()
+        run.signal(number)
+        if number == signal.SIGKILL:
+            run.process.wait()
+            return None if running else run.process.returncode
+        return run.end().code
+
+
+@limit(300)
+def test_interrupted_at_random_moments():
+    image, chance, early = work('vm.rouse'), seeded(), 0
+    with working_guest(fixed_mb=128) as guest:
+        before = settings(guest)
+        for options in [KEEP, KEEP_PLAIN] * 5 + [[]] * 5:
+            code = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGINT)
+            assert code in (0, CANCELLED), f'exit code {code}'
+            early += code == CANCELLED
+            if code == CANCELLED:
+                expect_untouched(guest, image, before)
+            image.unlink(missing_ok=True)
+            if code == 0 and not options:
+                break  # it was saved before, and QEMU has quit
+    note(f'{early} interrupted before the end')
+    assert early > 0
+
+
+@limit(300)
+def test_killed_at_random_moments():
+    """By SIGKILL, so that nothing can be tidied up: QEMU goes on by itself."""
+    image, chance, early = work('vm.rouse'), seeded(), 0
+    with working_guest(fixed_mb=128) as guest:
+        for options in [KEEP, KEEP_PLAIN] * 5 + [[]] * 5:
+            code = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGKILL)
+            early += code is None
+            wait_until(lambda: has_ended(guest.process) or guest.monitor.migration() not in (
+                'active', 'setup', 'device', 'cancelling'), 'the migration to end')
+            if has_ended(guest.process):
+                break  # saved before
+            if guest.monitor.status() == 'postmigrate':
+                # After QEMU's last byte: it waits, nothing is lost (docs/design.md).
+                guest.monitor('cont')
+            wait_until(lambda: guest.monitor.status() == 'running', 'the VM to run')
+            guest.check()
+            image.unlink(missing_ok=True)
+    note(f'{early} killed before the end')
+    assert early > 0
+
+
+def test_qemu_dies():
+    image, chance = work('vm.rouse'), seeded()
+    for turn in range(4):
+        with working_guest(fixed_mb=128) as guest, \
+                Rouse('save', '--qmp', guest.qmp, *(['--keep-running'] if turn % 2 else []),
+                      image) as run:
+            time.sleep(chance.uniform(0.01, 0.15))
+            guest.process.kill()
+            result = run.end()
+        if result.code == 0:
+            rouse('verify', image).expect(0)  # it had all of it already
+            image.unlink()
+        else:
+            assert result.code == VMM, f'exit code {result.code}: {result.err}'
+            assert not image.exists()
+
+
+def test_the_migration_is_cancelled_by_another():
+    image = work('vm.rouse')
+    with working_guest(fixed_mb=256) as guest:
+        before = settings(guest)
+        with Rouse('save', '--qmp', guest.qmp, '--codec', 'zstd', image) as run:
+            deadline = time.monotonic() + 10
+            while guest.monitor.migration() != 'active' and run.running() and \
+                    time.monotonic() < deadline:
+                pass
+            guest.monitor('migrate_cancel')
+            result = run.end()
+        if result.code == 0:
+            raise Skip('the save was quicker')
+        result.expect(VMM, 'cancelled')
+        expect_untouched(guest, image, before)
+
+
+# ---- disks -----------------------------------------------------------------------------------
+
+def disk(name, megabytes=8):
+    path = work(name)
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', path, f'{megabytes}M'], check=True)
+    return path
+
+
+def drive(path, name):
+    return ['-drive', f'file={path},format=qcow2,if=none,id={name}', '-device',
+            f'virtio-blk-pci,drive={name}']
+
+
+def test_writable_disks_of_a_vm_that_goes_on_are_refused():
+    image, path = work('vm.rouse'), disk('disk.qcow2')
+    with working_guest(extra=drive(path, 'hd')) as guest:
+        before = settings(guest)
+        save(guest, image, '--keep-running').expect(REFUSED, 'disk.qcow2', '--disks')
+        expect_untouched(guest, image, before)
+
+
+def test_disks_that_cannot_be_written_do_not_matter():
+    path = disk('disk.qcow2')
+    with working_guest(extra=['-drive', f'file={path},if=none,id=hd,readonly=on', '-device',
+                              'virtio-blk-pci,drive=hd']) as guest:
+        save(guest, work('vm.rouse'), '--keep-running').expect(0)
+
+
+def test_a_suspended_vm_may_have_disks():
+    image, path = work('vm.rouse'), disk('disk.qcow2')
+    with working_guest(extra=drive(path, 'hd')) as guest:
+        save(guest, image).expect(0)
+    assert metadata(image)['disks'][0]['file'] == str(path)
+    restore_and_check(image, extra=drive(path, 'hd'))
+
+
+def test_disks_can_be_ignored():
+    path = disk('disk.qcow2')
+    with working_guest(extra=drive(path, 'hd')) as guest:
+        save(guest, work('vm.rouse'), '--keep-running', '--disks=ignore').expect(0)
+        guest.check()
+    assert not list(path.parent.glob('*.rouse-*'))
+
+
+def overlays(path):
+    found = sorted(path.parent.glob(f'{path.name}.rouse-*.qcow2'))
+    for each in found:
+        work(each.name)  # so that it is removed
+    return found
+
+
+def files_in_use(guest):
+    return {each['inserted']['file'] for each in guest.monitor('query-block') if 'inserted' in each}
+
+
+def snapshot_disks(*options):
+    image, first, second = work('vm.rouse'), disk('a.qcow2'), disk('b.qcow2')
+    with working_guest(extra=drive(first, 'a') + drive(second, 'b')) as guest:
+        result = save(guest, image, '--keep-running', '--disks=snapshot', *options).expect(0)
+        made = overlays(first) + overlays(second)
+        assert len(made) == 2
+        assert files_in_use(guest) == {str(path) for path in made}
+        assert guest.monitor.status() == 'running'
+        guest.check()
+        about = metadata(image)['disks']
+        assert {each['overlay'] for each in about} == {str(path) for path in made}
+        assert {each['file'] for each in about} == {str(first), str(second)}
+    restore_and_check(image, extra=drive(first, 'a') + drive(second, 'b'))
+    return result
+
+
+def test_disks_get_overlays_with_a_background_snapshot():
+    snapshot_disks()
+
+
+def test_disks_get_overlays_without_a_background_snapshot():
+    snapshot_disks('--no-background-snapshot')
+
+
+def test_disks_of_blockdev_get_overlays_too():
+    path = disk('a.qcow2')
+    extra = ['-blockdev', f'driver=file,filename={path},node-name=f', '-blockdev',
+             'driver=qcow2,file=f,node-name=q', '-device', 'virtio-blk-pci,drive=q']
+    with working_guest(extra=extra) as guest:
+        save(guest, work('vm.rouse'), '--keep-running', '--disks=snapshot').expect(0)
+        assert len(overlays(path)) == 1
+        guest.check()
+
+
+def test_overlays_are_taken_back_if_the_save_fails():
+    first, second = disk('a.qcow2'), disk('b.qcow2')
+    with small_disk(16) as folder, \
+            working_guest(extra=drive(first, 'a') + drive(second, 'b')) as guest:
+        before = settings(guest)
+        image = folder / 'vm.rouse'
+        for options in ([], ['--no-background-snapshot']):
+            save(guest, image, '--keep-running', '--disks=snapshot', *options).expect(SYSTEM)
+            assert files_in_use(guest) == {str(first), str(second)}
+            assert not overlays(first) and not overlays(second)
+            expect_untouched(guest, image, before)
+
+
+def test_a_disk_without_a_place_for_an_overlay():
+    with working_guest(extra=['-drive', 'file=null-co://,if=none,id=n,format=raw', '-device',
+                              'virtio-blk-pci,drive=n']) as guest:
+        image = work('vm.rouse')
+        before = settings(guest)
+        save(guest, image, '--keep-running', '--disks=snapshot').expect(REFUSED, 'overlay')
+        expect_untouched(guest, image, before)
+
+
+# ---- convert ---------------------------------------------------------------------------------
+
+def migrate_to_file(guest, path):
+    guest.monitor('migrate-set-parameters', **{'max-bandwidth': 1 << 40})
+    guest.monitor('migrate', uri=f'exec:cat > {path}')
+    wait_until(lambda: guest.monitor.migration() == 'completed', 'the migration to end')
+
+
+def test_a_migration_file_of_qemu_becomes_an_image():
+    stream, image = work('vm.stream'), work('vm.rouse')
+    with working_guest() as guest:
+        migrate_to_file(guest, stream)
+    rouse('convert', stream, image).expect(0)
+    rouse('verify', image).expect(0)
+    restore_and_check(image)
+
+
+def test_an_image_becomes_a_migration_file_for_qemu():
+    stream, image = work('vm.stream'), work('vm.rouse')
+    with working_guest() as guest:
+        save(guest, image).expect(0)
+    rouse('convert', image, stream).expect(0)
+    with TinyGuest(incoming=f'exec:cat {stream}') as guest:
+        guest.check()
+
+
+def test_a_cut_off_migration_file_is_refused():
+    stream, image = work('vm.stream'), work('vm.rouse')
+    with working_guest() as guest:
+        migrate_to_file(guest, stream)
+    size = stream.stat().st_size
+    chance = seeded()
+    for _ in range(10):
+        os.truncate(stream, size := chance.randrange(size - size // 10, size))
+        rouse('convert', stream, image).expect(FILE, 'too early')
+        assert not image.exists()
+
+
+def test_what_is_no_migration_file_is_refused():
+    rouse('convert', __file__, work('vm.rouse')).expect(FILE, 'not a QEMU migration stream')
+    rouse('convert', '-w', '/dev/null', '/bin/sh', work('vm.rouse')).expect(FILE)
+    rouse('save', '--qmp', 'x').expect(USAGE)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""A guest that boots in no time and checks its own memory for ever (tiny/guest.S), with its QEMU."""
+import fcntl
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import time
+
+from e2e import Monitor, Skip, need_qemu, temp_dir, wait_until
+
+SOURCE = pathlib.Path(__file__).resolve().parent / 'tiny/guest.S'
+BASE = 2 << 20
+PARAMETERS_AT = 32
+
+
+def build_tiny_guest():
+    """Assembles the guest once for the whole run of tests."""
+    if shutil.which('as') is None or shutil.which('ld') is None:
+        raise Skip('as and ld (binutils) are not installed')
+    cache = pathlib.Path(os.environ['ROUSE_TEST_CACHE'])
+    program = cache / 'tiny.bin'
+    if program.exists():
+        return program
+    with open(cache / 'tiny.lock', 'w', encoding='ascii') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            subprocess.run(['as', '--32', SOURCE, '-o', cache / 'tiny.o'], check=True)
+            subprocess.run(['ld', '-m', 'elf_i386', '-Ttext', '0x100000', '--oformat', 'binary',
+                            '-e', '_start', cache / 'tiny.o', '-o', cache / 'tiny.new'], check=True)
+            (cache / 'tiny.new').chmod(0o644)
+            (cache / 'tiny.new').rename(program)
+    return program
+
+
+class TinyGuest:
+    """Its QEMU. Use it with `with`. `monitor` is a second QMP connection; `qmp` a free socket."""
+
+    def __init__(self, fixed_mb=64, moving_mb=4, incoming=None, extra=(), machine='pc',
+                 qemu=('qemu-system-x86_64',), paused=False):
+        need_qemu()
+        self.folder = temp_dir() / f'tiny{time.monotonic_ns()}'
+        self.folder.mkdir()
+        self.qmp = self.folder / 'qmp'
+        self.serial = self.folder / 'serial'
+        self.monitor = Monitor(self.folder / 'monitor')
+        kernel = self.folder / 'kernel'
+        program = bytearray(build_tiny_guest().read_bytes())
+        struct.pack_into('<III', program, PARAMETERS_AT, BASE, fixed_mb << 18, moving_mb << 18)
+        kernel.write_bytes(program)
+        command = [*qemu, '-machine', machine, '-accel', 'tcg', '-m', str(fixed_mb + moving_mb + 28),
+                   '-nodefaults', '-display', 'none', '-no-reboot', '-kernel', kernel,
+                   '-serial', f'file:{self.serial}',
+                   '-qmp', f'unix:{self.qmp},server=on,wait=off',
+                   '-qmp', f'unix:{self.folder}/monitor,server=on,wait=off', *extra]
+        if incoming:
+            command += ['-incoming', incoming]
+        if paused:
+            command.append('-S')
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
+
+    def letters(self):
+        """What it has written so far."""
+        return self.serial.read_text(encoding='ascii') if self.serial.exists() else ''
+
+    def wait_letters(self, wanted, timeout=60):
+        """Waits for all of these letters to come from now on."""
+        begin = len(self.letters())
+
+        def there():
+            letters = self.letters()
+            assert 'X' not in letters, 'memory is WRONG inside the guest'
+            assert self.process.poll() is None, 'QEMU has ended'
+            return all(letters.count(each, begin) >= wanted.count(each) for each in set(wanted))
+        wait_until(there, f'{wanted!r} from the tiny guest', timeout)
+
+    def wait_works(self):
+        """Waits until it has filled its memory and checked all of it."""
+        wait_until(lambda: 'k' in self.letters() or self.process.poll() is not None,
+                   'the tiny guest to check its memory', 60)
+        assert self.process.poll() is None, 'QEMU has ended'
+
+    def check(self):
+        """Waits for a check of all its memory that began after now."""
+        self.wait_letters('..kk')
+
+    def close(self):
+        self.monitor.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -113,6 +113,30 @@ static void zero_pages_cost_nothing_and_equal_pages_are_stored_once(void **state
 	close_image(&image);
 }
 
+static void pages_that_differ_in_one_byte_are_different(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_writer *writer = begin_image(fixture->path, PAGE, NULL, NULL, 0);
+	unsigned char data[PAGE], found[PAGE];
+	struct open_image image;
+
+	fill_page(data, 5);
+	for (uint64_t page = 0; page < PAGE; page++) {
+		data[page] ^= 1;
+		assert_int_equal(rouse_writer_put_page(writer, page, data), 0);
+		data[page] ^= 1;
+	}
+	assert_int_equal(end_image(writer).duplicate_pages, 0);
+	image = open_image(fixture->path);
+	for (uint64_t page = 0; page < PAGE; page += 15) {
+		read_page(&image, page, found);
+		data[page] ^= 1;
+		assert_memory_equal(found, data, PAGE);
+		data[page] ^= 1;
+	}
+	close_image(&image);
+}
+
 static void the_last_content_of_a_page_wins(void **state)
 {
 	const struct fixture *fixture = *state;
@@ -550,6 +574,7 @@ int main(void)
 		image_test(uncompressed_round_trip),
 		image_test(pages_that_do_not_shrink_are_stored_as_they_are),
 		image_test(zero_pages_cost_nothing_and_equal_pages_are_stored_once),
+		image_test(pages_that_differ_in_one_byte_are_different),
 		image_test(the_last_content_of_a_page_wins),
 		image_test(a_page_outside_of_the_vm_is_erange),
 		image_test(sections_and_blocks_come_back_as_they_were),

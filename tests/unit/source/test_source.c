@@ -215,7 +215,7 @@ static void an_urgent_read_passes_a_bulk_read_that_came_before(void **state)
 
 struct bulk_seeker {
 	struct rouse_throttler *throttler;
-	_Atomic bool begun;
+	_Atomic bool begun, served;
 	uint64_t due_ns;
 };
 
@@ -225,6 +225,7 @@ static void *seek_in_bulk(void *argument)
 
 	seeker->begun = true;
 	rouse_throttler_begin(seeker->throttler, 1 << 20, 4096, ROUSE_READ_BULK, &seeker->due_ns);
+	seeker->served = true;
 	rouse_throttler_end(seeker->throttler, ROUSE_READ_BULK, seeker->due_ns);
 	return NULL;
 }
@@ -253,6 +254,28 @@ static void a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one(void **s
 	rouse_throttler_free(seeker.throttler);
 }
 
+static void a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way(void **state)
+{
+	struct rouse_throttle limits = {.bytes_per_s = UINT64_C(1) << 30};
+	struct timespec pause = {.tv_nsec = 50000000};
+	struct bulk_seeker seeker = {0};
+	pthread_t thread;
+	uint64_t due;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
+	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &due);
+	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
+	while (!seeker.begun)
+		(void)nanosleep(&pause, NULL);
+	(void)nanosleep(&pause, NULL);
+	assert_false(seeker.served);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, due);
+	(void)pthread_join(thread, NULL);
+	assert_true(seeker.served);
+	rouse_throttler_free(seeker.throttler);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +288,7 @@ int main(void)
 		cmocka_unit_test(random_reads_wait_for_tokens_and_sequential_ones_do_not),
 		cmocka_unit_test(an_urgent_read_passes_a_bulk_read_that_came_before),
 		cmocka_unit_test(a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one),
+		cmocka_unit_test(a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way),
 	};
 
 	return cmocka_run_group_tests_name("source", tests, make_file, remove_file);

@@ -16,9 +16,8 @@ static bool split(const char *text, char copy[64], const char **second)
 {
 	char *comma;
 
-	if (strlen(text) >= 64)
+	if (snprintf(copy, 64, "%s", text) >= 64)
 		return false;
-	strcpy(copy, text);
 	comma = strchr(copy, ',');
 	*second = comma != NULL ? comma + 1 : NULL;
 	if (comma != NULL)

@@ -347,6 +347,8 @@ def test_interrupted_at_random_moments():
         before = settings(guest)
         for options in [KEEP, KEEP_PLAIN] * 5 + [[]] * 5:
             code = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGINT)
+            if code == -signal.SIGINT:
+                continue  # before it listened to signals
             assert code in (0, CANCELLED), f'exit code {code}'
             early += code == CANCELLED
             if code == CANCELLED:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A guest that boots in no time and checks its own memory for ever (tiny/guest.S), with its QEMU."""
+"""A guest that boots in no time and checks its own memory for ever (tiny/guest.S), with its QEMU.
+
+ROUSE_TEST_QEMU is the command of another QEMU to test with, options for its firmware included.
+"""
 import fcntl
 import os
 import pathlib
@@ -13,6 +16,7 @@ from e2e import Monitor, Skip, need_qemu, temp_dir, wait_until
 SOURCE = pathlib.Path(__file__).resolve().parent / 'tiny/guest.S'
 BASE = 2 << 20
 PARAMETERS_AT = 32
+QEMU = tuple(os.environ.get('ROUSE_TEST_QEMU', 'qemu-system-x86_64').split())
 
 
 def build_tiny_guest():
@@ -38,7 +42,7 @@ class TinyGuest:
     """Its QEMU. Use it with `with`. `monitor` is a second QMP connection; `qmp` a free socket."""
 
     def __init__(self, fixed_mb=64, moving_mb=4, incoming=None, extra=(), machine='pc',
-                 qemu=('qemu-system-x86_64',), paused=False):
+                 qemu=QEMU, paused=False):
         need_qemu()
         self.folder = temp_dir() / f'tiny{time.monotonic_ns()}'
         self.folder.mkdir()

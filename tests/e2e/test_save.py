@@ -373,7 +373,7 @@ def test_killed_at_random_moments():
             if has_ended(guest.process):
                 break  # saved before
             if guest.monitor.status() == 'postmigrate':
-                # After QEMU's last byte: it waits, nothing is lost (docs/design.md).
+                # After QEMU's last byte: it waits, nothing is lost (docs/saving.md).
                 guest.monitor('cont')
             wait_until(lambda: guest.monitor.status() == 'running', 'the VM to run')
             guest.check()

@@ -147,6 +147,7 @@ static void add_times(json_t *json, const struct rouse_restore_report *report,
 	set(json, "stalled_ms", json_ms(report->stalled_us));
 	set(json, "blocktime_ms",
 		report->blocktime_us >= 0 ? json_ms((uint64_t)report->blocktime_us) : json_null());
+	set(json, "transport_us", json_real(report->transport_us));
 	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));
 }
 
@@ -185,7 +186,9 @@ static void print_stalls(const struct rouse_restore_report *report)
 		human_us(report->fault_us.max).text);
 	printf("vCPUs stalled for %s after the start", human_us((double)report->stalled_us).text);
 	if (report->blocktime_us >= 0)
-		printf(" (QEMU says %s)", human_us((double)report->blocktime_us).text);
+		printf(" (QEMU says %s; the way to QEMU and back adds %s to each fault)",
+			human_us((double)report->blocktime_us).text,
+			human_us(report->transport_us).text);
 	printf("\n");
 }
 

@@ -160,8 +160,10 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot make the report");
 	rouse_engine_get_stats(r->engine, &stats);
-	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
-				    (stats.background_pages > 0 && options->record_us == 0);
+	report->record_incomplete =
+		options->record != NULL &&
+		(r->policy != ROUSE_POLICY_LAZY ||
+			(stats.background_pages > 0 && options->record_us == 0));
 	if (options->stall_log != NULL)
 		code = restore_report_write_stalls(stalls, options->stall_log, error);
 	if (code == 0 && options->record != NULL)

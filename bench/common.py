@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks share: the demo's story, its guests prepared once for all of them, figures.
+
+A benchmark is run from the top of the source tree, after `ninja -C BUILD`:
+
+    bench/bench_restore.py --build build
+
+Images are made in BUILD/bench and stay there, for the next benchmark: they are made anew when the
+tool or the guest is newer, and with --fresh.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+sys.path[:0] = [ROOT, os.path.join(ROOT, "demo")]
+
+# pylint: disable=wrong-import-position
+import run_demo  # noqa: E402
+from harness import GuestError, Machine, build_guest, choose_accel  # noqa: E402
+from harness.guest import RunDir  # noqa: E402
+from harness.records import Baseline  # noqa: E402
+from harness.saving import ToolError  # noqa: E402
+from story_report import Report, environment  # noqa: E402
+
+ERRORS = (ToolError, GuestError, RuntimeError, TimeoutError, OSError, subprocess.SubprocessError)
+
+
+def parser(text, rounds=5):
+    """An ArgumentParser with what all benchmarks take."""
+    made = argparse.ArgumentParser(description=text.split("\n\n", maxsplit=1)[0])
+    made.add_argument("--build", default="build", help="meson's build directory")
+    made.add_argument("--ram", type=int, default=1024, help="MiB")
+    made.add_argument("--vcpus", type=int, default=2)
+    made.add_argument("--accel", choices=("tcg", "kvm"), help="do not try KVM, take this")
+    made.add_argument("--rounds", type=int, default=rounds)
+    made.add_argument("--quick", action="store_true", help="one round, to see that it works")
+    made.add_argument("--fresh", action="store_true", help="make images anew")
+    return made
+
+
+class Bench(run_demo.Story):
+    """The demo's Story, with a folder of its own that keeps its images."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.folder = os.path.join(os.path.abspath(args.build), "bench")
+        os.makedirs(self.folder, exist_ok=True)
+        if args.quick:
+            args.rounds = 1
+        if not os.path.exists(self.tool.path):
+            raise RuntimeError(f"{self.tool.path} is not there: run ninja -C {args.build} first")
+        files = build_guest(args.build)
+        accel = args.accel or choose_accel(files)[0]
+        self.machine = Machine(files, ram_mb=args.ram, vcpus=args.vcpus, accel=accel)
+
+    def facts(self):
+        """Where the figures come from."""
+        facts = environment(self.machine, self.folder)
+        facts["load"] = os.getloadavg()[0]
+        return facts
+
+    def program(self, name):
+        return os.path.join(os.path.abspath(self.args.build), "bench", name)
+
+    def _newest_input(self):
+        return max(map(os.path.getmtime, (self.tool.path, *self.machine.files)))
+
+    def _kept(self, workload):
+        """What an earlier benchmark prepared, or None."""
+        saved = self._saved(workload, None)
+        kept = self.file(workload + ".json")
+        try:
+            oldest = min(map(os.path.getmtime, (saved.image, saved.packed, saved.stream, kept)))
+            with open(kept, encoding="ascii") as file:
+                content = json.load(file)
+        except (OSError, ValueError):
+            return None
+        if self.args.fresh or oldest < self._newest_input() or \
+                content["machine"] != [self.machine.ram_mb, self.machine.vcpus, self.machine.accel]:
+            return None
+        return saved._replace(normal=Baseline(*content["normal"]))
+
+    def _saved(self, workload, normal):
+        image, packed, stream = (self.file(workload + end)
+                                 for end in (".rouse", ".packed.rouse", ".qemu"))
+        return run_demo.Saved(workload, self.machine, image, packed, stream, normal)
+
+    def prepared(self, workload):
+        """run_demo.Saved of a workload: a guest that was booted, filled, saved and packed."""
+        saved = self._kept(workload)
+        if saved:
+            self.say(f"{workload}: the images that are there")
+            return saved
+        saved = run_demo.prepare(self, workload)
+        machine = [self.machine.ram_mb, self.machine.vcpus, self.machine.accel]
+        with open(self.file(workload + ".json"), "w", encoding="ascii") as file:
+            json.dump({"machine": machine, "normal": list(saved.normal)}, file)
+        return saved
+
+    def inspect(self, image):
+        return self.tool.run_json("inspect", "--json", image)
+
+    def bare_start_ms(self, saved):
+        """QEMU's bare start: the devices, firmware's memory, the first instruction."""
+        return self.place("start", "bare", saved.image)["start_ms"]
+
+    def place(self, phase, sender, image, paused=False):
+        """One run of bench-place; its answer."""
+        with RunDir() as run:
+            command = [self.program("bench-place"), phase, sender, image, "--",
+                       *self.machine.command(run, qmp=False), *(["-S"] if paused else [])]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+                                  check=False, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise ToolError(f"bench-place {phase} {sender}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def wait_quiet(self, limit=0.7, seconds=60):
+        """Waits a little for a machine that has nothing else to do; says how busy it is."""
+        until = time.monotonic() + seconds
+        while os.getloadavg()[0] > limit and time.monotonic() < until:
+            time.sleep(2)
+        self.say(f"load before the measurement: {os.getloadavg()[0]:.2f}")
+
+    def write(self, name, content):
+        """BUILD/bench/NAME.json"""
+        path = self.file(name + ".json")
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+        os.replace(path + ".new", path)
+        self.say(os.path.relpath(path))
+
+
+def spread(values, digits=0):
+    """"median (least to greatest)" of some values."""
+    values = list(values)
+    return (f"{statistics.median(values):.{digits}f} "
+            f"({min(values):.{digits}f} to {max(values):.{digits}f})")
+
+
+def warm(path):
+    """Reads a file, so that it is in the page cache."""
+    with open(path, "rb", buffering=0) as file:
+        buffer = bytearray(1 << 20)
+        while file.readinto(buffer):
+            pass
+
+
+def rotated(items, number):
+    """The items, beginning with another one in each round: nobody is always behind the same."""
+    items = list(items)
+    first = number % len(items) if items else 0
+    return items[first:] + items[:first]
+
+
+def verdict(what, value, target, at_most=True, digits=2):
+    """A line about a target, and whether it is met."""
+    met = value <= target if at_most else value >= target
+    sign = "at most" if at_most else "at least"
+    return met, (f"{'met   ' if met else 'MISSED'}  {what}: {value:.{digits}f} "
+                 f"({sign} {target:g})")
+
+
+def main(function):
+    """Runs a benchmark's main function; 1 if it failed. A target that is missed is no failure."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return function()
+    except KeyboardInterrupt:
+        print("interrupted; no guest is left", file=sys.stderr)
+        return 130
+    except ERRORS as err:
+        print(f"failed: {err}", file=sys.stderr)
+        return 1
+
+
+__all__ = ["Bench", "Report", "ToolError", "ERRORS", "main", "parser", "rotated", "run_demo",
+           "spread", "verdict", "warm"]

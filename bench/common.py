@@ -26,11 +26,14 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "demo")]
 import run_demo  # noqa: E402
 from harness import GuestError, Machine, build_guest, choose_accel  # noqa: E402
 from harness.guest import RunDir  # noqa: E402
+from harness.link import LinkError  # noqa: E402
+from harness.qmp import QmpError  # noqa: E402
 from harness.records import Baseline  # noqa: E402
 from harness.saving import ToolError  # noqa: E402
 from story_report import Report, environment  # noqa: E402
 
-ERRORS = (ToolError, GuestError, RuntimeError, TimeoutError, OSError, subprocess.SubprocessError)
+ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError, OSError,
+          subprocess.SubprocessError)
 
 
 def parser(text, rounds=5):
@@ -71,7 +74,8 @@ class Bench(run_demo.Story):
         return os.path.join(os.path.abspath(self.args.build), "bench", name)
 
     def _newest_input(self):
-        return max(map(os.path.getmtime, (self.tool.path, *self.machine.files)))
+        return max(map(os.path.getmtime,
+                       (self.tool.path, run_demo.__file__, *self.machine.files)))
 
     def _kept(self, workload):
         """What an earlier benchmark prepared, or None."""

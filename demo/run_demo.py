@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from harness import Guest, GuestError, Machine, build_guest, choose_accel, drop_from_cache, now_us
+from harness import (Guest, GuestError, Machine, QmpError, build_guest, choose_accel,
+                     drop_from_cache, now_us)
+from harness.link import LinkError
 from harness.records import baseline, guest_view
 from harness.saving import Throttle, Tool, ToolError, restored_by_qemu, restored_by_rouse
 from harness.terminal import Terminal
@@ -32,7 +34,7 @@ STORAGES = {"disk": None, "slow": Throttle(100_000_000, 100)}
 SETTLE_SECONDS = 3     # a workload runs for so long before it is looked at
 BASELINE_SECONDS = 5   # and for so long to learn what is normal
 # For so long a restore records first touches before anything comes unasked.
-RECORD_SECONDS = {"idle": 4, "kv": 8, "scan": 4, "sql": 8}
+RECORD_SECONDS = {"idle": 4, "kv": 12, "scan": 4, "sql": 12}
 IDLE_NONZERO_MB = 700  # of 1 GiB
 TTR_AGREES_MS = 1.0    # the tool's TTR and the harness's own, of the same stalls
 
@@ -207,37 +209,57 @@ def one_run(story, saved, storage, policy, number):
 
 
 def plan(story):
-    """The runs of one workload, in order: rounds, and within a round all storages and policies."""
+    """The runs of one workload: for each round and storage in turn, a list of them."""
     rounds = {"disk": story.args.rounds, "slow": story.args.rounds_slow}
-    for number in range(1, max(rounds.values()) + 1):
-        for storage in story.args.storages:
-            if number <= rounds[storage]:
-                for policy in story.args.policies:
-                    yield storage, policy, number
+    return [[(storage, policy, number) for policy in story.args.policies]
+            for number in range(1, max(rounds.values()) + 1)
+            for storage in story.args.storages if number <= rounds[storage]]
 
 
-def all_runs(story, saved):
-    """Restores in all ways. One that fails is told and left out."""
+def tell_run(story, saved, storage, policy, number):
+    """One run. If it fails that is told, and False returned."""
+    what = f"{saved.workload}, round {number}, {storage}, {policy}"
+    try:
+        run = one_run(story, saved, storage, policy, number)
+    except (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError) as err:
+        story.say(f"{what}: FAILED: {err}")
+        return False
+    story.say(f"{what}: first instruction {run['start_ms']:.0f} ms, "
+              f"TTR {run['ttr_ms']:.0f} ms, the guest says {run['guest_ttr_ms']:.0f} ms, "
+              f"{run['faults']} faults, {run['integrity_errors']} errors")
+    return True
+
+
+def all_runs(story, saved, until):
+    """Restores in all ways; returns how many runs failed.
+
+    A first round of each storage is always done. A further one only if it will end before `until`
+    (of time.monotonic()), as the last one of that storage says; otherwise it is left out, and told.
+    """
     failed = 0
-    steps = list(plan(story))
-    for index, (storage, policy, number) in enumerate(steps):
-        what = f"{saved.workload}, round {number}, {storage}, {policy}"
-        story.terminal.progress(what, index, len(steps))
-        try:
-            run = one_run(story, saved, storage, policy, number)
-        except (ToolError, GuestError, RuntimeError, TimeoutError) as err:
-            failed += 1
-            story.say(f"{what}: FAILED: {err}")
+    done = 0
+    took = {}
+    batches = plan(story)
+    total = sum(map(len, batches))
+    for batch in batches:
+        storage, _, number = batch[0]
+        if time.monotonic() + took.get(storage, 0) > until and number > 1:
+            story.say(f"{saved.workload}, round {number}, {storage}: SKIPPED: it would not end "
+                      f"within {story.args.minutes:g} minutes for the whole demo")
             continue
-        story.say(f"{what}: first instruction {run['start_ms']:.0f} ms, "
-                  f"TTR {run['ttr_ms']:.0f} ms, the guest says {run['guest_ttr_ms']:.0f} ms, "
-                  f"{run['faults']} faults, {run['integrity_errors']} errors")
+        began = time.monotonic()
+        for storage, policy, number in batch:
+            story.terminal.progress(f"{saved.workload}, round {number}, {storage}, {policy}", done,
+                                    total)
+            failed += not tell_run(story, saved, storage, policy, number)
+            done += 1
+        took[storage] = time.monotonic() - began
     return failed
 
 
 # ---- The story -----------------------------------------------------------------------------------
 
-def tell_workload(story, workload):
+def tell_workload(story, workload, until):
     story.terminal.bold(f"\n{workload}")
     saved = prepare(story, workload)
     drop_from_cache(saved.stream)
@@ -245,7 +267,7 @@ def tell_workload(story, workload):
     story.report.content["environment"]["disk"]["read_bytes_per_s"] = round(rate)
     story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {STORAGES['slow'].bytes_per_s / 1e6:.0f}"
               f" MB/s and {STORAGES['slow'].random_reads_per_s} random reads/s")
-    failed = all_runs(story, saved)
+    failed = all_runs(story, saved, until)
     if not story.args.keep:
         story.remove_images()
     return failed
@@ -262,10 +284,15 @@ def tell(story):
     story.machine = Machine(files, ram_mb=args.ram, vcpus=args.vcpus, accel=accel)
     story.report = Report(story.file("report.json"), environment(story.machine, story.folder))
     story.say(f"the guest: {args.ram} MiB, {args.vcpus} vCPUs, {accel} ({why})")
-    failed = sum(tell_workload(story, workload) for workload in args.workloads)
+    failed = 0
+    for index, workload in enumerate(args.workloads):
+        left_s = args.minutes * 60 - (time.monotonic() - story.began)
+        share_s = left_s / (len(args.workloads) - index)
+        failed += tell_workload(story, workload, time.monotonic() + share_s)
     for workload in args.workloads:
-        story.terminal.bold(f"\n{workload}: medians of {args.rounds} rounds (disk), "
-                            f"{args.rounds_slow} (slow)")
+        story.terminal.bold(f"\n{workload}: medians of "
+                            + " and ".join(f"{story.report.rounds(workload, storage)} rounds "
+                                           f"({storage})" for storage in args.storages))
         for line in story.report.table(workload, args.storages):
             story.terminal.line(line)
     story.terminal.line()
@@ -309,8 +336,13 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=rounds, help="from the disk as it is")
     parser.add_argument("--rounds-slow", type=int,
                         default=environment_number("ROUNDS", 2), help="from the slow one")
+    parser.add_argument("--minutes", type=float, default=0,
+                        help="leave further rounds out that would end later (default: 4.5 for each "
+                        "workload)")
     parser.add_argument("--keep", action="store_true", help="keep the images")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.minutes = args.minutes or 4.5 * len(args.workloads)
+    return args
 
 
 def main():
@@ -324,7 +356,7 @@ def main():
     except KeyboardInterrupt:
         story.terminal.line("\ninterrupted; no guest is left")
         return 130
-    except (ToolError, GuestError, RuntimeError) as err:
+    except (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError) as err:
         story.terminal.line(f"the demo failed: {err}")
         return 1
     finally:

@@ -97,6 +97,11 @@ class Report:
         return [(run, extra) for run, extra in zip(self.content["runs"], self._extra)
                 if (run["workload"], run["storage"], run["policy"]) == (workload, storage, policy)]
 
+    def rounds(self, workload, storage):
+        """How many rounds there are of a workload from a storage."""
+        return max((run["round"] for run in self.content["runs"]
+                    if (run["workload"], run["storage"]) == (workload, storage)), default=0)
+
     def median(self, workload, storage, policy, field):
         """The median of a field over the rounds; None if there are none."""
         values = [run[field] for run, _ in self._of(workload, storage, policy)]

@@ -17,7 +17,7 @@ QEMU = os.environ.get("ROUSE_QEMU", "qemu-system-x86_64")
 BOOT_SECONDS = 90
 PROBE_SECONDS = 8
 # How much of the memory that is free after boot each workload fills.
-FILL = {"idle": 0.85, "kv": 0.50, "scan": 0.80, "sql": 0.70}
+FILL = {"idle": 0.85, "kv": 0.42, "scan": 0.80, "sql": 0.70}
 KERNEL_LINE = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"
 
 

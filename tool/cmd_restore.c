@@ -135,7 +135,7 @@ static int write_report(const struct restore *restore, const struct rouse_restor
 	if (restore->report == NULL)
 		return EXIT_SUCCESS;
 	json = restore_report_json(report, &restore->library.ttr);
-	written = json_dump_file(json, restore->report, JSON_INDENT(2));
+	written = json_dump_file(json, restore->report, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
 	json_decref(json);
 	if (written == 0)
 		return EXIT_SUCCESS;

@@ -3,7 +3,7 @@
  * Going on in the background: a child does the work, its parent waits until the VM runs.
  *
  *   parent  --fork-->  child, in a session of its own
- *      |<---- stderr of the child and of QEMU, up to the start ----|
+ *      |<---- stderr of the child, up to the start ----------------|
  *      |<---- status pipe: "running", and the monitor's path ------|
  *   exits 0                                      serves until the last page
  */

@@ -5,8 +5,9 @@
     demo/run [--help]        or: make demo [FULL=1] [ROUNDS=N] [RAM=MB]
 
 For each workload: boot a guest, let it work, save it with `rouse save`; learn its working set from
-one restore; then restore it again and again, from a cold page cache, under each policy and in QEMU's
-own way, in turns. The guest checks its own memory after each. Results: a table, and report.json.
+one restore; then restore it again and again, from a cold page cache, under each policy and in
+QEMU's own way, in turns. The guest checks its own memory after each. Results: a table, and
+report.json.
 """
 
 import argparse
@@ -265,8 +266,9 @@ def tell_workload(story, workload, until):
     drop_from_cache(saved.stream)
     rate = read_rate(saved.stream)
     story.report.content["environment"]["disk"]["read_bytes_per_s"] = round(rate)
-    story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {STORAGES['slow'].bytes_per_s / 1e6:.0f}"
-              f" MB/s and {STORAGES['slow'].random_reads_per_s} random reads/s")
+    slow = STORAGES["slow"]
+    story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {slow.bytes_per_s / 1e6:.0f} MB/s "
+              f"and {slow.random_reads_per_s} random reads/s")
     failed = all_runs(story, saved, until)
     if not story.args.keep:
         story.remove_images()

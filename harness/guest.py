@@ -215,7 +215,8 @@ class Guest:
         return int(answer[1])
 
     def stamp(self, timeout=120):
-        """New generations for a part of the pages, now and from now on; returns all pages' number."""
+        """New generations for a part of the pages, now and from now on; returns the number of all
+        pages."""
         return int(self.link.command("stamp", "stamped", timeout)[1])
 
     def verify(self, timeout=300):

@@ -15,7 +15,7 @@ def now_us():
 
 
 class Record(NamedTuple):
-    """One request inside the guest. Start and end are of the guest's clock, arrival of the host's."""
+    """One request inside the guest. Start and end are of its clock, arrival of the host's."""
     cpu: int
     seq: int
     start_us: int

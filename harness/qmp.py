@@ -14,7 +14,7 @@ class QmpClient:
     """One connection. Events are kept, in order, in `events` (each a dict, with "arrival_us")."""
 
     def __init__(self, path, timeout=30.0):
-        """Connects to the Unix socket at `path`; waits up to `timeout` seconds for it to be there."""
+        """Connects to the socket at `path`; waits up to `timeout` seconds for it to be there."""
         self.events = []
         self._buffer = b""
         self._socket = self._connect(path, timeout)
@@ -62,7 +62,8 @@ class QmpClient:
         """Runs a command; its arguments' names are given with _ for -. Returns what it returns."""
         request = {"execute": command}
         if arguments:
-            request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+            request["arguments"] = {key.replace("_", "-"): value
+                                    for key, value in arguments.items()}
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError as err:
@@ -84,7 +85,7 @@ class QmpClient:
             self._next_message(max(0.0, deadline - time.monotonic()))
 
     def wait_migration(self, timeout=120.0):
-        """Waits until a migration, in or out, has come to its end; returns query-migrate's answer."""
+        """Waits for the end of a migration, in or out; returns query-migrate's answer."""
         deadline = time.monotonic() + timeout
         while True:
             answer = self.execute("query-migrate")

@@ -177,6 +177,14 @@ def test_q35():
     restore_and_check(image, machine='q35')
 
 
+def test_microvm():
+    image = work('vm.rouse')
+    with working_guest(machine='microvm') as guest:
+        save(guest, image).expect(0)
+    assert metadata(image)['machine'].startswith('microvm')
+    restore_and_check(image, machine='microvm')
+
+
 def test_codecs():
     with working_guest() as guest:
         for codec in ('none', 'lz4', 'zstd'):

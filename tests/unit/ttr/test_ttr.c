@@ -98,14 +98,14 @@ static void no_utilization_is_always_reached(void **state)
 }
 
 /*
- * The example of docs/ttr.md: 2 vCPUs start at 200 ms; one of them waits for 30 ms for a page at
+ * 2 vCPUs start at 200 ms; one of them waits for 30 ms for a page at
  * 300 ms. U = 90 %, w = 100 ms: a window may have 20 ms of stalls.
  */
-static const struct interval documented[] = {{0, 200 * MS}, {0, 200 * MS}, {300 * MS, 330 * MS}};
+static const struct interval one_fault[] = {{0, 200 * MS}, {0, 200 * MS}, {300 * MS, 330 * MS}};
 
-static void example_of_the_documentation(void **state)
+static void a_start_and_one_fault(void **state)
 {
-	struct rouse_stalls *stalls = log_of(2, documented, 3);
+	struct rouse_stalls *stalls = log_of(2, one_fault, 3);
 
 	(void)state;
 	assert_int_equal(ttr_of(stalls, 0.9, 100 * MS), 310 * MS);
@@ -199,7 +199,7 @@ static void impossible_stalls_are_refused(void **state)
 
 static void table_has_every_threshold(void **state)
 {
-	struct rouse_stalls *stalls = log_of(2, documented, 3);
+	struct rouse_stalls *stalls = log_of(2, one_fault, 3);
 	uint64_t table[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS];
 
 	(void)state;
@@ -307,7 +307,7 @@ int main(void)
 		cmocka_unit_test(one_of_four_vcpus_stalled_for_long_is_a_quarter),
 		cmocka_unit_test(full_utilization_waits_for_the_last_stall_to_end),
 		cmocka_unit_test(no_utilization_is_always_reached),
-		cmocka_unit_test(example_of_the_documentation),
+		cmocka_unit_test(a_start_and_one_fault),
 		cmocka_unit_test(longer_windows_count_too),
 		cmocka_unit_test(more_stalls_than_vcpus_count_as_all_vcpus),
 		cmocka_unit_test(result_is_rounded_up),

@@ -128,9 +128,19 @@ static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_optio
 	return qemu_precopy_sink_new(&config, &qemu->sink, error);
 }
 
+/*
+ * What tells checkpoints apart: the device state, with all vCPUs' registers and clocks in it. It
+ * stays the same when an image is packed anew, unlike the image's id.
+ */
+static uint64_t checkpoint_of(const struct rouse_reader *reader)
+{
+	return le64_get(rouse_reader_superblock(reader)->sections[ROUSE_SECTION_DEVICES].checksum);
+}
+
 /* The connection for the pages, with a QEMU that is known to be the right one. */
 static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, int *fd, struct rouse_error *error)
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	int *fd, struct rouse_error *error)
 {
 	const struct qemu_expectation expectation = {
 		.machine = metadata->machine,
@@ -140,10 +150,12 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	int code;
 
 	if (options->resume)
-		return qemu_incoming_recover(qemu->qmp, fd, error);
+		return qemu_incoming_recover(qemu->qmp, checkpoint_of(reader), fd, error);
 	code = qemu_incoming_check(qemu->qmp, &expectation, error);
 	if (code == 0)
 		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
+	if (code == 0 && postcopy)
+		code = qemu_incoming_mark(qemu->qmp, checkpoint_of(reader), error);
 	if (code < 0)
 		return code;
 	if (options->qmp_socket != NULL)
@@ -168,7 +180,7 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
 	else
 		code = start_qemu(qemu, options, postcopy, metadata, observer, error);
 	if (code == 0)
-		code = connect_qemu(qemu, options, postcopy, metadata, &fd, error);
+		code = connect_qemu(qemu, options, postcopy, metadata, reader, &fd, error);
 	if (code < 0)
 		return add_last_words(qemu, code, error);
 	qemu->vcpus = metadata->vcpus > 0 ? metadata->vcpus : count_vcpus(qemu->qmp);

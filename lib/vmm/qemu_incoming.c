@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #define CONNECTION_NAME "rouse-migration"
+#define MARK_PREFIX "rouse-checkpoint-"
 #define LOAD_TIMEOUT_NS UINT64_C(600000000000)  /* for QEMU to load what it was sent */
 #define RECOVER_TIMEOUT_NS UINT64_C(5000000000) /* for QEMU to notice that a Rouse has died */
 
@@ -171,6 +172,76 @@ int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *er
 	return 0;
 }
 
+/* "rouse-checkpoint-" and 16 hexadecimal digits. */
+struct mark {
+	char id[40];
+};
+
+static struct mark mark_of(uint64_t checkpoint)
+{
+	struct mark mark;
+
+	(void)snprintf(
+		mark.id, sizeof(mark.id), MARK_PREFIX "%016llx", (unsigned long long)checkpoint);
+	return mark;
+}
+
+/* The mark of an earlier restore; "" if there is none. */
+static int find_mark(struct qmp *qmp, struct mark *mark, struct rouse_error *error)
+{
+	cleanup_json json_t *objects = NULL;
+	const json_t *object;
+	size_t index;
+	int code = qmp_execute(
+		qmp, "qom-list", json_pack("{s:s}", "path", "/objects"), &objects, error);
+
+	mark->id[0] = '\0';
+	if (code < 0)
+		return code;
+	json_array_foreach(objects, index, object)
+	{
+		const char *name = json_string_value(json_object_get(object, "name"));
+
+		if (name != NULL && strncmp(name, MARK_PREFIX, strlen(MARK_PREFIX)) == 0)
+			copy_text(mark->id, sizeof(mark->id), name);
+	}
+	return 0;
+}
+
+int qemu_incoming_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error *error)
+{
+	const struct mark mark = mark_of(checkpoint);
+	struct mark old;
+	int code = find_mark(qmp, &old, error);
+
+	/* A restore that failed before anything was sent may be tried again. */
+	if (code == 0 && old.id[0] != '\0')
+		code = qmp_execute(
+			qmp, "object-del", json_pack("{s:s}", "id", old.id), NULL, error);
+	if (code < 0)
+		return code;
+	/* Of all objects a secret is the one that every QEMU has and that does nothing. */
+	return qmp_execute(qmp, "object-add",
+		json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", mark.id, "data", ""), NULL,
+		error);
+}
+
+static int check_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error *error)
+{
+	const struct mark wanted = mark_of(checkpoint);
+	struct mark mark;
+	int code = find_mark(qmp, &mark, error);
+
+	if (code < 0 || strcmp(mark.id, wanted.id) == 0)
+		return code;
+	if (mark.id[0] == '\0')
+		return rouse_error_set(error, ROUSE_ERROR_MISMATCH, -EINVAL,
+			"that VM was not restored by Rouse: only its own source has its memory");
+	return rouse_error_set(error, ROUSE_ERROR_MISMATCH, -EINVAL,
+		"that VM is of another checkpoint than this image: take over with the image that "
+		"its restore began with");
+}
+
 int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error)
 {
 	int fds[2];
@@ -209,7 +280,7 @@ int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error)
 	return code;
 }
 
-int qemu_incoming_recover(struct qmp *qmp, int *fd, struct rouse_error *error)
+int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint, int *fd, struct rouse_error *error)
 {
 	const uint64_t deadline = rouse_clock_ns() + RECOVER_TIMEOUT_NS;
 	char status[64];
@@ -219,8 +290,11 @@ int qemu_incoming_recover(struct qmp *qmp, int *fd, struct rouse_error *error)
 
 		if (code < 0)
 			return code;
-		if (strcmp(status, "postcopy-paused") == 0)
-			return hand_over_connection(qmp, "migrate-recover", fd, error);
+		if (strcmp(status, "postcopy-paused") == 0) {
+			code = check_mark(qmp, checkpoint, error);
+			return code < 0 ? code
+					: hand_over_connection(qmp, "migrate-recover", fd, error);
+		}
 		if (strcmp(status, "postcopy-active") != 0 || rouse_clock_ns() > deadline)
 			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
 				"that VM has no restore that broke off (its migration is \"%s\")",

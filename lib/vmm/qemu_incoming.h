@@ -37,14 +37,22 @@ int qemu_incoming_may_postcopy(struct rouse_error *error);
  */
 int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error);
 
+/**
+ * Notes in QEMU which checkpoint it gets, as an empty object of that name: a restore that breaks
+ * off can then be taken over with the same checkpoint only. @checkpoint: any number that tells
+ * checkpoints apart.
+ */
+int qemu_incoming_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error *error);
+
 /** Makes the connection of a QEMU that waits with -incoming defer; the caller closes *fd. */
 int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error);
 
 /**
  * Makes the connection of a VM whose postcopy broke off. Waits a little for QEMU to notice that.
- * -EBUSY, kind REFUSED: it is not in that state (the state is named).
+ * -EBUSY, kind REFUSED: it is not in that state (the state is named). -EINVAL, kind MISMATCH: it is
+ * not marked with @checkpoint: other pages than its own would be wrong memory.
  */
-int qemu_incoming_recover(struct qmp *qmp, int *fd, struct rouse_error *error);
+int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint, int *fd, struct rouse_error *error);
 
 /** A pair of connected sockets, for a migration: ours is close-on-exec, QEMU's is not. */
 int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);

@@ -77,6 +77,11 @@ def temp_dir():
     return pathlib.Path(os.environ['TMPDIR'])
 
 
+def runtime_dir():
+    """Where programs put their sockets during this test."""
+    return pathlib.Path(os.environ['XDG_RUNTIME_DIR'])
+
+
 def _remove_made():
     for path in _made:
         if path.is_dir() and not path.is_symlink():
@@ -120,8 +125,8 @@ class Result:
         """Fails unless it ended with this exit code and each pattern is in what it said."""
         assert self.code == code, f'exit code {self.code}, not {code}: {self.err or self.out}'
         for pattern in patterns:
-            assert re.search(pattern, self.err, re.IGNORECASE), \
-                f'{pattern!r} is not in: {self.err}'
+            assert re.search(pattern, self.err + self.out, re.IGNORECASE), \
+                f'{pattern!r} is not in: {self.err}{self.out}'
         return self
 
 
@@ -389,7 +394,7 @@ def become_nobody():
     if os.geteuid() != 0:
         return
     nobody = 65534
-    for name in ('ROUSE_TEST_DIR', 'TMPDIR', 'ROUSE_TEST_CACHE'):
+    for name in ('ROUSE_TEST_DIR', 'TMPDIR', 'XDG_RUNTIME_DIR', 'ROUSE_TEST_CACHE'):
         os.chown(os.environ[name], nobody, nobody)
     os.setgroups([])
     os.setgid(nobody)

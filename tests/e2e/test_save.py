@@ -145,7 +145,7 @@ def test_keep_running_falls_back_where_background_snapshots_are_refused():
 
 
 def test_an_ordinary_user_saves_too():
-    build_tiny_guest()
+    build_tiny_guest('guest')
     become_nobody()
     image = work('vm.rouse')
     with working_guest() as guest:

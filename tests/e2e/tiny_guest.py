@@ -13,24 +13,24 @@ import time
 
 from e2e import Monitor, Skip, need_qemu, temp_dir, wait_until
 
-SOURCE = pathlib.Path(__file__).resolve().parent / 'tiny/guest.S'
+SOURCES = pathlib.Path(__file__).resolve().parent / 'tiny'
 BASE = 2 << 20
 PARAMETERS_AT = 32
 QEMU = tuple(os.environ.get('ROUSE_TEST_QEMU', 'qemu-system-x86_64').split())
 
 
-def build_tiny_guest():
-    """Assembles the guest once for the whole run of tests."""
+def build_tiny_guest(name):
+    """Assembles tiny/NAME.S once for the whole run of tests."""
     if shutil.which('as') is None or shutil.which('ld') is None:
         raise Skip('as and ld (binutils) are not installed')
     cache = pathlib.Path(os.environ['ROUSE_TEST_CACHE'])
-    program = cache / 'tiny.bin'
+    program = cache / f'tiny-{name}.bin'
     if program.exists():
         return program
     with open(cache / 'tiny.lock', 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            subprocess.run(['as', '--32', SOURCE, '-o', cache / 'tiny.o'], check=True)
+            subprocess.run(['as', '--32', SOURCES / f'{name}.S', '-o', cache / 'tiny.o'], check=True)
             subprocess.run(['ld', '-m', 'elf_i386', '-Ttext', '0x100000', '--oformat', 'binary',
                             '-e', '_start', cache / 'tiny.o', '-o', cache / 'tiny.new'], check=True)
             (cache / 'tiny.new').chmod(0o644)
@@ -42,7 +42,7 @@ class TinyGuest:
     """Its QEMU. Use it with `with`. `monitor` is a second QMP connection; `qmp` a free socket."""
 
     def __init__(self, fixed_mb=64, moving_mb=4, incoming=None, extra=(), machine='pc',
-                 qemu=QEMU, paused=False):
+                 qemu=QEMU, paused=False, program='guest'):
         need_qemu()
         self.folder = temp_dir() / f'tiny{time.monotonic_ns()}'
         self.folder.mkdir()
@@ -50,9 +50,9 @@ class TinyGuest:
         self.serial = self.folder / 'serial'
         self.monitor = Monitor(self.folder / 'monitor')
         kernel = self.folder / 'kernel'
-        program = bytearray(build_tiny_guest().read_bytes())
-        struct.pack_into('<III', program, PARAMETERS_AT, BASE, fixed_mb << 18, moving_mb << 18)
-        kernel.write_bytes(program)
+        code = bytearray(build_tiny_guest(program).read_bytes())
+        struct.pack_into('<III', code, PARAMETERS_AT, BASE, fixed_mb << 18, moving_mb << 18)
+        kernel.write_bytes(code)
         command = [*qemu, '-machine', machine, '-accel', 'tcg', '-m', str(fixed_mb + moving_mb + 28),
                    '-nodefaults', '-display', 'none', '-no-reboot', '-kernel', kernel,
                    '-serial', f'file:{self.serial}',

@@ -158,7 +158,8 @@ ROUSE_PUBLIC int rouse_save(const struct rouse_save_options *options,
 /* ---- 3. Restoring --------------------------------------------------------------------------- */
 
 enum rouse_policy {
-	ROUSE_POLICY_AUTO = 0, /**< ws if there is a working set, else lazy, else eager */
+	ROUSE_POLICY_AUTO =
+		0, /**< ws if there is a working set, else lazy; eager without userfaultfd */
 	ROUSE_POLICY_EAGER,
 	ROUSE_POLICY_LAZY,
 	ROUSE_POLICY_WS,

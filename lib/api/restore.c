@@ -90,8 +90,16 @@ static int open_image(struct restore *r, struct rouse_error *error)
 
 static enum rouse_policy choose_policy(const struct restore *r)
 {
+	struct rouse_error why;
+
 	if (r->options.policy != ROUSE_POLICY_AUTO)
 		return r->options.policy;
+	/* Better late than not at all; but what was asked to be recorded cannot be seen then. */
+	if (r->options.qmp_socket == NULL && r->options.record == NULL &&
+		qemu_incoming_may_postcopy(&why) < 0) {
+		rouse_log(r->observer, ROUSE_LOG_WARNING, "restoring eagerly: %s", why.message);
+		return ROUSE_POLICY_EAGER;
+	}
 	if (r->wset != NULL || rouse_reader_wset(r->reader)->page_count > 0)
 		return ROUSE_POLICY_WS;
 	return ROUSE_POLICY_LAZY;

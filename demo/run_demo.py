@@ -339,11 +339,11 @@ def parse_arguments():
     parser.add_argument("--rounds-slow", type=int,
                         default=environment_number("ROUNDS", 2), help="from the slow one")
     parser.add_argument("--minutes", type=float, default=0,
-                        help="leave further rounds out that would end later (default: 4.5 for each "
+                        help="leave further rounds out that would end later (default: 4.2 for each "
                         "workload)")
     parser.add_argument("--keep", action="store_true", help="keep the images")
     args = parser.parse_args()
-    args.minutes = args.minutes or 4.5 * len(args.workloads)
+    args.minutes = args.minutes or 4.2 * len(args.workloads)
     return args
 
 

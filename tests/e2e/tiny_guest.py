@@ -27,7 +27,7 @@ def build_tiny_guest(name):
     program = cache / f'tiny-{name}.bin'
     if program.exists():
         return program
-    with open(cache / 'tiny.lock', 'w', encoding='ascii') as lock:
+    with open(cache / 'tiny.lock', 'w', encoding='utf-8') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
             subprocess.run(['as', '--32', SOURCES / f'{name}.S', '-o', cache / 'tiny.o'], check=True)
@@ -66,7 +66,7 @@ class TinyGuest:
 
     def letters(self):
         """What it has written so far."""
-        return self.serial.read_text(encoding='ascii') if self.serial.exists() else ''
+        return self.serial.read_text(encoding='utf-8') if self.serial.exists() else ''
 
     def wait_letters(self, wanted, timeout=60):
         """Waits for all of these letters to come from now on."""

@@ -22,8 +22,8 @@
 #define VALUE_MIN 1024   /* bytes; lengths are evenly spread, multiples of 64 */
 #define VALUE_STEPS 224
 #define VALUE_MEAN (VALUE_MIN + 64 * (VALUE_STEPS - 1) / 2)
-#define STAMPED_SHARE 8              /* one part in so many of the memory is stamped pages */
-#define SKEW 2.0 /* Zipf exponent of the keys: few of them are hot, as in a cache */
+#define STAMPED_SHARE 8 /* one part in so many of the memory is stamped pages */
+#define SKEW 2.0        /* Zipf exponent of the keys: few of them are hot, as in a cache */
 #define CONTENT_ID_BASE (1ULL << 40) /* ids of values differ from those of pages */
 #define REPORT_KEYS 8192
 

@@ -19,7 +19,7 @@
 #define STAMPED_SHARE 8 /* one part in so many of the memory is stamped pages */
 #define CONTENT_ID_BASE (1ULL << 41)
 #define GROUP_ROWS 50 /* rows with one value in the indexed column */
-#define SKEW 2.0          /* Zipf exponent of the keys */
+#define SKEW 2.0      /* Zipf exponent of the keys */
 #define RANGE_ROWS 16 /* neighbours that are summed */
 #define UPDATE_PERCENT 10
 #define COUNT_PERCENT 10

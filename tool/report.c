@@ -6,7 +6,8 @@
 
 int print_json(json_t *json)
 {
-	int failed = json == NULL || json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) < 0;
+	int failed = json == NULL ||
+		     json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) < 0;
 
 	json_decref(json);
 	if (failed) {

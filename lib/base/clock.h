@@ -19,4 +19,13 @@ static inline uint64_t rouse_clock_us(void)
 	return rouse_clock_ns() / 1000;
 }
 
+/** The moment @ms milliseconds from now, for waiting on CLOCK_MONOTONIC. @ms: 0 or more. */
+static inline struct timespec rouse_clock_in_ms(int ms)
+{
+	const uint64_t then = rouse_clock_ns() + (uint64_t)ms * 1000000;
+
+	return (struct timespec){.tv_sec = (time_t)(then / UINT64_C(1000000000)),
+		.tv_nsec = (long)(then % UINT64_C(1000000000))};
+}
+
 #endif

@@ -232,16 +232,9 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 
 int rouse_fault_service_wait(struct rouse_fault_service *s, int timeout_ms, uint64_t *damaged)
 {
-	struct timespec deadline;
+	const struct timespec deadline = rouse_clock_in_ms(timeout_ms > 0 ? timeout_ms : 0);
 	int waited = 0, code;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += timeout_ms / 1000;
-	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-	if (deadline.tv_nsec >= 1000000000) {
-		deadline.tv_sec++;
-		deadline.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&s->lock);
 	while (s->code == 0 && waited == 0 && timeout_ms != 0)
 		waited = timeout_ms < 0

@@ -2,6 +2,7 @@
 #include "engine/feeder.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "engine/window.h"
 
 #include <errno.h>
@@ -246,16 +247,9 @@ int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_fe
 int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_window **window)
 {
 	struct feed_window *ready = NULL;
-	struct timespec deadline;
+	const struct timespec deadline = rouse_clock_in_ms(timeout_ms > 0 ? timeout_ms : 0);
 	int code = 0, waited = 0;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += timeout_ms / 1000;
-	deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-	if (deadline.tv_nsec >= 1000000000) {
-		deadline.tv_sec++;
-		deadline.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
 		code = f->code;

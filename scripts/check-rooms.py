@@ -19,7 +19,7 @@ MAY_USE = {
     'ttr': {'base'},
     'sink': {'base'},
     'vmm': {'base', 'sink'},  # QEMU's postcopy sink speaks QEMU's wire format: it lives here
-    'engine': {'base', 'image', 'source', 'wset', 'sink', 'ttr'},
+    'engine': {'base', 'image', 'source', 'wset', 'sink'},
     'api': {'base', 'source', 'image', 'wset', 'ttr', 'sink', 'vmm', 'engine'},
 }
 

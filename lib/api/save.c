@@ -282,8 +282,22 @@ static int save_wait_stream(struct save *save, struct rouse_error *error)
 		save_sleep(save, true);
 	}
 	save_drain_get_stats(save->drain, &stats);
-	if (stats.aborted) /* by the pack thread: the disk is full, for one */
-		return save_pack_finish(save->pack, error);
+	if (stats.aborted) { /* by the pack thread: the disk is full, for one */
+		struct rouse_error why;
+
+		code = save_pack_finish(save->pack, error);
+		/* A stream that ends too early is of a migration that failed: it knows why. */
+		if (code == -EUCLEAN) {
+			int failed = save_migrate_wait(&save->migrate, 2000, &why);
+
+			if (failed < 0 && failed != -ETIMEDOUT) {
+				code = failed;
+				if (error != NULL)
+					*error = why;
+			}
+		}
+		return code;
+	}
 	return save_migrate_wait(&save->migrate, MIGRATION_END_TIMEOUT_MS, error);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "engine/pending.h"
 #include "engine/window.h"
 
 #include <errno.h>
@@ -101,29 +102,73 @@ static struct feed_window *take_idle(struct rouse_feeder *f)
 	return window;
 }
 
+/* The first of @pages that is stored behind the chunk of @locator. */
+static size_t find_behind(const struct rouse_feed_page *pages, size_t count, uint64_t locator)
+{
+	const uint64_t chunk = locator >> 16;
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (pages[middle].locator >> 16 <= chunk)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Goes on where a fault was served, if one was. */
+static void follow(struct rouse_feeder *f, struct rouse_pending *pending,
+	const struct rouse_feed_page *pages, size_t count)
+{
+	uint64_t locator;
+
+	if (f->config.follow == NULL)
+		return;
+	locator = f->config.follow(f->config.follow_user);
+	/* A place in front of this region or behind it would only take the reading to its end. */
+	if (locator >= pages[0].locator && locator <= pages[count - 1].locator)
+		rouse_pending_jump(pending, find_behind(pages, count, locator));
+}
+
+/* Fills one window from what is pending. */
+static int read_window(struct rouse_feeder *f, struct rouse_pending *pending,
+	const struct rouse_feed_page *pages, size_t count)
+{
+	struct feed_window *window = take_idle(f);
+	struct rouse_pending_range next;
+	uint64_t chunk = 0;
+	int code;
+
+	if (window == NULL)
+		return -ECANCELED;
+	follow(f, pending, pages, count);
+	next = rouse_pending_next(pending);
+	rouse_pending_take(pending,
+		feed_window_cut(window, pages + next.from, next.to - next.from, &f->config));
+	code = window_reader_fill(&f->window_reader, window, &chunk);
+	if (code < 0) {
+		feeder_fail(f, code, chunk);
+		feed_window_free(window);
+		return code;
+	}
+	feeder_put(f, window->count > 0 ? &f->read : &f->idle, window);
+	return 0;
+}
+
 /* The pages of a region that are still wanted, window by window. */
 static int read_region(struct rouse_feeder *f, const struct rouse_feed_page *pages, size_t count)
 {
-	size_t done = 0;
+	cleanup_with(rouse_pending_finish) struct rouse_pending pending = {0};
+	int code = rouse_pending_init(&pending, count);
 
-	while (done < count) {
-		struct feed_window *window = take_idle(f);
-		uint64_t chunk = 0;
-		int code;
-
-		if (window == NULL)
-			return -ECANCELED;
-		done += feed_window_cut(
-			window, pages + done, count - done, f->config.skip, f->config.skip_user);
-		code = window_reader_fill(&f->window_reader, window, &chunk);
-		if (code < 0) {
-			feeder_fail(f, code, chunk);
-			feed_window_free(window);
-			return code;
-		}
-		feeder_put(f, window->count > 0 ? &f->read : &f->idle, window);
-	}
-	return 0;
+	if (code < 0)
+		feeder_fail(f, code, 0);
+	while (code == 0 && pending.count > 0)
+		code = read_window(f, &pending, pages, count);
+	return code;
 }
 
 static void set_priority(const struct rouse_feeder *f)

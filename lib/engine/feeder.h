@@ -5,9 +5,10 @@
  *   plan --pages, sorted by place--> reader thread --stored bytes--> decoder thread --> next()
  *
  * The plan says which pages, region by region. The feeder cuts a region into windows of about a
- * mebibyte, reads each window's chunks in as few sequential reads as they lie in runs, and verifies
- * and decompresses them. At most `windows` of them are under way: that bounds the memory, and on a
- * slow disk it is how far reading runs ahead while QEMU is still starting.
+ * mebibyte (half of it in the background), reads each window's chunks in as few sequential reads as
+ * they lie in runs, and verifies and decompresses them. At most `windows` of them are under way:
+ * that bounds the memory, and on a slow disk it is how far reading runs ahead while QEMU is still
+ * starting. A region is read from its beginning to its end, unless `follow` takes it elsewhere.
  */
 #ifndef ROUSE_ENGINE_FEEDER_H
 #define ROUSE_ENGINE_FEEDER_H
@@ -40,6 +41,13 @@ struct rouse_feeder_config {
 	/** Pages that need not be read any more; may be NULL. Any thread. */
 	bool (*skip)(void *user, uint64_t page);
 	void *skip_user;
+	/**
+	 * Where somebody else is reading: the locator after which reading is to go on, so that it
+	 * goes on in sequence and near what is wanted; 0: where it is. May be NULL. Asked before
+	 * each window.
+	 */
+	uint64_t (*follow)(void *user);
+	void *follow_user;
 };
 
 /** Pages ready to be placed. */

@@ -46,16 +46,17 @@ static bool same_chunk(const struct rouse_feed_page *a, const struct rouse_feed_
 }
 
 size_t feed_window_cut(struct feed_window *window, const struct rouse_feed_page *pages,
-	size_t count, bool (*skip)(void *user, uint64_t page), void *skip_user)
+	size_t count, const struct rouse_feeder_config *config)
 {
+	const size_t usual = config->background ? WINDOW_BACKGROUND_PAGES : WINDOW_PAGES;
 	size_t used = 0;
 
 	window->count = 0;
 	while (used < count && window->count < window->room) {
 		/* Past the usual size only to the end of a chunk. */
-		if (window->count >= WINDOW_PAGES && !same_chunk(&pages[used], &pages[used - 1]))
+		if (window->count >= usual && !same_chunk(&pages[used], &pages[used - 1]))
 			break;
-		if (skip == NULL || !skip(skip_user, pages[used].page))
+		if (config->skip == NULL || !config->skip(config->skip_user, pages[used].page))
 			window->wanted[window->count++] = pages[used];
 		used++;
 	}

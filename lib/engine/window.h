@@ -2,7 +2,7 @@
 /*
  * A window of the feeder: some pages, the chunks that hold them, and the two steps that fill it.
  *
- *   feed_window_cut()        which pages: up to WINDOW_PAGES, whole chunks where possible
+ *   feed_window_cut()        which pages: a number of them, whole chunks where possible
  *   window_reader_fill()     the stored bytes of their chunks       (reader thread)
  *   window_decoder_decode()  the pages' content, ready to be placed (decoder thread)
  */
@@ -14,6 +14,11 @@
 #include <stddef.h>
 
 #define WINDOW_PAGES 256u
+/*
+ * In the background: what is read in about one piece of ROUSE_SOURCE_BULK. Between two windows the
+ * reader may follow a fault; within one it would seek back to where it was.
+ */
+#define WINDOW_BACKGROUND_PAGES 128u
 
 struct window_chunk {
 	struct rouse_chunk chunk;
@@ -43,11 +48,11 @@ static inline struct feed_window *feed_window_of(struct rouse_window *out)
 }
 
 /**
- * Takes pages from the front of @pages (sorted by locator), without those that @skip (may be NULL)
- * names. Returns how many were used up, skipped ones included.
+ * Takes pages from the front of @pages (sorted by locator), without those that config->skip names.
+ * Returns how many were used up, skipped ones included.
  */
 size_t feed_window_cut(struct feed_window *window, const struct rouse_feed_page *pages,
-	size_t count, bool (*skip)(void *user, uint64_t page), void *skip_user);
+	size_t count, const struct rouse_feeder_config *config);
 
 struct window_reader {
 	struct rouse_reader *reader;

@@ -166,6 +166,7 @@ json_t *restore_report_json(
 			report->fault_us.max));
 	set(json, "prefetched_pages", json_number(report->prefetched_pages));
 	set(json, "prefetched_bytes", json_number(report->prefetched_bytes));
+	set(json, "around_pages", json_number(report->around_pages));
 	set(json, "background_pages", json_number(report->background_pages));
 	set(json, "image_bytes", json_number(report->image_bytes));
 	set(json, "read_bytes", json_number(report->read_bytes));
@@ -205,10 +206,12 @@ void restore_report_print(
 		printf(", last page after %s", human_us((double)report->complete_us).text);
 	printf("\n");
 	print_stalls(report);
-	printf("%llu pages (%s) before the start, placed in %s; %llu in the background\n",
+	printf("%llu pages (%s) before the start, placed in %s; %llu as neighbours of faults, "
+	       "%llu in the background\n",
 		(unsigned long long)report->prefetched_pages,
 		human_bytes(report->prefetched_bytes).text,
 		human_us((double)report->prefetch_place_us).text,
+		(unsigned long long)report->around_pages,
 		(unsigned long long)report->background_pages);
 	printf("read %s of an image of %s, in %llu reads\n", human_bytes(report->read_bytes).text,
 		human_bytes(report->image_bytes).text, (unsigned long long)report->reads);

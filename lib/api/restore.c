@@ -123,6 +123,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.resume = r->options.resume,
 		.background = r->options.background,
 		.record_us = r->options.record != NULL ? r->options.record_us : 0,
+		.record = r->options.record != NULL,
 	};
 	code = rouse_engine_new(&config, &r->engine, error);
 	if (code < 0)

@@ -81,6 +81,7 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	report->prefetched_bytes = stats.prefetched_bytes;
 	report->prefetch_place_us = stats.prefetch_place_ns / 1000;
 	report->background_pages = stats.background_pages;
+	report->around_pages = stats.around_pages;
 	report->transport_us = transport_us(report, faults);
 	code = rouse_stalls_new(vcpus, stalls);
 	if (code == 0)

@@ -34,6 +34,13 @@ static bool is_placed(void *user, uint64_t page)
 	return e->sink->ops->is_placed(e->sink, page);
 }
 
+static uint64_t take_read(void *user)
+{
+	struct rouse_engine *e = user;
+
+	return rouse_fault_service_take_read(e->faults);
+}
+
 static int start_feeder(struct rouse_engine *e, rouse_feed_fn *plan, void *plan_user,
 	bool background, struct rouse_error *error)
 {
@@ -49,6 +56,8 @@ static int start_feeder(struct rouse_engine *e, rouse_feed_fn *plan, void *plan_
 		.background = background,
 		.skip = background ? is_placed : NULL,
 		.skip_user = e,
+		.follow = background ? take_read : NULL,
+		.follow_user = e,
 	};
 	int code = rouse_feeder_start(&config, &e->feeder);
 
@@ -329,10 +338,12 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 
 int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
 {
+	const bool around = !e->config.record && e->config.background > 0;
 	int code;
 
 	e->sink = sink;
-	code = rouse_fault_service_start(e->config.reader, e->config.source, sink, &e->faults);
+	code = rouse_fault_service_start(
+		e->config.reader, e->config.source, sink, around, &e->faults);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot start answering faults");
 	if (e->config.resume) {
@@ -358,6 +369,8 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engine_stats *stats)
 {
 	*stats = engine->stats;
+	if (engine->faults != NULL)
+		stats->around_pages = rouse_fault_service_around_count(engine->faults);
 }
 
 const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine, uint64_t *count)

@@ -26,6 +26,7 @@ struct rouse_engine_config {
 	bool resume;                   /* the sink has been started by another process */
 	uint64_t background;           /* bytes/s, 0 or ROUSE_BACKGROUND_MAX */
 	uint64_t record_us;            /* for so long after the start nothing comes unasked */
+	bool record;                   /* the faults are a trace: no fault-around */
 };
 
 struct rouse_engine_stats {
@@ -34,6 +35,7 @@ struct rouse_engine_stats {
 	uint64_t prefetched_pages, prefetched_bytes; /* bytes: stored pages only, uncompressed */
 	uint64_t prefetch_place_ns;                  /* time spent in the sink's prefetch */
 	uint64_t background_pages;
+	uint64_t around_pages; /* placed by fault-around */
 };
 
 struct rouse_engine;

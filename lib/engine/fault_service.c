@@ -2,6 +2,7 @@
 #include "engine/fault_service.h"
 
 #include "base/clock.h"
+#include "engine/fault_span.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +16,12 @@
 #define CACHE_CHUNKS 32u
 /* A guest waits: before everything else on the machine that is not as urgent, where allowed. */
 #define FAULT_NICE (-15)
+/*
+ * A read that takes so long was a seek, or went to another machine. As much again brings a quarter
+ * of a mebibyte along even at 1 Gbit/s, and saves further such reads nearby.
+ */
+#define SLOW_READ_NS UINT64_C(2000000)
+#define READ_WEIGHT 4u /* of the average: the last read counts so many-th */
 
 struct chunk_cache {
 	uint8_t *data; /* CACHE_CHUNKS chunks */
@@ -28,16 +35,18 @@ struct rouse_fault_service {
 	struct rouse_reader *reader;
 	struct rouse_source *source;
 	struct rouse_sink *sink;
+	bool around;
 	pthread_t thread;
 
 	/* Of the thread. */
 	struct chunk_cache cache;
-	uint8_t *stored;
-	size_t stored_room;
+	struct fault_span span;
+	uint64_t read_ns; /* what a read took lately: a moving average */
 
 	struct rouse_fault *log;
 	uint64_t log_room;
-	atomic_uint_fast64_t count, stored_count;
+	atomic_uint_fast64_t count, stored_count, around_count;
+	atomic_uint_fast64_t read_locator; /* see rouse_fault_service_take_read() */
 
 	pthread_mutex_t lock;
 	pthread_cond_t ended_cond;
@@ -67,53 +76,91 @@ static size_t cache_find(const struct chunk_cache *cache, uint64_t number, bool 
 	return oldest;
 }
 
+/* Whether reads for faults take so long that bringing neighbours along costs little. */
+static bool reads_are_slow(const struct rouse_fault_service *s)
+{
+	return s->around && s->read_ns > SLOW_READ_NS;
+}
+
+static void note_read(struct rouse_fault_service *s, uint64_t ns)
+{
+	if (s->read_ns == 0)
+		s->read_ns = ns;
+	else
+		s->read_ns = s->read_ns - s->read_ns / READ_WEIGHT + ns / READ_WEIGHT;
+}
+
 static int load_chunk(struct rouse_fault_service *s, uint64_t number, size_t slot)
 {
-	struct rouse_chunk chunk;
-	int code = rouse_reader_chunk(s->reader, number, ROUSE_READ_URGENT, &chunk);
+	uint64_t begun_ns;
+	int code = fault_span_choose(&s->span, number, reads_are_slow(s));
 
 	s->cache.number[slot] = UINT64_MAX;
 	if (code < 0)
 		return code;
-	if (chunk.stored_bytes > s->stored_room ||
-		(size_t)chunk.pages * ROUSE_IMAGE_PAGE_BYTES > s->cache.chunk_bytes)
-		return -EUCLEAN;
-	code = rouse_source_read(
-		s->source, chunk.offset, s->stored, chunk.stored_bytes, ROUSE_READ_URGENT);
+	/* Before the read: whoever follows it must not begin another one elsewhere. */
+	atomic_store_explicit(
+		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
+	begun_ns = rouse_clock_ns();
+	code = fault_span_read(&s->span, s->source);
 	if (code == 0)
-		code = rouse_chunk_decode(&chunk, s->stored, cache_slot(&s->cache, slot));
+		code = fault_span_decode(&s->span, number, cache_slot(&s->cache, slot));
 	if (code == 0) {
 		s->cache.number[slot] = number;
-		s->cache.pages[slot] = chunk.pages;
+		s->cache.pages[slot] = fault_span_chunk(&s->span, number)->pages;
 	}
+	note_read(s, rouse_clock_ns() - begun_ns);
 	return code;
 }
 
-/* The content of a page: NULL for zeros. */
-static int find_content(struct rouse_fault_service *s, uint64_t page, const void **data)
+/* A page of the chunk in @slot; NULL: the chunk has no such page. */
+static const void *cached_page(const struct chunk_cache *cache, size_t slot, uint64_t locator)
 {
-	uint64_t locator, number;
-	size_t slot;
-	bool hit;
-	int code = rouse_reader_locate(s->reader, page, ROUSE_READ_URGENT, &locator);
+	if (rouse_locator_slot(locator) >= cache->pages[slot])
+		return NULL;
+	return cache->data + slot * cache->chunk_bytes +
+	       (size_t)rouse_locator_slot(locator) * ROUSE_IMAGE_PAGE_BYTES;
+}
 
-	*data = NULL;
+/* A fault, and what was found for it. */
+struct answer {
+	struct rouse_sink_page page; /* content NULL: zeros */
+	uint64_t chunk;
+	size_t slot; /* of the cache */
+	bool read;   /* the chunk was read for it */
+};
+
+static int find_content(struct rouse_fault_service *s, struct answer *answer)
+{
+	uint64_t locator;
+	bool hit;
+	int code = rouse_reader_locate(s->reader, answer->page.page, ROUSE_READ_URGENT, &locator);
+
 	if (code < 0 || locator == ROUSE_LOCATOR_ZERO)
 		return code;
-	number = rouse_locator_chunk(locator);
-	s->damaged = number;
-	slot = cache_find(&s->cache, number, &hit);
+	answer->chunk = rouse_locator_chunk(locator);
+	s->damaged = answer->chunk;
+	answer->slot = cache_find(&s->cache, answer->chunk, &hit);
 	if (!hit) {
-		code = load_chunk(s, number, slot);
+		code = load_chunk(s, answer->chunk, answer->slot);
 		if (code < 0)
 			return code;
+		answer->read = true;
 	}
-	s->cache.used[slot] = atomic_load_explicit(&s->count, memory_order_relaxed) + 1;
-	if (rouse_locator_slot(locator) >= s->cache.pages[slot])
-		return -EUCLEAN;
-	*data = cache_slot(&s->cache, slot) +
-		(size_t)rouse_locator_slot(locator) * ROUSE_IMAGE_PAGE_BYTES;
-	return 0;
+	s->cache.used[answer->slot] = atomic_load_explicit(&s->count, memory_order_relaxed) + 1;
+	answer->page.data = cached_page(&s->cache, answer->slot, locator);
+	return answer->page.data != NULL ? 0 : -EUCLEAN;
+}
+
+static int place_around(struct rouse_fault_service *s, const struct answer *answer)
+{
+	size_t placed;
+	int code = fault_span_place_around(&s->span, s->sink, answer->page.page, answer->chunk,
+		cache_slot(&s->cache, answer->slot), &placed);
+
+	atomic_fetch_add_explicit(&s->around_count, placed, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->stored_count, placed, memory_order_relaxed);
+	return code;
 }
 
 static void log_fault(struct rouse_fault_service *s, uint64_t page, uint64_t asked_ns, bool stored)
@@ -136,23 +183,25 @@ static void log_fault(struct rouse_fault_service *s, uint64_t page, uint64_t ask
 static int serve_one(struct rouse_fault_service *s)
 {
 	struct rouse_sink *sink = s->sink;
-	struct rouse_sink_page answer;
+	struct answer answer = {0};
 	uint64_t asked_ns;
 	size_t placed = 0;
-	int code = sink->ops->wait_fault(sink, &answer.page);
+	int code = sink->ops->wait_fault(sink, &answer.page.page);
 
 	if (code < 0)
 		return code;
 	asked_ns = rouse_clock_ns();
 	/* The request and the page have crossed: it is on its way already. */
-	if (sink->ops->is_placed(sink, answer.page))
+	if (sink->ops->is_placed(sink, answer.page.page))
 		return 0;
-	code = find_content(s, answer.page, &answer.data);
+	code = find_content(s, &answer);
 	if (code < 0)
 		return code;
-	code = sink->ops->place(sink, &answer, 1, ROUSE_SINK_URGENT, &placed);
+	code = sink->ops->place(sink, &answer.page, 1, ROUSE_SINK_URGENT, &placed);
 	if (code == 0 && placed > 0)
-		log_fault(s, answer.page, asked_ns, answer.data != NULL);
+		log_fault(s, answer.page.page, asked_ns, answer.page.data != NULL);
+	if (code == 0 && answer.read && s->around)
+		code = place_around(s, &answer);
 	return code;
 }
 
@@ -176,7 +225,7 @@ static void service_free(struct rouse_fault_service *s)
 	if (s->log != NULL)
 		(void)munmap(s->log, s->log_room * sizeof(*s->log));
 	free(s->cache.data);
-	free(s->stored);
+	fault_span_finish(&s->span);
 	(void)pthread_cond_destroy(&s->ended_cond);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s);
@@ -191,19 +240,18 @@ static int service_allocate(struct rouse_fault_service *s)
 	s->cache.data = malloc(CACHE_CHUNKS * s->cache.chunk_bytes);
 	for (size_t i = 0; i < CACHE_CHUNKS; i++)
 		s->cache.number[i] = UINT64_MAX;
-	/* A chunk that does not shrink is stored as it is. */
-	s->stored_room = s->cache.chunk_bytes;
-	s->stored = malloc(s->stored_room);
 	/* A page faults once: this is reserved, and costs memory only for faults that happen. */
 	s->log_room = rouse_reader_page_count(s->reader) + 1;
 	log = mmap(NULL, s->log_room * sizeof(*s->log), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	s->log = log != MAP_FAILED ? log : NULL;
-	return s->cache.data != NULL && s->stored != NULL && s->log != NULL ? 0 : -ENOMEM;
+	if (s->cache.data == NULL || s->log == NULL)
+		return -ENOMEM;
+	return fault_span_init(&s->span, s->reader);
 }
 
 int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
-	struct rouse_sink *sink, struct rouse_fault_service **service)
+	struct rouse_sink *sink, bool around, struct rouse_fault_service **service)
 {
 	struct rouse_fault_service *s = calloc(1, sizeof(*s));
 	pthread_condattr_t monotonic;
@@ -214,6 +262,7 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 	s->reader = reader;
 	s->source = source;
 	s->sink = sink;
+	s->around = around;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_condattr_init(&monotonic);
 	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -255,6 +304,16 @@ uint64_t rouse_fault_service_count(const struct rouse_fault_service *s)
 uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *s)
 {
 	return atomic_load_explicit(&s->stored_count, memory_order_relaxed);
+}
+
+uint64_t rouse_fault_service_around_count(const struct rouse_fault_service *s)
+{
+	return atomic_load_explicit(&s->around_count, memory_order_relaxed);
+}
+
+uint64_t rouse_fault_service_take_read(struct rouse_fault_service *s)
+{
+	return atomic_exchange_explicit(&s->read_locator, 0, memory_order_relaxed);
 }
 
 const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *s)

@@ -3,6 +3,11 @@
  * Answers the guest's page faults, on a thread of its own, and keeps the log of them.
  *
  *   sink.wait_fault -> locate -> (read, verify, decompress | chunk cache) -> sink.place urgent
+ *                                                                           `-> fault-around
+ *
+ * Fault-around: the page's neighbours that were read with it are placed behind it (fault_span.h).
+ * They are there already, a guest touches neighbours together, and fetching them later would cost
+ * a read again.
  *
  * The path allocates, formats and logs nothing (invariant 4): the log is reserved for one fault per
  * page, buffers are made before; only a page table that is not there yet is read and kept.
@@ -22,9 +27,12 @@ struct rouse_fault {
 
 struct rouse_fault_service;
 
-/** Starts the thread. The reader, source and sink are the caller's. -ENOMEM, -EAGAIN. */
+/**
+ * Starts the thread. The reader, source and sink are the caller's. @around: with fault-around;
+ * without it only what the guest asks for is placed. -ENOMEM, -EAGAIN.
+ */
 int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
-	struct rouse_sink *sink, struct rouse_fault_service **service);
+	struct rouse_sink *sink, bool around, struct rouse_fault_service **service);
 
 /**
  * Whether it has ended, waiting up to @timeout_ms (-1: for ever): 0 while it runs; -ESHUTDOWN: the
@@ -37,8 +45,16 @@ int rouse_fault_service_wait(
 /** Faults so far. Once the service has ended, the log of them: it stays the service's. */
 uint64_t rouse_fault_service_count(const struct rouse_fault_service *service);
 const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *service);
-/** Of the faults, those of pages that are not zero: what the background need not deliver. */
+/** Pages placed that are not zero, neighbours included: what the background need not deliver. */
 uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *service);
+/** Pages that fault-around has placed. */
+uint64_t rouse_fault_service_around_count(const struct rouse_fault_service *service);
+
+/**
+ * Where a fault is being served, or was: the locator of the last chunk that is read for it. Once
+ * for each read; 0: none since the last call. Any thread.
+ */
+uint64_t rouse_fault_service_take_read(struct rouse_fault_service *service);
 
 /** Interrupts the sink, joins the thread and frees everything. NULL is fine. */
 void rouse_fault_service_stop(struct rouse_fault_service *service);

@@ -25,6 +25,8 @@ struct fake_sink {
 	size_t wanted_count, next;
 	bool started, finished, ended, stopped, interrupted, outstanding;
 	int fail_place; /* a code for place() to fail with */
+	/* Fired once all wanted pages are in place; the fake frees it. May be NULL. */
+	struct rouse_cancel *on_end_of_wanted;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 };
@@ -79,6 +81,8 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 			s->next++;
 			s->outstanding = false;
 		}
+		if (s->started && s->next == s->wanted_count && s->on_end_of_wanted != NULL)
+			rouse_cancel_fire(s->on_end_of_wanted);
 		if (s->interrupted) {
 			code = -ECANCELED;
 		} else if (s->finished) {
@@ -166,6 +170,7 @@ static void fake_destroy(struct rouse_sink *sink)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
 
+	rouse_cancel_free(s->on_end_of_wanted);
 	free(s->memory);
 	free(s->state);
 	free(s->given);

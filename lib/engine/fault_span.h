@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is read for one fault: the chunk that is asked for and, where a read is slow, chunks that
+ * are stored next to it; and fault-around, which places the neighbours of the page out of them.
+ *
+ *   stored   ... | chunk | chunk | CHUNK | chunk | chunk | ...        one read
+ *   pages    ...  . . . . . . . . . . P . . . . . . . . .  ...        P answered, the others after
+ * it
+ *
+ * Neighbours are found by their page numbers: pages are stored in the order of their addresses, but
+ * for a working set's, whose chunk-mates are anywhere, and are prefetched.
+ *
+ * For one thread. After fault_span_init() nothing is allocated.
+ */
+#ifndef ROUSE_ENGINE_FAULT_SPAN_H
+#define ROUSE_ENGINE_FAULT_SPAN_H
+
+#include "image/image_reader.h"
+#include "sink/sink.h"
+
+#define FAULT_SPAN_CHUNKS 64u
+/** The most that is read for one fault, unless a single chunk is larger. */
+#define FAULT_SPAN_BYTES ROUSE_SOURCE_BULK
+/** How far from the page that was asked for its chunk's pages are placed with it. */
+#define FAULT_AROUND_PAGES 15u
+
+struct fault_span {
+	struct rouse_reader *reader; /* the caller's */
+	uint64_t first;              /* chunk number */
+	uint32_t count;              /* of chunks; stored one behind the other */
+	struct rouse_chunk chunks[FAULT_SPAN_CHUNKS];
+	size_t chunk_bytes; /* uncompressed, at most */
+	uint8_t *stored;
+	uint8_t *scratch; /* one chunk, uncompressed */
+};
+
+/** -ENOMEM. */
+int fault_span_init(struct fault_span *span, struct rouse_reader *reader);
+void fault_span_finish(struct fault_span *span);
+
+/**
+ * Chooses what to read for chunk @number: it alone, or if @wide up to FAULT_SPAN_BYTES around it,
+ * more behind it than in front. 0, -EUCLEAN, or what reading a chunk table gives.
+ */
+int fault_span_choose(struct fault_span *span, uint64_t number, bool wide);
+
+/** Reads it, urgently. 0 or the source's errors. */
+int fault_span_read(struct fault_span *span, struct rouse_source *source);
+
+/** The last chunk that was chosen. */
+static inline uint64_t fault_span_last(const struct fault_span *span)
+{
+	return span->first + span->count - 1;
+}
+
+/** Verifies and decompresses chunk @number, which was read, to @pages. 0 or -EUCLEAN. */
+int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages);
+
+/** The descriptor of a chunk that was read. */
+static inline const struct rouse_chunk *fault_span_chunk(
+	const struct fault_span *span, uint64_t number)
+{
+	return &span->chunks[number - span->first];
+}
+
+/**
+ * Places the neighbours of @page, which is in chunk @number, that were read with it and are not
+ * placed yet. @decoded: that chunk's pages. Of a chunk that turns out to be damaged nothing is
+ * placed: whoever needs it will say so. *placed: how many. 0 or the sink's errors.
+ */
+int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, uint64_t page,
+	uint64_t number, const void *decoded, size_t *placed);
+
+#endif

@@ -14,8 +14,9 @@
  * reads ahead while QEMU starts would flatter it. Both clocks stop when QEMU has taken the last
  * byte out of the socket. With -S among QEMU's arguments the guest stays paused after the start.
  *
- * Prints one line of JSON: {"pages": stored pages, "bytes": in them, "seconds", "mib_per_s"}, or
- * for start {"start_ms"}.
+ * Prints one line of JSON: {"pages": stored pages, "bytes": in them, "seconds", "mib_per_s",
+ * "cpu_s": processor time of this process in that time, "qemu_cpu_s": QEMU's}, or for start
+ * {"start_ms"}.
  */
 #include "bench_tape.h"
 #include "bench_vm.h"
@@ -52,7 +53,39 @@ struct job {
 
 struct result {
 	uint64_t pages, begun_ns, ended_ns;
+	uint64_t cpu_ns, qemu_cpu_ns; /* from begin to end; until then what was used before */
 };
+
+/* Processor time used so far, 0 if that is not told. */
+static uint64_t cpu_ns(clockid_t clock)
+{
+	struct timespec used;
+
+	if (clock_gettime(clock, &used) < 0)
+		return 0;
+	return (uint64_t)used.tv_sec * UINT64_C(1000000000) + (uint64_t)used.tv_nsec;
+}
+
+static uint64_t qemu_cpu_ns(const struct bench_vm *vm)
+{
+	clockid_t clock;
+
+	return clock_getcpuclockid(vm->process.pid, &clock) == 0 ? cpu_ns(clock) : 0;
+}
+
+static void clock_begin(const struct bench_vm *vm, struct result *result)
+{
+	result->cpu_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+	result->qemu_cpu_ns = qemu_cpu_ns(vm);
+	result->begun_ns = rouse_clock_ns();
+}
+
+static void clock_end(const struct bench_vm *vm, struct result *result)
+{
+	result->ended_ns = rouse_clock_ns();
+	result->cpu_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - result->cpu_ns;
+	result->qemu_cpu_ns = qemu_cpu_ns(vm) - result->qemu_cpu_ns;
+}
 
 static enum rouse_policy policy_of(enum phase phase)
 {
@@ -136,9 +169,9 @@ static int send_tape(struct bench_vm *vm, const struct bench_tape *tape,
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot encode the pages");
 	(void)setsockopt(vm->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
-	result->begun_ns = rouse_clock_ns();
+	clock_begin(vm, result);
 	code = send_all(vm->fd, bytes, size);
-	result->ended_ns = rouse_clock_ns();
+	clock_end(vm, result);
 	free(bytes);
 	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot send");
 }
@@ -202,7 +235,7 @@ static int stop_clock(struct timed_sink *timed)
 {
 	int code = bench_await_empty(timed->vm->fd);
 
-	timed->result->ended_ns = rouse_clock_ns();
+	clock_end(timed->vm, timed->result);
 	timed->result->pages = atomic_load(&timed->pages);
 	return code;
 }
@@ -224,7 +257,7 @@ static int timed_start(struct rouse_sink *sink, uint64_t *started_ns, struct rou
 		return code == 0 ? -ECANCELED : code;
 	}
 	code = inner_of(sink)->ops->start(inner_of(sink), started_ns, error);
-	timed->result->begun_ns = rouse_clock_ns();
+	clock_begin(timed->vm, timed->result);
 	return code;
 }
 
@@ -292,7 +325,7 @@ static int engine(const struct job *job, struct bench_vm *vm, struct result *res
 	int code;
 
 	if (!timed.background)
-		result->begun_ns = rouse_clock_ns();
+		clock_begin(vm, result);
 	code = rouse_engine_new(&config, &engine, error);
 	if (code == 0)
 		code = rouse_engine_run(engine, &timed.sink, error);
@@ -415,8 +448,10 @@ static int measure_pages(const struct job *job, struct bench_vm *vm, struct benc
 		return code;
 	seconds = (double)(result.ended_ns - result.begun_ns) / 1e9;
 	bytes = (double)result.pages * QEMU_PAGE_BYTES;
-	printf("{\"pages\": %llu, \"bytes\": %.0f, \"seconds\": %.6f, \"mib_per_s\": %.1f}\n",
-		(unsigned long long)result.pages, bytes, seconds, bytes / 1048576 / seconds);
+	printf("{\"pages\": %llu, \"bytes\": %.0f, \"seconds\": %.6f, \"mib_per_s\": %.1f, "
+	       "\"cpu_s\": %.6f, \"qemu_cpu_s\": %.6f}\n",
+		(unsigned long long)result.pages, bytes, seconds, bytes / 1048576 / seconds,
+		(double)result.cpu_ns / 1e9, (double)result.qemu_cpu_ns / 1e9);
 	return 0;
 }
 

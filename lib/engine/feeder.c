@@ -28,6 +28,7 @@ struct rouse_feeder {
 	pthread_cond_t changed;
 	struct window_queue idle, read, ready;
 	unsigned int allocated;
+	bool taken; /* rouse_feeder_next() has been called */
 	bool stopping, read_done, decode_done;
 	int code;         /* the first failure */
 	uint64_t damaged; /* chunk, for -EUCLEAN */
@@ -44,6 +45,15 @@ static void queue_put(struct window_queue *queue, struct feed_window *window)
 	window->next = NULL;
 	*queue->last = window;
 	queue->last = &window->next;
+}
+
+/* In front of the others: it is taken next, while the processor's cache still has its memory. */
+static void queue_put_first(struct window_queue *queue, struct feed_window *window)
+{
+	window->next = queue->first;
+	if (queue->first == NULL)
+		queue->last = &window->next;
+	queue->first = window;
 }
 
 static struct feed_window *queue_take(struct window_queue *queue)
@@ -78,6 +88,13 @@ static void feeder_fail(struct rouse_feeder *f, int code, uint64_t chunk)
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* Far ahead only while nobody takes anything. */
+static bool may_allocate(const struct rouse_feeder *f)
+{
+	return f->allocated < f->config.windows &&
+	       (!f->taken || f->allocated < ROUSE_FEEDER_WARM_WINDOWS);
+}
+
 /* A window to fill: an idle one, or a new one while there are not too many. NULL: stop. */
 static struct feed_window *take_idle(struct rouse_feeder *f)
 {
@@ -88,7 +105,7 @@ static struct feed_window *take_idle(struct rouse_feeder *f)
 		window = queue_take(&f->idle);
 		if (window != NULL)
 			break;
-		if (f->allocated < f->config.windows) {
+		if (may_allocate(f)) {
 			f->allocated++;
 			pthread_mutex_unlock(&f->lock);
 			window = feed_window_new(f->window_reader.chunk_pages);
@@ -296,6 +313,7 @@ int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_windo
 	int code = 0, waited = 0;
 
 	pthread_mutex_lock(&f->lock);
+	f->taken = true;
 	for (;;) {
 		code = f->code;
 		ready = code == 0 ? queue_take(&f->ready) : NULL;
@@ -317,7 +335,10 @@ int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_windo
 
 void rouse_feeder_release(struct rouse_feeder *f, struct rouse_window *window)
 {
-	feeder_put(f, &f->idle, feed_window_of(window));
+	pthread_mutex_lock(&f->lock);
+	queue_put_first(&f->idle, feed_window_of(window));
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
 }
 
 uint64_t rouse_feeder_damaged(const struct rouse_feeder *f)

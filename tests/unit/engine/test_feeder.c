@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* The feeder alone: which windows it makes, and that they hold what was asked for. */
+#include "engine/feeder.h"
+
+#include "../image/image_fixture.h"
+#include "engine/plan.h"
+
+#include <semaphore.h>
+
+#define PAGES 9000u /* some 36 windows */
+#define WINDOWS 64u
+
+struct run {
+	struct rouse_source *source;
+	struct rouse_reader *reader;
+	struct rouse_rest_plan plan;
+	struct rouse_feeder *feeder;
+	unsigned int calls;      /* of the plan */
+	sem_t may_plan, planned; /* before the first region is given, and once all were read */
+	struct rouse_error error;
+};
+
+/* The rest plan, between the semaphores. */
+static int plan_next(void *user, const struct rouse_feed_page **pages, size_t *count)
+{
+	struct run *run = user;
+
+	if (run->calls++ == 0)
+		(void)sem_wait(&run->may_plan);
+	else
+		(void)sem_post(&run->planned);
+	return rouse_rest_plan_next(&run->plan, pages, count);
+}
+
+static void run_open(struct run *run, const char *path)
+{
+	struct rouse_writer *writer = begin_image(path, PAGES, NULL, NULL, 0);
+	struct rouse_feeder_config config = {
+		.plan = plan_next, .plan_user = run, .windows = WINDOWS};
+
+	for (uint64_t i = 0; i < PAGES; i++)
+		put_seed(writer, i, i + 1);
+	(void)end_image(writer);
+	*run = (struct run){0};
+	assert_int_equal(sem_init(&run->may_plan, 0, 0), 0);
+	assert_int_equal(sem_init(&run->planned, 0, 0), 0);
+	assert_int_equal(rouse_file_source_open(path, NULL, &run->source, &run->error), 0);
+	if (rouse_reader_open(run->source, &run->reader, &run->error) != 0)
+		fail_msg("%s", run->error.message);
+	rouse_rest_plan_init(&run->plan, run->reader, true, NULL, NULL);
+	config.reader = run->reader;
+	config.source = run->source;
+	assert_int_equal(rouse_feeder_start(&config, &run->feeder), 0);
+}
+
+static void run_close(struct run *run)
+{
+	rouse_feeder_stop(run->feeder);
+	rouse_rest_plan_finish(&run->plan);
+	rouse_reader_close(run->reader);
+	rouse_source_destroy(run->source);
+	(void)sem_destroy(&run->may_plan);
+	(void)sem_destroy(&run->planned);
+}
+
+static void check_window(const struct rouse_window *window, bool *seen)
+{
+	unsigned char expected[PAGE];
+
+	for (size_t i = 0; i < window->count; i++) {
+		const struct rouse_sink_page *page = &window->pages[i];
+
+		assert_in_range(page->page, 0, PAGES - 1);
+		assert_false(seen[page->page]);
+		seen[page->page] = true;
+		fill_page(expected, page->page + 1);
+		assert_memory_equal(page->data, expected, PAGE);
+	}
+}
+
+/* Takes and checks all windows, one after the other; how many different ones there were. */
+static size_t take_all(struct run *run)
+{
+	static bool seen[PAGES];
+	const struct rouse_window *windows[WINDOWS];
+	struct rouse_window *window;
+	size_t count = 0, pages = 0;
+	int code;
+
+	memset(seen, 0, sizeof(seen));
+	while ((code = rouse_feeder_next(run->feeder, -1, &window)) == 1) {
+		size_t i = 0;
+
+		while (i < count && windows[i] != window)
+			i++;
+		if (i == count) {
+			assert_in_range(count, 0, WINDOWS - 1);
+			windows[count++] = window;
+		}
+		check_window(window, seen);
+		pages += window->count;
+		rouse_feeder_release(run->feeder, window);
+	}
+	assert_int_equal(code, 0);
+	assert_int_equal(pages, PAGES);
+	return count;
+}
+
+static void reads_far_ahead_while_nobody_takes(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	run_open(&run, fixture->path);
+	(void)sem_post(&run.may_plan);
+	/* The plan is asked again when its first region, which is everything, has been read. */
+	(void)sem_wait(&run.planned);
+	assert_in_range(take_all(&run), PAGES / 300, WINDOWS);
+	run_close(&run);
+}
+
+static void a_few_windows_go_round_while_they_are_taken(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_window *window;
+	struct run run;
+
+	run_open(&run, fixture->path);
+	assert_int_equal(rouse_feeder_next(run.feeder, 0, &window), -ETIMEDOUT);
+	(void)sem_post(&run.may_plan);
+	assert_in_range(take_all(&run), 1, ROUSE_FEEDER_WARM_WINDOWS);
+	run_close(&run);
+}
+
+static void stops_while_everybody_waits(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_window *window;
+	struct run run;
+
+	run_open(&run, fixture->path);
+	assert_int_equal(rouse_feeder_next(run.feeder, 0, &window), -ETIMEDOUT);
+	(void)sem_post(&run.may_plan);
+	/* Its reader soon waits for a window, its decoder for bytes. */
+	assert_int_equal(rouse_feeder_next(run.feeder, -1, &window), 1);
+	rouse_feeder_release(run.feeder, window);
+	run_close(&run);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
+		T(reads_far_ahead_while_nobody_takes),
+		T(a_few_windows_go_round_while_they_are_taken),
+		T(stops_while_everybody_waits),
+#undef T
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -13,9 +13,10 @@
 
 #define BACKGROUND_NICE 10
 
-/* Windows in the order they were filled. */
+/* Windows in the order they were filled, and the one thread that waits for them. */
 struct window_queue {
 	struct feed_window *first, **last;
+	pthread_cond_t changed;
 };
 
 struct rouse_feeder {
@@ -25,7 +26,6 @@ struct rouse_feeder {
 	pthread_t reader_thread, decoder_thread;
 
 	pthread_mutex_t lock; /* all below */
-	pthread_cond_t changed;
 	struct window_queue idle, read, ready;
 	unsigned int allocated;
 	bool taken; /* rouse_feeder_next() has been called */
@@ -36,8 +36,14 @@ struct rouse_feeder {
 
 static void queue_init(struct window_queue *queue)
 {
+	pthread_condattr_t monotonic;
+
 	queue->first = NULL;
 	queue->last = &queue->first;
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&queue->changed, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
 }
 
 static void queue_put(struct window_queue *queue, struct feed_window *window)
@@ -73,8 +79,16 @@ static void feeder_put(
 {
 	pthread_mutex_lock(&f->lock);
 	queue_put(queue, window);
-	pthread_cond_broadcast(&f->changed);
+	pthread_cond_signal(&queue->changed);
 	pthread_mutex_unlock(&f->lock);
+}
+
+/* Something that everybody must know. Under the lock. */
+static void wake_all(struct rouse_feeder *f)
+{
+	pthread_cond_broadcast(&f->idle.changed);
+	pthread_cond_broadcast(&f->read.changed);
+	pthread_cond_broadcast(&f->ready.changed);
 }
 
 static void feeder_fail(struct rouse_feeder *f, int code, uint64_t chunk)
@@ -84,7 +98,7 @@ static void feeder_fail(struct rouse_feeder *f, int code, uint64_t chunk)
 		f->code = code;
 		f->damaged = chunk;
 	}
-	pthread_cond_broadcast(&f->changed);
+	wake_all(f);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -113,7 +127,7 @@ static struct feed_window *take_idle(struct rouse_feeder *f)
 				feeder_fail(f, -ENOMEM, 0);
 			return window;
 		}
-		pthread_cond_wait(&f->changed, &f->lock);
+		pthread_cond_wait(&f->idle.changed, &f->lock);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return window;
@@ -214,7 +228,7 @@ static void *reader_main(void *argument)
 	} while (code == 0);
 	pthread_mutex_lock(&f->lock);
 	f->read_done = true;
-	pthread_cond_broadcast(&f->changed);
+	wake_all(f);
 	pthread_mutex_unlock(&f->lock);
 	return NULL;
 }
@@ -234,10 +248,11 @@ static void *decoder_main(void *argument)
 			window = queue_take(&f->read);
 			if (window != NULL || f->read_done)
 				break;
-			pthread_cond_wait(&f->changed, &f->lock);
+			pthread_cond_wait(&f->read.changed, &f->lock);
 		}
 		f->decode_done = window == NULL;
-		pthread_cond_broadcast(&f->changed);
+		if (f->decode_done)
+			wake_all(f);
 		pthread_mutex_unlock(&f->lock);
 		if (window == NULL)
 			break;
@@ -261,10 +276,10 @@ static void feeder_free(struct rouse_feeder *f)
 
 		while ((window = queue_take(queues[i])) != NULL)
 			feed_window_free(window);
+		(void)pthread_cond_destroy(&queues[i]->changed);
 	}
 	window_reader_finish(&f->window_reader);
 	window_decoder_finish(&f->decoder);
-	(void)pthread_cond_destroy(&f->changed);
 	(void)pthread_mutex_destroy(&f->lock);
 	free(f);
 }
@@ -272,7 +287,6 @@ static void feeder_free(struct rouse_feeder *f)
 int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_feeder **feeder)
 {
 	struct rouse_feeder *f = calloc(1, sizeof(*f));
-	pthread_condattr_t monotonic;
 	int code;
 
 	if (f == NULL)
@@ -282,10 +296,6 @@ int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_fe
 	queue_init(&f->read);
 	queue_init(&f->ready);
 	(void)pthread_mutex_init(&f->lock, NULL);
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&f->changed, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
 	code = window_reader_init(&f->window_reader, config);
 	if (code == 0)
 		code = window_decoder_init(&f->decoder, f->window_reader.chunk_pages);
@@ -320,9 +330,9 @@ int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_windo
 		if (ready != NULL || code != 0 || f->decode_done || waited != 0)
 			break;
 		if (timeout_ms < 0)
-			(void)pthread_cond_wait(&f->changed, &f->lock);
+			(void)pthread_cond_wait(&f->ready.changed, &f->lock);
 		else
-			waited = pthread_cond_timedwait(&f->changed, &f->lock, &deadline);
+			waited = pthread_cond_timedwait(&f->ready.changed, &f->lock, &deadline);
 	}
 	if (ready == NULL && code == 0 && !f->decode_done)
 		code = -ETIMEDOUT;
@@ -337,7 +347,7 @@ void rouse_feeder_release(struct rouse_feeder *f, struct rouse_window *window)
 {
 	pthread_mutex_lock(&f->lock);
 	queue_put_first(&f->idle, feed_window_of(window));
-	pthread_cond_broadcast(&f->changed);
+	pthread_cond_signal(&f->idle.changed);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -352,7 +362,7 @@ void rouse_feeder_stop(struct rouse_feeder *f)
 		return;
 	pthread_mutex_lock(&f->lock);
 	f->stopping = true;
-	pthread_cond_broadcast(&f->changed);
+	wake_all(f);
 	pthread_mutex_unlock(&f->lock);
 	(void)pthread_join(f->reader_thread, NULL);
 	(void)pthread_join(f->decoder_thread, NULL);

@@ -45,7 +45,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define PREFETCH_SOCKET_BYTES (1 << 20)
 /*
  * While the guest runs. The kernel doubles it and charges its own overhead to it: a quarter is some
  * 30 KiB of background in flight, what QEMU places in 10 us. Smaller costs bulk speed.
@@ -87,12 +86,6 @@ static struct postcopy_sink *postcopy_of(struct rouse_sink *sink)
 	return (struct postcopy_sink *)sink;
 }
 
-static void set_send_buffer(int fd, int bytes)
-{
-	/* A hint: a kernel that gives less or more changes the speed only. */
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-}
-
 static int send_advise(struct postcopy_sink *s)
 {
 	uint8_t data[16];
@@ -130,7 +123,7 @@ static int postcopy_begin(struct postcopy_sink *s)
 	if (s->begun)
 		return 0;
 	s->begun = true;
-	set_send_buffer(s->config.fd, PREFETCH_SOCKET_BYTES);
+	qemu_writer_set_buffer(&s->writer, QEMU_WRITER_BULK_BUFFER);
 	code = qemu_writer_header(&s->writer, s->config.config, s->config.config_size);
 	if (code == 0)
 		code = qemu_writer_command(&s->writer, QEMU_CMD_OPEN_RETURN_PATH, NULL, 0);
@@ -266,7 +259,7 @@ static int send_start(struct postcopy_sink *s)
 	if (code == 0)
 		code = send_package(s);
 	if (code == 0) {
-		set_send_buffer(s->config.fd, RUNNING_SOCKET_BYTES);
+		qemu_writer_set_buffer(&s->writer, RUNNING_SOCKET_BYTES);
 		code = qemu_writer_part_begin(&s->writer);
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -644,7 +637,7 @@ int qemu_postcopy_sink_resume(
 		return code;
 	s->begun = true;
 	s->devices_loaded = true;
-	set_send_buffer(config->fd, RUNNING_SOCKET_BYTES);
+	qemu_writer_set_buffer(&s->writer, RUNNING_SOCKET_BYTES);
 	code = take_over(s);
 	if (code < 0) {
 		postcopy_destroy(&s->sink);

@@ -33,6 +33,7 @@ static int precopy_begin(struct precopy_sink *s)
 	if (s->begun)
 		return 0;
 	s->begun = true;
+	qemu_writer_set_buffer(&s->writer, QEMU_WRITER_BULK_BUFFER);
 	code = qemu_writer_header(&s->writer, s->config.config, s->config.config_size);
 	if (code == 0)
 		code = qemu_writer_ram_start(&s->writer);

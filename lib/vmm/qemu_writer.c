@@ -5,6 +5,7 @@
 #include "base/io.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 
 /* A page record's header: the word, and with a change of block the name and its length. */
 #define RECORD_MAX (8 + 1 + 255 + 1)
@@ -14,6 +15,11 @@ void qemu_writer_init(
 {
 	*writer = (struct qemu_writer){
 		.fd = fd, .blocks = blocks, .block_count = block_count, .last_block = UINT32_MAX};
+}
+
+void qemu_writer_set_buffer(const struct qemu_writer *writer, int bytes)
+{
+	(void)setsockopt(writer->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
 int qemu_writer_raw(struct qemu_writer *writer, const void *bytes, size_t size)

@@ -18,6 +18,12 @@
 /** Pages that go out in one system call. */
 #define QEMU_WRITER_BATCH 64u
 
+/*
+ * Bytes that a socket may hold while nobody is in a hurry: with the kernel's default of some 200
+ * KiB sender and QEMU wait for each other.
+ */
+#define QEMU_WRITER_BULK_BUFFER (1 << 20)
+
 struct qemu_writer {
 	int fd;
 	const struct qemu_block *blocks;
@@ -27,6 +33,10 @@ struct qemu_writer {
 
 void qemu_writer_init(
 	struct qemu_writer *writer, int fd, const struct qemu_block *blocks, uint32_t block_count);
+
+/** Sets how much the socket holds. A hint: a kernel that gives another size changes the speed only.
+ */
+void qemu_writer_set_buffer(const struct qemu_writer *writer, int bytes);
 
 /** The magic, the version and the configuration section. */
 int qemu_writer_header(struct qemu_writer *writer, const void *config, size_t config_size);

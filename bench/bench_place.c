@@ -9,6 +9,8 @@
  *   SENDER  rouse       the engine and the sink of a restore, from the image
  *           bare        the same pages in the same order, made into QEMU's bytes beforehand, sent
  *                       in large pieces: what the socket and QEMU can take
+ *           decode      nothing is sent and no QEMU is started: the same chunks are read, verified
+ *                       and decompressed by one thread (bench_decode.h)
  *
  * The clock of rouse starts when the engine is made, with a QEMU that waits already: what a restore
  * reads ahead while QEMU starts would flatter it. Both clocks stop when QEMU has taken the last
@@ -18,6 +20,7 @@
  * "cpu_s": processor time of this process in that time, "qemu_cpu_s": QEMU's}, or for start
  * {"start_ms"}.
  */
+#include "bench_decode.h"
 #include "bench_tape.h"
 #include "bench_vm.h"
 
@@ -44,9 +47,14 @@ enum phase { PHASE_EAGER, PHASE_WS, PHASE_BACKGROUND, PHASE_START, PHASES };
 
 static const char *const phase_names[PHASES] = {"eager", "ws", "background", "start"};
 
+enum sender { SENDER_ROUSE, SENDER_BARE, SENDER_DECODE, SENDERS };
+
+static const char *const sender_names[SENDERS] = {"rouse", "bare", "decode"};
+
 struct job {
 	enum phase phase;
-	bool bare, run;
+	enum sender sender;
+	bool run;
 	const char *image;
 	const char *const *argv;
 };
@@ -70,7 +78,10 @@ static uint64_t qemu_cpu_ns(const struct bench_vm *vm)
 {
 	clockid_t clock;
 
-	return clock_getcpuclockid(vm->process.pid, &clock) == 0 ? cpu_ns(clock) : 0;
+	/* 0 would be this process. */
+	return vm->process.pid > 0 && clock_getcpuclockid(vm->process.pid, &clock) == 0
+		       ? cpu_ns(clock)
+		       : 0;
 }
 
 static void clock_begin(const struct bench_vm *vm, struct result *result)
@@ -158,44 +169,68 @@ static int send_all(int fd, const uint8_t *bytes, size_t size)
 	return code == 0 ? bench_await_empty(fd) : code;
 }
 
-static int send_tape(struct bench_vm *vm, const struct bench_tape *tape,
-	const struct rouse_bitmap *skip, struct result *result, struct rouse_error *error)
-{
-	const int buffer = BARE_SOCKET_BYTES;
+/* The tape as QEMU's bytes. */
+struct encoded {
 	uint8_t *bytes;
 	size_t size;
-	int code = bench_tape_encode(tape, vm, skip, &bytes, &size, &result->pages);
+	uint64_t pages;
+};
 
-	if (code < 0)
-		return rouse_error_errno(error, code, "cannot encode the pages");
+static void encoded_finish(struct encoded *encoded)
+{
+	free(encoded->bytes);
+}
+
+static int encode(struct bench_vm *vm, const struct bench_tape *tape,
+	const struct rouse_bitmap *skip, struct encoded *encoded, struct rouse_error *error)
+{
+	int code =
+		bench_tape_encode(tape, vm, skip, &encoded->bytes, &encoded->size, &encoded->pages);
+
+	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot encode the pages");
+}
+
+static int send_encoded(struct bench_vm *vm, const struct encoded *encoded, struct result *result,
+	struct rouse_error *error)
+{
+	const int buffer = BARE_SOCKET_BYTES;
+	int code;
+
 	(void)setsockopt(vm->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
 	clock_begin(vm, result);
-	code = send_all(vm->fd, bytes, size);
+	code = send_all(vm->fd, encoded->bytes, encoded->size);
 	clock_end(vm, result);
-	free(bytes);
+	result->pages = encoded->pages;
 	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot send");
 }
 
-static int bare(const struct job *job, struct bench_vm *vm, const struct bench_tape *tape,
-	struct result *result, struct rouse_error *error)
+/* No page: only what comes before the first one; then the tape. */
+static int bare_before(struct bench_vm *vm, const struct encoded *encoded, struct result *result,
+	struct rouse_error *error)
+{
+	int code = vm->sink->ops->prefetch(vm->sink, NULL, 0);
+
+	if (code == 0)
+		code = bench_await_empty(vm->fd);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot begin");
+	return send_encoded(vm, encoded, result, error);
+}
+
+static int bare_after(struct bench_vm *vm, const struct bench_tape *tape, struct result *result,
+	struct rouse_error *error)
 {
 	struct answerer answerer = {.sink = vm->sink, .tape = tape};
+	cleanup_with(encoded_finish) struct encoded encoded = {0};
 	pthread_t thread = 0;
 	int code;
 
-	if (job->phase != PHASE_BACKGROUND) {
-		/* No page: only what comes before the first one. */
-		code = vm->sink->ops->prefetch(vm->sink, NULL, 0);
-		if (code == 0)
-			code = bench_await_empty(vm->fd);
-		if (code < 0)
-			return rouse_error_errno(error, code, "cannot begin");
-		return send_tape(vm, tape, NULL, result, error);
-	}
 	(void)pthread_mutex_init(&answerer.lock, NULL);
 	code = start_guest(vm, &answerer, &thread, error);
 	if (code == 0)
-		code = send_tape(vm, tape, &answerer.answered, result, error);
+		code = encode(vm, tape, &answerer.answered, &encoded, error);
+	if (code == 0)
+		code = send_encoded(vm, &encoded, result, error);
 	vm->sink->ops->interrupt(vm->sink);
 	if (thread != 0)
 		(void)pthread_join(thread, NULL);
@@ -424,26 +459,62 @@ static int measure_start(const struct job *job, struct bench_vm *vm, struct rous
 	return code;
 }
 
-/* ---- Both ----------------------------------------------------------------------------------- */
+/* ---- All ------------------------------------------------------------------------------------ */
+
+static int start_qemu(const struct job *job, struct bench_vm *vm, struct rouse_error *error)
+{
+	const bool postcopy = job->phase != PHASE_EAGER;
+	int code = bench_vm_start_qemu(vm, job->argv, postcopy, error);
+
+	return code == 0 ? bench_vm_make_sink(vm, postcopy, job->run, error) : code;
+}
+
+static int run_bare(const struct job *job, struct bench_vm *vm, struct bench_tape *tape,
+	struct result *result, struct rouse_error *error)
+{
+	const bool before = job->phase != PHASE_BACKGROUND;
+	cleanup_with(encoded_finish) struct encoded encoded = {0};
+	int code = bench_tape_record(tape, vm, policy_of(job->phase), before, error);
+
+	/* Before QEMU is there, and without the tape: so that both find as much free memory as
+	   they do with Rouse. */
+	if (code == 0 && before) {
+		code = encode(vm, tape, NULL, &encoded, error);
+		bench_tape_finish(tape);
+		*tape = (struct bench_tape){0};
+	}
+	if (code == 0)
+		code = start_qemu(job, vm, error);
+	if (code < 0)
+		return code;
+	return before ? bare_before(vm, &encoded, result, error)
+		      : bare_after(vm, tape, result, error);
+}
+
+static int run_sender(const struct job *job, struct bench_vm *vm, struct bench_tape *tape,
+	struct result *result, struct rouse_error *error)
+{
+	int code;
+
+	if (job->sender == SENDER_BARE)
+		return run_bare(job, vm, tape, result, error);
+	if (job->sender == SENDER_ROUSE) {
+		code = start_qemu(job, vm, error);
+		return code == 0 ? engine(job, vm, result, error) : code;
+	}
+	clock_begin(vm, result);
+	code = bench_decode(vm, job->phase == PHASE_WS, &result->pages, error);
+	clock_end(vm, result);
+	return code;
+}
 
 static int measure_pages(const struct job *job, struct bench_vm *vm, struct bench_tape *tape,
 	struct rouse_error *error)
 {
-	const bool postcopy = job->phase != PHASE_EAGER;
 	struct result result = {0};
 	double seconds, bytes;
-	int code = 0;
+	int code = run_sender(job, vm, tape, &result, error);
 
-	if (job->bare)
-		code = bench_tape_record(
-			tape, vm, policy_of(job->phase), job->phase != PHASE_BACKGROUND, error);
-	if (code == 0)
-		code = bench_vm_start_qemu(vm, job->argv, postcopy, error);
-	if (code == 0)
-		code = bench_vm_make_sink(vm, postcopy, job->run, error);
-	if (code == 0)
-		code = job->bare ? bare(job, vm, tape, &result, error)
-				 : engine(job, vm, &result, error);
 	if (code < 0)
 		return code;
 	seconds = (double)(result.ended_ns - result.begun_ns) / 1e9;
@@ -457,21 +528,24 @@ static int measure_pages(const struct job *job, struct bench_vm *vm, struct benc
 
 static bool parse(int argc, char **argv, struct job *job)
 {
-	*job = (struct job){.phase = PHASES, .run = true};
+	*job = (struct job){.phase = PHASES, .sender = SENDERS, .run = true};
 	if (argc < 6 || strcmp(argv[4], "--") != 0)
 		return false;
 	for (unsigned int i = 0; i < PHASES; i++) {
 		if (strcmp(argv[1], phase_names[i]) == 0)
 			job->phase = (enum phase)i;
 	}
-	job->bare = strcmp(argv[2], "bare") == 0;
+	for (unsigned int i = 0; i < SENDERS; i++) {
+		if (strcmp(argv[2], sender_names[i]) == 0)
+			job->sender = (enum sender)i;
+	}
 	job->image = argv[3];
 	job->argv = (const char *const *)argv + 5;
 	for (int i = 5; i < argc; i++) {
 		if (strcmp(argv[i], "-S") == 0)
 			job->run = false;
 	}
-	return job->phase != PHASES && (job->bare || strcmp(argv[2], "rouse") == 0);
+	return job->phase != PHASES && job->sender != SENDERS;
 }
 
 int main(int argc, char **argv)
@@ -483,7 +557,8 @@ int main(int argc, char **argv)
 	int code;
 
 	if (!parse(argc, argv, &job)) {
-		fprintf(stderr, "usage: bench-place eager|ws|background|start rouse|bare IMAGE -- "
+		fprintf(stderr, "usage: bench-place eager|ws|background|start "
+				"rouse|bare|decode IMAGE -- "
 				"QEMU [ARGUMENT]...\n");
 		return 2;
 	}

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "vmm/vcpu_wait.h"
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -179,7 +180,7 @@ static void probe_userfaultfd(struct doctor *doctor)
 		"sysctl vm.unprivileged_userfaultfd=1, or rights on /dev/userfaultfd and QEMU 8.0");
 }
 
-/* ---- KVM, io_uring, page_idle, priority --------------------------------------------------- */
+/* ---- KVM, io_uring, page_idle, schedstat, priority -------------------------------------  */
 
 static void probe_kvm(struct doctor *doctor, const char *qemu, const char *kernel)
 {
@@ -251,6 +252,18 @@ static void probe_priority(struct doctor *doctor)
 		"CAP_SYS_NICE or a limit on nice (ulimit -e)");
 }
 
+static void probe_schedstat(struct doctor *doctor)
+{
+	bool counted = vcpu_wait_probe() == 0;
+
+	begin(doctor);
+	say(doctor, "/proc/self/schedstat %s the time waited for a processor",
+		counted ? "tells" : "does not tell");
+	tell(doctor, "schedstat", counted,
+		"the background of a restore does not give way to the VM: it has a fixed pace; "
+		"needed: /proc, and a kernel with CONFIG_SCHED_INFO");
+}
+
 int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding,
 	void *finding_user, struct rouse_error *error)
 {
@@ -268,6 +281,7 @@ int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding
 	probe_kvm(&doctor, qemu, kernel);
 	probe_io_uring(&doctor);
 	probe_page_idle(&doctor);
+	probe_schedstat(&doctor);
 	probe_priority(&doctor);
 	return 0;
 }

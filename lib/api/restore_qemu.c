@@ -112,6 +112,7 @@ static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_optio
 	struct qemu_sink_config config = {
 		.fd = fd,
 		.qmp = qemu->qmp,
+		.pid = qemu->process.pid > 0 ? qemu->process.pid : 0,
 		.blocks = qemu->blocks,
 		.block_count = qemu->block_count,
 		/* Without metadata (a converted image) the wish to run it is all there is. */

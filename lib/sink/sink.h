@@ -61,6 +61,13 @@ struct rouse_sink_ops {
 	/** Stops the guest for good or until someone resumes the restore: a damaged image. */
 	int (*stop_guest)(struct rouse_sink *sink, struct rouse_error *error);
 
+	/**
+	 * How long the guest's processors were ready to run and waited for one of the host's, since
+	 * they exist, the sum over them, in *wait_ns. It only grows. Returns how many processors
+	 * that are, or -ENOTSUP: it cannot be seen. The thread that calls start. May be NULL.
+	 */
+	int (*guest_wait)(struct rouse_sink *sink, uint64_t *wait_ns);
+
 	/** Makes wait_fault return -ECANCELED. Any thread. */
 	void (*interrupt)(struct rouse_sink *sink);
 

@@ -38,6 +38,7 @@
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_return_path.h"
 #include "vmm/qemu_writer.h"
+#include "vmm/vcpu_wait.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -66,6 +67,8 @@ struct postcopy_sink {
 	struct rouse_bitmap placed;
 	uint64_t placed_count;
 	bool begun, finished;
+
+	struct vcpu_wait *vcpu_wait; /* NULL: it cannot be seen */
 
 	/* Reading: of the fault thread. */
 	uint8_t input[16384];
@@ -462,6 +465,13 @@ static int postcopy_stop_guest(struct rouse_sink *sink, struct rouse_error *erro
 	return qmp_execute(postcopy_of(sink)->config.qmp, "stop", NULL, NULL, error);
 }
 
+static int postcopy_guest_wait(struct rouse_sink *sink, uint64_t *wait_ns)
+{
+	const struct postcopy_sink *s = postcopy_of(sink);
+
+	return s->vcpu_wait != NULL ? vcpu_wait_read(s->vcpu_wait, wait_ns) : -ENOTSUP;
+}
+
 static void postcopy_interrupt(struct rouse_sink *sink)
 {
 	struct postcopy_sink *s = postcopy_of(sink);
@@ -474,6 +484,7 @@ static void postcopy_destroy(struct rouse_sink *sink)
 {
 	struct postcopy_sink *s = postcopy_of(sink);
 
+	vcpu_wait_close(s->vcpu_wait);
 	cleanup_close_fn(&s->config.fd);
 	rouse_bitmap_finish(&s->placed);
 	(void)pthread_cond_destroy(&s->state_changed);
@@ -491,6 +502,7 @@ static const struct rouse_sink_ops postcopy_ops = {
 	.is_placed = postcopy_is_placed,
 	.finish = postcopy_finish,
 	.stop_guest = postcopy_stop_guest,
+	.guest_wait = postcopy_guest_wait,
 	.interrupt = postcopy_interrupt,
 	.destroy = postcopy_destroy,
 };
@@ -515,6 +527,11 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	(void)pthread_mutex_init(&s->state_lock, NULL);
 	(void)pthread_cond_init(&s->state_changed, NULL);
 	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
+	/* A restore without it works, at a fixed pace. */
+	if (vcpu_wait_open(config->qmp, config->pid, &s->vcpu_wait) < 0)
+		rouse_log(config->observer, ROUSE_LOG_INFO,
+			"how long vCPUs wait for a processor cannot be seen: the background has a "
+			"fixed pace");
 	*sink = s;
 	return 0;
 }

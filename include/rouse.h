@@ -172,6 +172,8 @@ struct rouse_throttle {
 };
 
 #define ROUSE_BACKGROUND_MAX UINT64_MAX
+/** As fast as the guest does not feel: docs/design.md, "Pacing". The default. */
+#define ROUSE_BACKGROUND_AUTO (UINT64_MAX - 1)
 
 /** A utilization threshold and a window: TTR(U, w). */
 struct rouse_ttr_point {
@@ -186,10 +188,11 @@ struct rouse_restore_options {
 	const char *qmp_socket;  /**< of a QEMU that waits (-incoming defer); NULL: start one */
 	const char *const *argv; /**< QEMU's command, NULL-terminated; NULL: the one in the image */
 	const char *monitor; /**< path for the QMP socket of a QEMU that is started; NULL: chosen */
-	uint64_t background; /**< bytes/s of pages nobody asked for; 0 off; ROUSE_BACKGROUND_MAX */
-	const char *wset;    /**< a working set instead of the image's own, or NULL */
-	const char *record;  /**< write the first-touch trace to this file, or NULL */
-	uint64_t record_us;  /**< for so long nothing is delivered unasked, for a whole trace */
+	/** Bytes/s of pages nobody asked for; 0: off; or ROUSE_BACKGROUND_AUTO, _MAX. */
+	uint64_t background;
+	const char *wset;      /**< a working set instead of the image's own, or NULL */
+	const char *record;    /**< write the first-touch trace to this file, or NULL */
+	uint64_t record_us;    /**< for so long nothing is delivered unasked, for a whole trace */
 	const char *stall_log; /**< write the stalls, for rouse_stalls_load(), or NULL */
 	bool resume;           /**< take over a restore whose Rouse died (needs qmp_socket) */
 	bool paused;           /**< leave the VM paused */
@@ -224,6 +227,12 @@ struct rouse_restore_report {
 	int qemu_pid;               /**< of a QEMU that was started; otherwise 0 */
 	char monitor[108];          /**< QMP socket of a QEMU that was started */
 	bool record_incomplete;     /**< pages were delivered unasked before the trace's end */
+	/**
+	 * How long vCPUs that could run waited for a processor of the host, from the start to the
+	 * last page, the sum over them: what a guest feels and TTR does not count. -1: unknown.
+	 */
+	int64_t vcpu_wait_us;
+	double background_rate; /**< bytes/s that were placed unasked, the mean; 0: none */
 };
 
 ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);

@@ -80,8 +80,9 @@ static const struct option_spec options[] = {
 	{.name = "background",
 		.kind = OPTION_RATE,
 		.offset = offsetof(struct restore, library.background),
-		.argument = "off|RATE|max",
-		.help = "how fast pages come that nobody asked for (default: max)"},
+		.argument = "auto|off|RATE|max",
+		.help = "how fast pages come that nobody asked for (default: auto,\n"
+			"as fast as the VM does not feel)"},
 	{.name = "throttle",
 		.kind = OPTION_CUSTOM,
 		.argument = "RATE[,READS]",

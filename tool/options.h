@@ -14,7 +14,7 @@ enum option_kind {
 	OPTION_FLAG,     /* bool: true when it is given */
 	OPTION_STRING,   /* const char *: points into argv */
 	OPTION_SIZE,     /* uint64_t: bytes */
-	OPTION_RATE,     /* uint64_t: bytes a second; "off" is 0, "max" UINT64_MAX */
+	OPTION_RATE,     /* uint64_t: bytes a second; or off, auto, max: ROUSE_BACKGROUND_... */
 	OPTION_DURATION, /* uint64_t: microseconds */
 	OPTION_COUNT,    /* uint32_t or unsigned int */
 	OPTION_LEVEL,    /* int, negative ones too */

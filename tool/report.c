@@ -168,6 +168,9 @@ json_t *restore_report_json(
 	set(json, "prefetched_bytes", json_number(report->prefetched_bytes));
 	set(json, "around_pages", json_number(report->around_pages));
 	set(json, "background_pages", json_number(report->background_pages));
+	set(json, "background_rate", json_real(report->background_rate));
+	set(json, "vcpu_wait_ms",
+		report->vcpu_wait_us >= 0 ? json_ms((uint64_t)report->vcpu_wait_us) : json_null());
 	set(json, "image_bytes", json_number(report->image_bytes));
 	set(json, "read_bytes", json_number(report->read_bytes));
 	set(json, "reads", json_number(report->reads));
@@ -207,12 +210,18 @@ void restore_report_print(
 	printf("\n");
 	print_stalls(report);
 	printf("%llu pages (%s) before the start, placed in %s; %llu as neighbours of faults, "
-	       "%llu in the background\n",
+	       "%llu in the background",
 		(unsigned long long)report->prefetched_pages,
 		human_bytes(report->prefetched_bytes).text,
 		human_us((double)report->prefetch_place_us).text,
 		(unsigned long long)report->around_pages,
 		(unsigned long long)report->background_pages);
+	if (report->background_rate > 0)
+		printf(", %s/s", human_bytes((uint64_t)report->background_rate).text);
+	printf("\n");
+	if (report->vcpu_wait_us >= 0)
+		printf("vCPUs that could run waited for a processor of the host for %s\n",
+			human_us((double)report->vcpu_wait_us).text);
 	printf("read %s of an image of %s, in %llu reads\n", human_bytes(report->read_bytes).text,
 		human_bytes(report->image_bytes).text, (unsigned long long)report->reads);
 	ttr_table_print(report->ttr_table_us);

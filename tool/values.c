@@ -3,6 +3,7 @@
 #include "options.h"
 
 #include <ctype.h>
+#include <rouse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -86,7 +87,11 @@ bool parse_rate(const char *text, uint64_t *bytes_per_s)
 		return true;
 	}
 	if (strcmp(text, "max") == 0) {
-		*bytes_per_s = UINT64_MAX;
+		*bytes_per_s = ROUSE_BACKGROUND_MAX;
+		return true;
+	}
+	if (strcmp(text, "auto") == 0) {
+		*bytes_per_s = ROUSE_BACKGROUND_AUTO;
 		return true;
 	}
 	return parse_size(text, bytes_per_s) && *bytes_per_s > 0;

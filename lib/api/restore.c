@@ -34,7 +34,7 @@ void rouse_restore_options_init(struct rouse_restore_options *options)
 {
 	*options = (struct rouse_restore_options){
 		.size = sizeof(*options),
-		.background = ROUSE_BACKGROUND_MAX,
+		.background = ROUSE_BACKGROUND_AUTO,
 		.ttr = {.utilization = 0.9, .window_us = 100000},
 	};
 }
@@ -236,7 +236,7 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 		options->size < sizeof(r.options) ? options->size : sizeof(r.options));
 	if (report == NULL)
 		report = &ignored;
-	*report = (struct rouse_restore_report){.blocktime_us = -1};
+	*report = (struct rouse_restore_report){.blocktime_us = -1, .vcpu_wait_us = -1};
 	code = check_options(&r.options, error);
 	if (code < 0)
 		return code;

@@ -19,13 +19,17 @@ static inline uint64_t rouse_clock_us(void)
 	return rouse_clock_ns() / 1000;
 }
 
+/** A moment of rouse_clock_ns(), for calls that wait until then. */
+static inline struct timespec rouse_clock_timespec(uint64_t ns)
+{
+	return (struct timespec){.tv_sec = (time_t)(ns / UINT64_C(1000000000)),
+		.tv_nsec = (long)(ns % UINT64_C(1000000000))};
+}
+
 /** The moment @ms milliseconds from now, for waiting on CLOCK_MONOTONIC. @ms: 0 or more. */
 static inline struct timespec rouse_clock_in_ms(int ms)
 {
-	const uint64_t then = rouse_clock_ns() + (uint64_t)ms * 1000000;
-
-	return (struct timespec){.tv_sec = (time_t)(then / UINT64_C(1000000000)),
-		.tv_nsec = (long)(then % UINT64_C(1000000000))};
+	return rouse_clock_timespec(rouse_clock_ns() + (uint64_t)ms * 1000000);
 }
 
 #endif

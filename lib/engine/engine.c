@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/observer.h"
 #include "engine/feeder.h"
+#include "engine/pacer.h"
 #include "engine/plan.h"
 
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #define PREFETCH_WINDOWS 256u /* while QEMU starts, a fast disk reads this much ahead */
 #define BACKGROUND_WINDOWS 8u
 #define POLL_MS 50
+/* Not so long that a failure or a cancel is noticed late. */
+#define MAX_SLEEP_NS UINT64_C(200000000)
 
 struct rouse_engine {
 	struct rouse_engine_config config;
@@ -21,6 +24,7 @@ struct rouse_engine {
 	struct rouse_rest_plan rest_plan;
 	struct rouse_feeder *feeder;
 	struct rouse_fault_service *faults;
+	struct rouse_pacer pacer;
 	struct rouse_engine_stats stats;
 	uint64_t stored_total;  /* pages that are not zero */
 	uint64_t stored_placed; /* of these, those that this process has placed unasked */
@@ -237,30 +241,40 @@ static int serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_erro
 	}
 }
 
-/* Holds the background back to its rate. */
-static void pace(const struct rouse_engine *e, uint64_t begun_ns)
+/* How long the guest's processors have waited; 0 or less: unknown. */
+static int guest_wait(struct rouse_engine *e, uint64_t *wait_ns)
 {
-	uint64_t bytes = e->stats.background_pages * ROUSE_IMAGE_PAGE_BYTES;
-	uint64_t due_ns, now = rouse_clock_ns();
-	struct timespec until;
-
-	if (e->config.background == ROUSE_BACKGROUND_MAX)
-		return;
-	due_ns = begun_ns + (uint64_t)((double)bytes * 1e9 / (double)e->config.background);
-	/* Not so long that a failure or a cancel is noticed late. */
-	if (due_ns > now + UINT64_C(200000000))
-		due_ns = now + UINT64_C(200000000);
-	until = (struct timespec){.tv_sec = (time_t)(due_ns / UINT64_C(1000000000)),
-		.tv_nsec = (long)(due_ns % UINT64_C(1000000000))};
-	if (due_ns > now)
-		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+	return e->sink->ops->guest_wait != NULL ? e->sink->ops->guest_wait(e->sink, wait_ns)
+						: -ENOTSUP;
 }
 
-static int place_window(
-	struct rouse_engine *e, const struct rouse_window *window, uint64_t begun_ns)
+/* Holds the background back to its pace; less long if the restore has failed or is cancelled. */
+static void keep_pace(struct rouse_engine *e, uint64_t bytes)
 {
-	/* Small pieces if there is a rate to keep. */
-	const size_t piece = e->config.background == ROUSE_BACKGROUND_MAX ? window->count : 16;
+	uint64_t now = rouse_clock_ns(), due_ns, wait_ns = 0;
+
+	if (rouse_pacer_wants_sample(&e->pacer, now)) {
+		int processors = guest_wait(e, &wait_ns);
+
+		rouse_pacer_sample(&e->pacer, now, wait_ns, processors);
+	}
+	due_ns = rouse_pacer_placed(&e->pacer, now, bytes);
+	while (now < due_ns) {
+		const uint64_t step_ns = due_ns - now < MAX_SLEEP_NS ? due_ns - now : MAX_SLEEP_NS;
+		const struct timespec until = rouse_clock_timespec(now + step_ns);
+
+		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		now = rouse_clock_ns();
+		if (rouse_fault_service_wait(e->faults, 0, NULL) < 0 ||
+			rouse_cancelled(e->config.observer))
+			return;
+	}
+}
+
+static int place_window(struct rouse_engine *e, const struct rouse_window *window)
+{
+	/* Small pieces if there is a pace to keep. */
+	const size_t piece = e->pacer.limited ? ROUSE_PACER_PIECE : window->count;
 	int code = 0;
 
 	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
@@ -270,7 +284,8 @@ static int place_window(
 			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
 		e->stats.background_pages += placed;
 		e->stored_placed += placed;
-		pace(e, begun_ns);
+		if (code == 0)
+			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES);
 	}
 	return code;
 }
@@ -291,6 +306,7 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 	const uint64_t begun_ns = rouse_clock_ns();
 	int code;
 
+	rouse_pacer_init(&e->pacer, e->config.background, begun_ns);
 	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
 	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
 	if (code < 0)
@@ -310,7 +326,7 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 			return stop_for_damage(e, code, error);
 		if (code == 0)
 			break;
-		code = place_window(e, window, begun_ns);
+		code = place_window(e, window);
 		rouse_feeder_release(e->feeder, window);
 		if (code < 0)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, code,
@@ -318,6 +334,7 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 		report_progress(e);
 	}
 	end_feeder(e);
+	e->stats.background_ns = rouse_clock_ns() - begun_ns;
 	return 0;
 }
 
@@ -339,6 +356,8 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
 {
 	const bool around = !e->config.record && e->config.background > 0;
+	uint64_t wait_from_ns = 0, wait_to_ns = 0;
+	bool waits;
 	int code;
 
 	e->sink = sink;
@@ -355,8 +374,12 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 		if (code < 0)
 			return code;
 	}
+	waits = guest_wait(e, &wait_from_ns) > 0;
 	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
 	code = serve(e, error);
+	e->stats.guest_waited = waits && guest_wait(e, &wait_to_ns) > 0;
+	if (e->stats.guest_waited)
+		e->stats.guest_wait_ns = wait_to_ns - wait_from_ns;
 	if (code == 0)
 		code = sink->ops->finish(sink, error);
 	if (code == 0) {

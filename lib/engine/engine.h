@@ -24,7 +24,7 @@ struct rouse_engine_config {
 	enum rouse_policy policy;      /* EAGER, LAZY or WS */
 	const struct rouse_wset *wset; /* for WS: instead of the image's own; or NULL */
 	bool resume;                   /* the sink has been started by another process */
-	uint64_t background;           /* bytes/s, 0 or ROUSE_BACKGROUND_MAX */
+	uint64_t background;           /* as in struct rouse_restore_options */
 	uint64_t record_us;            /* for so long after the start nothing comes unasked */
 	bool record;                   /* the faults are a trace: no fault-around */
 };
@@ -34,8 +34,10 @@ struct rouse_engine_stats {
 	uint64_t complete_ns;                        /* 0: not reached */
 	uint64_t prefetched_pages, prefetched_bytes; /* bytes: stored pages only, uncompressed */
 	uint64_t prefetch_place_ns;                  /* time spent in the sink's prefetch */
-	uint64_t background_pages;
-	uint64_t around_pages; /* placed by fault-around */
+	uint64_t background_pages, background_ns;    /* how many, and how long that took */
+	uint64_t around_pages;                       /* placed by fault-around */
+	bool guest_waited;                           /* guest_wait_ns is known */
+	uint64_t guest_wait_ns; /* the sink's guest_wait, from the start to the last page */
 };
 
 struct rouse_engine;

@@ -100,6 +100,18 @@ def test_background_rate_is_not_exceeded():
     assert delivered <= rate * (seconds + 0.2), f'{delivered} bytes in {seconds} s'
 
 
+def test_background_auto_delivers_all_and_tells_what_the_guest_waited():
+    need_userfaultfd()
+    report = restore_and_check(packed_image(), 'ws', '--background', 'auto')
+    assert report['background_pages'] > 0
+    assert report['background_rate'] > 0
+    if not os.path.exists('/proc/self/schedstat'):
+        raise Skip('this kernel does not count how long threads wait')
+    note(f'{report["background_rate"] / 1e6:.0f} MB/s, vCPUs waited {report["vcpu_wait_ms"]} ms')
+    # More than nothing, and not more than both of them could.
+    assert 0 < report['vcpu_wait_ms'] < report['complete_ms'] * report['vcpus']
+
+
 @limit(240)
 def test_two_restores_of_one_image_at_once():
     need_userfaultfd()

@@ -12,6 +12,7 @@
 #include "image/format.h"
 #include "sink/sink.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -24,9 +25,11 @@ struct fake_sink {
 	const uint64_t *wanted; /* pages that the guest touches, in order */
 	size_t wanted_count, next;
 	bool started, finished, ended, stopped, interrupted, outstanding;
-	int fail_place; /* a code for place() to fail with */
 	/* Fired once all wanted pages are in place; the fake frees it. May be NULL. */
 	struct rouse_cancel *on_end_of_wanted;
+	int fail_place;                 /* a code for place() to fail with */
+	int processors;                 /* of the guest, whose waiting is known; 0: it is not */
+	uint64_t wait_ns, wait_step_ns; /* how long they waited; grows with each look */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 };
@@ -156,6 +159,15 @@ static int fake_stop_guest(struct rouse_sink *sink, struct rouse_error *error)
 	return 0;
 }
 
+static int fake_guest_wait(struct rouse_sink *sink, uint64_t *wait_ns)
+{
+	struct fake_sink *s = (struct fake_sink *)sink;
+
+	s->wait_ns += s->wait_step_ns;
+	*wait_ns = s->wait_ns;
+	return s->processors > 0 ? s->processors : -ENOTSUP;
+}
+
 static void fake_interrupt(struct rouse_sink *sink)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
@@ -186,6 +198,7 @@ static const struct rouse_sink_ops fake_ops = {
 	.is_placed = fake_is_placed,
 	.finish = fake_finish,
 	.stop_guest = fake_stop_guest,
+	.guest_wait = fake_guest_wait,
 	.interrupt = fake_interrupt,
 	.destroy = fake_destroy,
 };

@@ -59,6 +59,8 @@ static void rates_have_words_for_the_ends(void **state)
 	assert_int_equal(rate, 0);
 	assert_true(parse_rate("max", &rate));
 	assert_int_equal(rate, UINT64_MAX);
+	assert_true(parse_rate("auto", &rate));
+	assert_int_equal(rate, ROUSE_BACKGROUND_AUTO);
 	assert_true(parse_rate("10M", &rate));
 	assert_int_equal(rate, 10 << 20);
 	assert_false(parse_rate("0", &rate));

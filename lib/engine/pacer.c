@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/pacer.h"
+
+#include <rouse.h>
+
+#define MB 1e6
+/*
+ * Slower than the least rate the guest loses more by what it misses later than it wins by
+ * processors; a gibibyte is there after ten seconds. It is also what the restore's end is sure of.
+ */
+#define LEAST_RATE (200 * MB)
+#define MOST_RATE (4000 * MB) /* more than a socket carries: no limit */
+/* To begin with, while a guest catches up on its timers; and where nobody knows how it fares. */
+#define FIRST_RATE (200 * MB)
+#define PERIOD_NS UINT64_C(10000000)
+/* Share of the processors' time that they may wait: half of what TTR(90 %) allows. */
+#define BUDGET 0.10
+#define GROWTH 1.1
+#define LEAST_CUT 0.5
+#define RATE_USED 0.7 /* below it the source is what limits: the rate stays */
+/* What a late sender may catch up on: little, since a burst is what the guest feels. */
+#define AUTO_CREDIT_NS UINT64_C(2000000)
+#define FIXED_CREDIT_NS UINT64_C(100000000)
+
+void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, uint64_t now_ns)
+{
+	*pacer = (struct rouse_pacer){
+		.limited = background != ROUSE_BACKGROUND_MAX,
+		.adaptive = background == ROUSE_BACKGROUND_AUTO,
+		.rate = background == ROUSE_BACKGROUND_AUTO ? FIRST_RATE : (double)background,
+		.due_ns = now_ns,
+	};
+}
+
+bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns)
+{
+	return pacer->adaptive && (!pacer->sampled || now_ns - pacer->sampled_ns >= PERIOD_NS);
+}
+
+static double adapted(const struct rouse_pacer *pacer, double elapsed_ns, double share)
+{
+	const double used_ns = (double)pacer->bytes * 1e9 / pacer->rate;
+	double rate = pacer->rate;
+
+	if (share > BUDGET)
+		rate *= BUDGET / share > LEAST_CUT ? BUDGET / share : LEAST_CUT;
+	else if (used_ns >= RATE_USED * elapsed_ns)
+		rate *= GROWTH;
+	return rate < LEAST_RATE ? LEAST_RATE : rate > MOST_RATE ? MOST_RATE : rate;
+}
+
+void rouse_pacer_sample(
+	struct rouse_pacer *pacer, uint64_t now_ns, uint64_t wait_ns, int processors)
+{
+	if (!pacer->adaptive)
+		return;
+	if (processors <= 0) {
+		pacer->adaptive = false;
+		pacer->rate = FIRST_RATE;
+		return;
+	}
+	if (pacer->sampled && now_ns > pacer->sampled_ns) {
+		double elapsed_ns = (double)(now_ns - pacer->sampled_ns);
+		double waited_ns =
+			wait_ns > pacer->wait_ns ? (double)(wait_ns - pacer->wait_ns) : 0;
+
+		pacer->rate = adapted(pacer, elapsed_ns, waited_ns / (elapsed_ns * processors));
+	}
+	pacer->sampled = true;
+	pacer->sampled_ns = now_ns;
+	pacer->wait_ns = wait_ns;
+	pacer->bytes = 0;
+}
+
+uint64_t rouse_pacer_placed(struct rouse_pacer *pacer, uint64_t now_ns, uint64_t bytes)
+{
+	const uint64_t credit_ns = pacer->adaptive ? AUTO_CREDIT_NS : FIXED_CREDIT_NS;
+	double step_ns;
+
+	pacer->bytes += bytes;
+	if (!pacer->limited)
+		return 0;
+	step_ns = (double)bytes * 1e9 / pacer->rate;
+	/* A rate of a byte a second must not overflow. */
+	pacer->due_ns += step_ns < 1e18 ? (uint64_t)step_ns : UINT64_C(1000000000000000000);
+	if (pacer->due_ns + credit_ns < now_ns)
+		pacer->due_ns = now_ns - credit_ns;
+	return pacer->due_ns > now_ns ? pacer->due_ns : 0;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/* The pace of the background, with a guest and a clock that are numbers. */
+#include "engine/pacer.h"
+
+#include "../unit.h"
+
+#include <rouse.h>
+
+#define MS UINT64_C(1000000)
+#define PIECE (UINT64_C(16) * 4096)
+
+/* A host with two processors and a guest with two vCPUs. */
+struct world {
+	struct rouse_pacer pacer;
+	uint64_t now_ns, wait_ns, bytes;
+	double share_at_gb; /* at 1 GB/s the vCPUs wait for this share of their time */
+	double source;      /* bytes/s that the image can be read at */
+	int processors;
+};
+
+static void world_init(struct world *w, uint64_t background)
+{
+	*w = (struct world){.source = 2e9, .processors = 2, .now_ns = 5 * MS};
+	rouse_pacer_init(&w->pacer, background, w->now_ns);
+}
+
+/* Delivers for @ms; returns the mean rate, bytes/s. */
+static double deliver(struct world *w, uint64_t ms)
+{
+	const uint64_t from_ns = w->now_ns, from_bytes = w->bytes;
+
+	while (w->now_ns < from_ns + ms * MS) {
+		uint64_t before_ns = w->now_ns, due_ns;
+		double rate;
+
+		w->now_ns += (uint64_t)((double)PIECE * 1e9 / w->source);
+		if (rouse_pacer_wants_sample(&w->pacer, w->now_ns))
+			rouse_pacer_sample(&w->pacer, w->now_ns, w->wait_ns, w->processors);
+		due_ns = rouse_pacer_placed(&w->pacer, w->now_ns, PIECE);
+		if (due_ns > w->now_ns)
+			w->now_ns = due_ns;
+		w->bytes += PIECE;
+		/* The busier the background, the longer the vCPUs wait. */
+		rate = (double)PIECE * 1e9 / (double)(w->now_ns - before_ns);
+		w->wait_ns += (uint64_t)((double)(w->now_ns - before_ns) * 2 * w->share_at_gb *
+					 rate / 1e9);
+	}
+	return (double)(w->bytes - from_bytes) * 1e9 / (double)(w->now_ns - from_ns);
+}
+
+static void a_guest_that_waits_for_nobody_gets_full_speed(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	(void)deliver(&w, 500);
+	assert_true(deliver(&w, 500) > 1.9e9);
+}
+
+static void it_begins_gently(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	assert_true(deliver(&w, 20) < 300e6);
+}
+
+static void the_guests_wait_is_held_to_its_budget(void **state)
+{
+	uint64_t waited;
+	struct world w;
+	double rate, share;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 0.2; /* a tenth at 500 MB/s */
+	(void)deliver(&w, 1000);
+	waited = w.wait_ns;
+	rate = deliver(&w, 1000);
+	share = (double)(w.wait_ns - waited) / (2 * 1000.0 * MS);
+	if (share > 0.11 || rate < 400e6 || rate > 550e6)
+		fail_msg("share %g, rate %g", share, rate);
+}
+
+static void a_guest_that_begins_to_wait_is_given_way_to_at_once(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	(void)deliver(&w, 1000);
+	w.share_at_gb = 2;
+	(void)deliver(&w, 60);
+	assert_true(deliver(&w, 100) < 250e6);
+}
+
+static void however_long_the_guest_waits_the_restore_ends(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	(void)deliver(&w, 1000);
+	rate = deliver(&w, 1000);
+	assert_true(rate > 190e6 && rate < 210e6);
+}
+
+/* Otherwise the rate would grow meanwhile, and then the pages come in bursts. */
+static void a_slow_source_does_not_raise_the_rate(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.source = 50e6;
+	(void)deliver(&w, 2000);
+	w.source = 2e9;
+	assert_true(deliver(&w, 20) < 300e6);
+}
+
+static void without_the_signal_the_rate_is_fixed(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.processors = -95; /* -ENOTSUP */
+	rate = deliver(&w, 1000);
+	assert_true(rate > 190e6 && rate < 210e6);
+	assert_false(rouse_pacer_wants_sample(&w.pacer, w.now_ns + 1000 * MS));
+}
+
+static void a_signal_that_goes_away_leaves_a_fixed_rate(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	(void)deliver(&w, 1000);
+	w.processors = 0;
+	(void)deliver(&w, 20);
+	rate = deliver(&w, 1000);
+	assert_true(rate > 190e6 && rate < 210e6);
+}
+
+static void a_wait_that_goes_backwards_counts_as_none(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.wait_ns = UINT64_MAX / 2;
+	(void)deliver(&w, 20);
+	w.wait_ns = 0;
+	(void)deliver(&w, 500);
+	assert_true(deliver(&w, 100) > 1.9e9);
+}
+
+static void a_fixed_rate_is_kept_whatever_the_guest_feels(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, 32000000);
+	w.share_at_gb = 1000;
+	rate = deliver(&w, 2000);
+	assert_true(rate > 31e6 && rate < 33e6);
+}
+
+static void the_least_rate_does_not_overflow(void **state)
+{
+	struct rouse_pacer pacer;
+
+	(void)state;
+	rouse_pacer_init(&pacer, 1, MS);
+	assert_true(rouse_pacer_placed(&pacer, MS, PIECE) > 60000 * 1000 * MS);
+}
+
+static void max_never_waits(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_MAX);
+	w.share_at_gb = 1000;
+	assert_false(rouse_pacer_wants_sample(&w.pacer, w.now_ns));
+	assert_true(deliver(&w, 100) > 1.9e9);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_guest_that_waits_for_nobody_gets_full_speed),
+		cmocka_unit_test(it_begins_gently),
+		cmocka_unit_test(the_guests_wait_is_held_to_its_budget),
+		cmocka_unit_test(a_guest_that_begins_to_wait_is_given_way_to_at_once),
+		cmocka_unit_test(however_long_the_guest_waits_the_restore_ends),
+		cmocka_unit_test(a_slow_source_does_not_raise_the_rate),
+		cmocka_unit_test(without_the_signal_the_rate_is_fixed),
+		cmocka_unit_test(a_signal_that_goes_away_leaves_a_fixed_rate),
+		cmocka_unit_test(a_wait_that_goes_backwards_counts_as_none),
+		cmocka_unit_test(a_fixed_rate_is_kept_whatever_the_guest_feels),
+		cmocka_unit_test(the_least_rate_does_not_overflow),
+		cmocka_unit_test(max_never_waits),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

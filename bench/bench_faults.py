@@ -17,14 +17,11 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
 
 import common
 from common import Bench, ToolError, run_demo, spread, verdict, warm
-from harness import Guest
-from harness.guest import RunDir
 from harness.saving import read_stall_log
 
 P50_US = 25
@@ -38,30 +35,10 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
-@contextlib.contextmanager
-def restoring(bench, image, *options):
-    """A lazy restore that is under way: yields its process and its RunDir."""
-    with RunDir() as run:
-        command = [bench.tool.path, "restore", "--policy", "lazy", "--monitor", run.qmp, *options,
-                   image, "--", *bench.machine.command(run, qmp=False)]
-        with open(run.errors, "w", encoding="utf-8") as errors:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors,
-                                       stderr=errors)
-            guest = None
-            try:
-                guest = Guest(bench.machine, run, process)
-                yield process, run
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-                if guest:
-                    guest.close()
-
-
 def with_background(bench, image):
     report = bench.file("faults-report")
-    with restoring(bench, image, "--quiet", "--report", report) as (process, run):
+    with common.restoring(bench, image, "lazy", "--quiet", "--background", "max", "--report",
+                          report) as (process, run, _):
         if process.wait(120) != 0:
             raise ToolError(f"rouse restore: {run.console_tail()}")
     with open(report, encoding="utf-8") as file:
@@ -74,7 +51,8 @@ def without_background(bench, image):
     log = bench.file("faults-stalls")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(log)
-    with restoring(bench, image, "--background", "off", "--stall-log", log) as (process, run):
+    with common.restoring(bench, image, "lazy", "--background", "off", "--stall-log",
+                          log) as (process, run, _):
         time.sleep(OFF_SECONDS)
         process.send_signal(signal.SIGINT)
         process.wait(30)

@@ -10,6 +10,7 @@ tool or the guest is newer, and with --fresh.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "demo")]
 
 # pylint: disable=wrong-import-position
 import run_demo  # noqa: E402
-from harness import GuestError, Machine, build_guest, choose_accel  # noqa: E402
+from harness import Guest, GuestError, Machine, build_guest, choose_accel  # noqa: E402
 from harness.guest import RunDir  # noqa: E402
 from harness.link import LinkError  # noqa: E402
 from harness.qmp import QmpError  # noqa: E402
@@ -144,6 +145,27 @@ class Bench(run_demo.Story):
         self.say(os.path.relpath(path))
 
 
+@contextlib.contextmanager
+def restoring(bench, image, policy, *options):
+    """A restore that is under way: yields its process, its RunDir and its Guest."""
+    with RunDir() as run:
+        command = [bench.tool.path, "restore", "--policy", policy, "--monitor", run.qmp, *options,
+                   image, "--", *bench.machine.command(run, qmp=False)]
+        with open(run.errors, "w", encoding="utf-8") as errors:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors,
+                                       stderr=errors)
+            guest = None
+            try:
+                guest = Guest(bench.machine, run, process)
+                yield process, run, guest
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+                if guest:
+                    guest.close()
+
+
 def spread(values, digits=0):
     """"median (least to greatest)" of some values."""
     values = list(values)
@@ -187,5 +209,5 @@ def main(function):
         return 1
 
 
-__all__ = ["Bench", "Report", "ToolError", "ERRORS", "main", "parser", "rotated", "run_demo",
-           "spread", "verdict", "warm"]
+__all__ = ["Bench", "Report", "ToolError", "ERRORS", "main", "parser", "restoring", "rotated",
+           "run_demo", "spread", "verdict", "warm"]

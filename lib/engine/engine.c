@@ -374,8 +374,8 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 		if (code < 0)
 			return code;
 	}
-	waits = guest_wait(e, &wait_from_ns) > 0;
 	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
+	waits = guest_wait(e, &wait_from_ns) > 0;
 	code = serve(e, error);
 	e->stats.guest_waited = waits && guest_wait(e, &wait_to_ns) > 0;
 	if (e->stats.guest_waited)

@@ -68,6 +68,8 @@ struct postcopy_sink {
 	uint64_t placed_count;
 	bool begun, finished;
 
+	/* Of who calls start. */
+	bool vcpus_asked;
 	struct vcpu_wait *vcpu_wait; /* NULL: it cannot be seen */
 
 	/* Reading: of the fault thread. */
@@ -465,9 +467,26 @@ static int postcopy_stop_guest(struct rouse_sink *sink, struct rouse_error *erro
 	return qmp_execute(postcopy_of(sink)->config.qmp, "stop", NULL, NULL, error);
 }
 
+/* A restore without it works, at a fixed pace. */
+static void find_vcpus(struct postcopy_sink *s)
+{
+	s->vcpus_asked = true;
+	if (vcpu_wait_open(s->config.qmp, s->config.pid, &s->vcpu_wait) < 0)
+		rouse_log(s->config.observer, ROUSE_LOG_INFO,
+			"how long vCPUs wait for a processor cannot be seen: the background has a "
+			"fixed pace");
+}
+
 static int postcopy_guest_wait(struct rouse_sink *sink, uint64_t *wait_ns)
 {
-	const struct postcopy_sink *s = postcopy_of(sink);
+	struct postcopy_sink *s = postcopy_of(sink);
+
+	/*
+	 * Of a VM that is taken over not before faults are served: its main loop, which answers
+	 * QMP, may wait for a page.
+	 */
+	if (!s->vcpus_asked)
+		find_vcpus(s);
 
 	return s->vcpu_wait != NULL ? vcpu_wait_read(s->vcpu_wait, wait_ns) : -ENOTSUP;
 }
@@ -527,11 +546,6 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	(void)pthread_mutex_init(&s->state_lock, NULL);
 	(void)pthread_cond_init(&s->state_changed, NULL);
 	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
-	/* A restore without it works, at a fixed pace. */
-	if (vcpu_wait_open(config->qmp, config->pid, &s->vcpu_wait) < 0)
-		rouse_log(config->observer, ROUSE_LOG_INFO,
-			"how long vCPUs wait for a processor cannot be seen: the background has a "
-			"fixed pace");
 	*sink = s;
 	return 0;
 }
@@ -550,9 +564,12 @@ int qemu_postcopy_sink_new(
 			config->devices_size);
 	}
 	code = postcopy_new(config, &s, error);
-	if (code == 0)
-		*sink = &s->sink;
-	return code;
+	if (code < 0)
+		return code;
+	/* Now, while QEMU has nothing else to do. */
+	find_vcpus(s);
+	*sink = &s->sink;
+	return 0;
 }
 
 /* ---- Taking over a restore whose Rouse died ------------------------------------------------- */

@@ -18,7 +18,7 @@
 struct qemu_sink_config {
 	int fd;                          /* the migration connection; the sink closes it */
 	struct qmp *qmp;                 /* of that QEMU; the caller's, and used by prefetch, start,
-					    finish and stop_guest only */
+					    finish, stop_guest, guest_wait only */
 	pid_t pid;                       /* of that QEMU; 0: the one at qmp's other end */
 	const struct qemu_block *blocks; /* the caller's, as are config and devices */
 	uint32_t block_count;

@@ -5,15 +5,15 @@
 
 #define MB 1e6
 /*
- * Slower than the least rate the guest loses more by what it misses later than it wins by
- * processors; a gibibyte is there after ten seconds. It is also what the restore's end is sure of.
+ * Slower than this the guest loses more by what it misses later than it wins by processors; a
+ * gibibyte is there after three to four seconds. It is also what makes sure that a restore ends.
  */
-#define LEAST_RATE (200 * MB)
+#define LEAST_RATE (300 * MB)
 #define MOST_RATE (4000 * MB) /* more than a socket carries: no limit */
 /* To begin with, while a guest catches up on its timers; and where nobody knows how it fares. */
-#define FIRST_RATE (200 * MB)
+#define FIRST_RATE (300 * MB)
 #define PERIOD_NS UINT64_C(10000000)
-/* Share of the processors' time that they may wait: half of what TTR(90 %) allows. */
+/* Share of the processors' time that they may wait: what TTR(90 %) allows. */
 #define BUDGET 0.10
 #define GROWTH 1.1
 #define LEAST_CUT 0.5

@@ -172,7 +172,7 @@ struct rouse_throttle {
 };
 
 #define ROUSE_BACKGROUND_MAX UINT64_MAX
-/** As fast as the guest does not feel: docs/design.md, "Pacing". The default. */
+/** As fast as the guest does not feel (docs/design.md, "Pacing"); without a working set, max. */
 #define ROUSE_BACKGROUND_AUTO (UINT64_MAX - 1)
 
 /** A utilization threshold and a window: TTR(U, w). */

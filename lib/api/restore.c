@@ -105,6 +105,17 @@ static enum rouse_policy choose_policy(const struct restore *r)
 	return ROUSE_POLICY_LAZY;
 }
 
+/*
+ * Without a working set the guest waits for far more pages than processors, and what comes unasked
+ * is what ends that: docs/performance.md.
+ */
+static uint64_t choose_background(const struct restore *r)
+{
+	return r->options.background == ROUSE_BACKGROUND_AUTO && r->policy == ROUSE_POLICY_LAZY
+		       ? ROUSE_BACKGROUND_MAX
+		       : r->options.background;
+}
+
 /* Opens everything up to a running engine. */
 static int prepare(struct restore *r, struct rouse_error *error)
 {
@@ -121,7 +132,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.policy = r->policy,
 		.wset = r->wset,
 		.resume = r->options.resume,
-		.background = r->options.background,
+		.background = choose_background(r),
 		.record_us = r->options.record != NULL ? r->options.record_us : 0,
 		.record = r->options.record != NULL,
 	};

@@ -201,7 +201,9 @@ static int run(struct restore *r, struct rouse_restore_report *report, struct ro
 	if (r->qemu.process.pid > 0)
 		rouse_event(r->observer, ROUSE_EVENT_QEMU_STARTED, r->qemu.monitor);
 	code = rouse_engine_run(r->engine, r->qemu.sink, &why);
-	if (code < 0 && why.kind == ROUSE_ERROR_VMM)
+	if (code == 0)
+		restore_qemu_complete(&r->qemu);
+	else if (why.kind == ROUSE_ERROR_VMM)
 		code = restore_qemu_explain(&r->qemu, code, &why);
 	rouse_engine_get_stats(r->engine, &stats);
 	if (stats.started_ns == 0) {

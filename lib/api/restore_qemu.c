@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/observer.h"
 #include "vmm/qemu_incoming.h"
+#include "vmm/qemu_rescue.h"
 #include "vmm/qemu_sink.h"
 
 #include <string.h>
@@ -148,11 +149,8 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 		.ram_bytes = metadata->memory_bytes,
 		.vcpus = metadata->vcpus,
 	};
-	int code;
+	int code = qemu_incoming_check(qemu->qmp, &expectation, error);
 
-	if (options->resume)
-		return qemu_incoming_recover(qemu->qmp, checkpoint_of(reader), fd, error);
-	code = qemu_incoming_check(qemu->qmp, &expectation, error);
 	if (code == 0)
 		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
 	if (code == 0 && postcopy)
@@ -165,6 +163,112 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	return 0;
 }
 
+/* Leaves our connection in QEMU for the Rouse that takes over if we die. */
+static void deposit(struct restore_qemu *qemu, const char *socket, uint64_t checkpoint,
+	const struct rouse_observer *observer)
+{
+	const int started = (int)qemu->process.pid;
+	struct rouse_error why = {0};
+	int code = qemu_rescue_deposit(qemu->qmp, socket,
+		started > 0 ? started : qmp_peer_pid(qemu->qmp), checkpoint, &why);
+
+	qemu->deposited = code == 0;
+	if (code < 0)
+		rouse_log(observer, ROUSE_LOG_INFO,
+			"if Rouse is killed while one of the VM's devices waits for a page, nobody "
+			"will be able to take over: %s",
+			why.message);
+}
+
+/* By the connection that a Rouse left in QEMU: works although QEMU's main loop may stand still. */
+static int take_over_by_rescue(struct restore_qemu *qemu, const char *socket, uint64_t checkpoint,
+	const struct qemu_rescue_name *name, int connection, const struct qemu_first_words *first,
+	int *fd, const struct rouse_observer *observer, struct rouse_error *error)
+{
+	int code = qmp_adopt(connection, observer, &qemu->qmp, error);
+
+	if (code < 0)
+		return code;
+	if (name->checkpoint != checkpoint)
+		return qemu_incoming_other_checkpoint(error);
+	rouse_log(observer, ROUSE_LOG_DEBUG, "taking over by the monitor connection left in QEMU");
+	code = qemu_rescue_recover(qemu->qmp, socket, name, first, fd, error);
+	qemu->deposited = code == 0;
+	return code;
+}
+
+/* Gets hold of a VM whose Rouse died. */
+static int take_over(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	const struct rouse_reader *reader, int *fd, const struct rouse_observer *observer,
+	struct rouse_error *error)
+{
+	const uint64_t checkpoint = checkpoint_of(reader);
+	cleanup_free uint8_t *request = NULL;
+	struct qemu_first_words first = {0};
+	struct qemu_rescue_name name;
+	struct rouse_error why = {0};
+	int connection, found, code;
+
+	code = qemu_postcopy_resume_request(qemu->blocks, qemu->block_count, &request, &first.size);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot take over");
+	first.bytes = request;
+	found = qemu_rescue_find(options->qmp_socket, &name, &connection, &why);
+	if (found == 0)
+		return take_over_by_rescue(qemu, options->qmp_socket, checkpoint, &name, connection,
+			&first, fd, observer, error);
+	code = found == -EBUSY ? found
+			       : qmp_connect(options->qmp_socket, QEMU_CONNECT_TIMEOUT_MS, observer,
+					 &qemu->qmp, error);
+	/* The monitor is taken by the connection that we may not have, or it does not answer. */
+	if (found != -ENOENT && (code == -EBUSY || code == -ETIMEDOUT)) {
+		if (error != NULL)
+			*error = why;
+		return found;
+	}
+	if (code < 0)
+		return code;
+	deposit(qemu, options->qmp_socket, checkpoint, observer);
+	code = qemu_incoming_recover(qemu->qmp, checkpoint, &first, fd, error);
+	if (code < 0 && qemu->deposited)
+		qemu_rescue_withdraw(qemu->qmp);
+	return code;
+}
+
+static int get_ready(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	int *fd, const struct rouse_observer *observer, struct rouse_error *error)
+{
+	const char *socket = options->qmp_socket;
+	int code;
+
+	if (options->resume)
+		return take_over(qemu, options, reader, fd, observer, error);
+	if (socket != NULL)
+		code = qmp_connect(socket, QEMU_CONNECT_TIMEOUT_MS, observer, &qemu->qmp, error);
+	else
+		code = start_qemu(qemu, options, postcopy, metadata, observer, error);
+	if (code == 0)
+		code = connect_qemu(qemu, options, postcopy, metadata, reader, fd, error);
+	/*
+	 * Not before the migration is connected: from then on QEMU ends if we die before the guest
+	 * runs, and no QEMU is left that waits with its monitor taken.
+	 */
+	if (code == 0 && postcopy)
+		deposit(qemu, socket != NULL ? socket : qemu->monitor, checkpoint_of(reader),
+			observer);
+	return code;
+}
+
+/* For the report only: a VM that is taken over may not be able to tell. */
+static unsigned int vcpus_of(const struct restore_qemu *qemu,
+	const struct rouse_restore_options *options, const struct rouse_metadata *metadata)
+{
+	if (metadata->vcpus > 0)
+		return metadata->vcpus;
+	return options->resume ? 1 : count_vcpus(qemu->qmp);
+}
+
 int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error)
@@ -175,16 +279,10 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
 	code = list_blocks(qemu, reader, error);
 	if (code < 0)
 		return code;
-	if (options->qmp_socket != NULL)
-		code = qmp_connect(
-			options->qmp_socket, QEMU_CONNECT_TIMEOUT_MS, observer, &qemu->qmp, error);
-	else
-		code = start_qemu(qemu, options, postcopy, metadata, observer, error);
-	if (code == 0)
-		code = connect_qemu(qemu, options, postcopy, metadata, reader, &fd, error);
+	code = get_ready(qemu, options, postcopy, metadata, reader, &fd, observer, error);
 	if (code < 0)
 		return add_last_words(qemu, code, error);
-	qemu->vcpus = metadata->vcpus > 0 ? metadata->vcpus : count_vcpus(qemu->qmp);
+	qemu->vcpus = vcpus_of(qemu, options, metadata);
 	return make_sink(qemu, options, postcopy, metadata, reader, fd, observer, error);
 }
 
@@ -194,6 +292,15 @@ int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error
 		return code;
 	code = qemu_incoming_broken(qemu->qmp, code, error);
 	return add_last_words(qemu, code, error);
+}
+
+void restore_qemu_complete(struct restore_qemu *qemu)
+{
+	if (!qemu->deposited)
+		return;
+	qmp_ignore_cancel(qemu->qmp);
+	qemu_rescue_withdraw(qemu->qmp);
+	qemu->deposited = false;
 }
 
 void restore_qemu_finish(struct restore_qemu *qemu, bool keep)

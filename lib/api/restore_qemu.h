@@ -20,6 +20,7 @@ struct restore_qemu {
 	struct qemu_block *blocks; /* of the image, as the sink wants them */
 	uint32_t block_count;
 	unsigned int vcpus; /* 0 until known */
+	bool deposited;     /* QEMU holds a duplicate of our end of qmp: see vmm/qemu_rescue.h */
 	char monitor[ROUSE_MONITOR_BYTES];
 };
 
@@ -33,6 +34,9 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
 
 /** If QEMU is gone or said why it broke off, puts that into @error. Returns the error's code. */
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error);
+
+/** The VM has all pages: takes back what was left in QEMU for another Rouse. */
+void restore_qemu_complete(struct restore_qemu *qemu);
 
 /** @keep: a QEMU that was started lives on; otherwise it is ended. */
 void restore_qemu_finish(struct restore_qemu *qemu, bool keep);

@@ -226,6 +226,13 @@ int qemu_incoming_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error 
 		error);
 }
 
+int qemu_incoming_other_checkpoint(struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_MISMATCH, -EINVAL,
+		"that VM is of another checkpoint than this image: take over with the image that "
+		"its restore began with");
+}
+
 static int check_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error *error)
 {
 	const struct mark wanted = mark_of(checkpoint);
@@ -237,9 +244,7 @@ static int check_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error *
 	if (mark.id[0] == '\0')
 		return rouse_error_set(error, ROUSE_ERROR_MISMATCH, -EINVAL,
 			"that VM was not restored by Rouse: only its own source has its memory");
-	return rouse_error_set(error, ROUSE_ERROR_MISMATCH, -EINVAL,
-		"that VM is of another checkpoint than this image: take over with the image that "
-		"its restore began with");
+	return qemu_incoming_other_checkpoint(error);
 }
 
 int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error)
@@ -254,13 +259,25 @@ int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error)
 	return 0;
 }
 
-static int hand_over_connection(
-	struct qmp *qmp, const char *command, int *fd, struct rouse_error *error)
+int qemu_incoming_say_first(int fd, const struct qemu_first_words *first, struct rouse_error *error)
+{
+	ssize_t n = send(fd, first->bytes, first->size, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n == (ssize_t)first->size)
+		return 0;
+	return rouse_error_errno(
+		error, n < 0 ? -errno : -ENOBUFS, "cannot write to the migration connection");
+}
+
+static int hand_over_connection(struct qmp *qmp, const char *command,
+	const struct qemu_first_words *first, int *fd, struct rouse_error *error)
 {
 	cleanup_close int ours = -1;
 	cleanup_close int qemus = -1;
 	int code = qemu_incoming_socketpair(&ours, &qemus, error);
 
+	if (code == 0 && first->size > 0)
+		code = qemu_incoming_say_first(ours, first, error);
 	if (code == 0)
 		code = qmp_send_fd(qmp, CONNECTION_NAME, qemus, error);
 	if (code == 0)
@@ -273,14 +290,16 @@ static int hand_over_connection(
 
 int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error)
 {
-	int code = hand_over_connection(qmp, "migrate-incoming", fd, error);
+	const struct qemu_first_words nothing = {0};
+	int code = hand_over_connection(qmp, "migrate-incoming", &nothing, fd, error);
 
 	if (code == -EREMOTEIO)
 		(void)rouse_error_prefix(error, "start QEMU with -incoming defer");
 	return code;
 }
 
-int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint, int *fd, struct rouse_error *error)
+int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint,
+	const struct qemu_first_words *first, int *fd, struct rouse_error *error)
 {
 	const uint64_t deadline = rouse_clock_ns() + RECOVER_TIMEOUT_NS;
 	char status[64];
@@ -293,7 +312,8 @@ int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint, int *fd, struct 
 		if (strcmp(status, "postcopy-paused") == 0) {
 			code = check_mark(qmp, checkpoint, error);
 			return code < 0 ? code
-					: hand_over_connection(qmp, "migrate-recover", fd, error);
+					: hand_over_connection(
+						  qmp, "migrate-recover", first, fd, error);
 		}
 		if (strcmp(status, "postcopy-active") != 0 || rouse_clock_ns() > deadline)
 			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,

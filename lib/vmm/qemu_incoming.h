@@ -48,11 +48,26 @@ int qemu_incoming_mark(struct qmp *qmp, uint64_t checkpoint, struct rouse_error 
 int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error);
 
 /**
+ * What is in a migration connection before QEMU gets it: @size bytes. Much less than a socket's
+ * buffer: it is written without waiting.
+ */
+struct qemu_first_words {
+	const void *bytes;
+	size_t size;
+};
+int qemu_incoming_say_first(
+	int fd, const struct qemu_first_words *first, struct rouse_error *error);
+
+/**
  * Makes the connection of a VM whose postcopy broke off. Waits a little for QEMU to notice that.
  * -EBUSY, kind REFUSED: it is not in that state (the state is named). -EINVAL, kind MISMATCH: it is
  * not marked with @checkpoint: other pages than its own would be wrong memory.
  */
-int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint, int *fd, struct rouse_error *error);
+int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint,
+	const struct qemu_first_words *first, int *fd, struct rouse_error *error);
+
+/** The error of a takeover with an image of another checkpoint: -EINVAL, kind MISMATCH. */
+int qemu_incoming_other_checkpoint(struct rouse_error *error);
 
 /** A pair of connected sockets, for a migration: ours is close-on-exec, QEMU's is not. */
 int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);

@@ -625,33 +625,47 @@ static int read_bitmap(struct postcopy_sink *s, const struct qemu_block *block)
 	return 0;
 }
 
-static int ask_bitmap(struct postcopy_sink *s, uint32_t index)
+/*
+ *   per block  RECV_BITMAP: u8 length, name       answered by RECV_BITMAP and the bitmap
+ *   at the end POSTCOPY_RESUME                    answered by RESUME_ACK, and the requests that
+ * wait
+ */
+int qemu_postcopy_resume_request(
+	const struct qemu_block *blocks, uint32_t count, uint8_t **bytes, size_t *size)
 {
-	const struct qemu_block *block = &s->config.blocks[index];
-	size_t length = strlen(block->name);
-	struct qemu_return_message message;
-	uint8_t data[256];
-	int code;
+	uint8_t *request = malloc(((size_t)count + 1) * (5 + sizeof(uint8_t) + 255));
+	size_t used = 0;
 
-	data[0] = (uint8_t)length;
-	memcpy(data + 1, block->name, length);
-	code = qemu_writer_command(&s->writer, QEMU_CMD_RECV_BITMAP, data, (uint16_t)(1 + length));
-	if (code == 0)
-		code = read_message(s, QEMU_REPLY_RECV_BITMAP, &message);
-	if (code == 0 && message.block != index)
-		code = -EPROTO;
-	return code == 0 ? read_bitmap(s, block) : code;
+	if (request == NULL)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++) {
+		size_t length = strlen(blocks[i].name);
+		uint8_t data[256];
+
+		data[0] = (uint8_t)length;
+		memcpy(data + 1, blocks[i].name, length);
+		used += qemu_command_put(
+			request + used, QEMU_CMD_RECV_BITMAP, data, (uint16_t)(1 + length));
+	}
+	used += qemu_command_put(request + used, QEMU_CMD_POSTCOPY_RESUME, NULL, 0);
+	*bytes = request;
+	*size = used;
+	return 0;
 }
 
+/* Reads the answers to qemu_postcopy_resume_request(). */
 static int take_over(struct postcopy_sink *s)
 {
 	struct qemu_return_message message;
 	int code = 0;
 
-	for (uint32_t i = 0; code == 0 && i < s->config.block_count; i++)
-		code = ask_bitmap(s, i);
-	if (code == 0)
-		code = qemu_writer_command(&s->writer, QEMU_CMD_POSTCOPY_RESUME, NULL, 0);
+	for (uint32_t i = 0; code == 0 && i < s->config.block_count; i++) {
+		code = read_message(s, QEMU_REPLY_RECV_BITMAP, &message);
+		if (code == 0 && message.block != i)
+			code = -EPROTO;
+		if (code == 0)
+			code = read_bitmap(s, &s->config.blocks[i]);
+	}
 	if (code == 0)
 		code = read_message(s, QEMU_REPLY_RESUME_ACK, &message);
 	if (code == 0 && message.value != 1)

@@ -41,9 +41,19 @@ int qemu_postcopy_sink_new(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);
 
 /**
- * A sink for a VM whose restore broke off (postcopy-paused): asks QEMU which pages it has over the
- * connection made by qemu_incoming_recover(). It has been started: only place, wait_fault, finish.
- * -EPROTO, -EPIPE.
+ * What a takeover says to QEMU, as one piece of malloc'ed memory: which pages do you have, and go
+ * on. It must be written before QEMU sees the connection, or at once: a QEMU before 9.1 crashes if
+ * the connection ends between its beginning and "go on". Once it is in the socket we may be killed:
+ * QEMU reads it, notices the end, and waits for the next Rouse. -ENOMEM.
+ */
+int qemu_postcopy_resume_request(
+	const struct qemu_block *blocks, uint32_t count, uint8_t **bytes, size_t *size);
+
+/**
+ * A sink for a VM whose restore broke off (postcopy-paused): learns from QEMU which pages it has,
+ * over the connection made by qemu_incoming_recover() or qemu_rescue_recover(), to which
+ * qemu_postcopy_resume_request() has been written. It has been started: only place, wait_fault,
+ * finish. -EPROTO, -EPIPE.
  */
 int qemu_postcopy_sink_resume(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);

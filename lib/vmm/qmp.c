@@ -397,28 +397,57 @@ static int qmp_negotiate(struct qmp *qmp, uint64_t deadline_ns, struct rouse_err
 	return qmp_execute(qmp, "qmp_capabilities", arguments, NULL, error);
 }
 
-static int qmp_attach_until(int fd, uint64_t deadline_ns, const struct rouse_observer *observer,
-	struct qmp **qmp, struct rouse_error *error)
+/* Takes @fd over, also when it fails. */
+static struct qmp *qmp_new(int fd, const struct rouse_observer *observer)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 	struct qmp *q = calloc(1, sizeof(*q));
-	int code;
 
 	if (q == NULL) {
 		(void)close(fd);
-		return rouse_error_errno(error, -ENOMEM, "cannot talk to QEMU");
+		return NULL;
 	}
 	q->fd = fd;
 	q->last = &q->first;
 	q->cancel_fd = rouse_observer_cancel_fd(observer);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
 		q->peer_pid = peer.pid;
+	return q;
+}
+
+static int qmp_attach_until(int fd, uint64_t deadline_ns, const struct rouse_observer *observer,
+	struct qmp **qmp, struct rouse_error *error)
+{
+	struct qmp *q = qmp_new(fd, observer);
+	int code;
+
+	if (q == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot talk to QEMU");
 	code = qmp_negotiate(q, deadline_ns, error);
 	if (code < 0) {
 		qmp_close(q);
 		return code;
 	}
+	*qmp = q;
+	return 0;
+}
+
+int qmp_adopt(
+	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error)
+{
+	struct qmp *q = qmp_new(fd, observer);
+	ssize_t n;
+
+	if (q == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot talk to QEMU");
+	q->oob = true;
+	/* Answers to what he asked may still come: our numbers are larger than his. */
+	q->last_id = (json_int_t)(rouse_clock_ns() >> 1);
+	/* He may have read a part of a line. */
+	do
+		n = recv(fd, q->input, sizeof(q->input), MSG_DONTWAIT);
+	while (n > 0 || (n < 0 && errno == EINTR));
 	*qmp = q;
 	return 0;
 }

@@ -40,9 +40,17 @@ int qmp_connect(const char *path, unsigned int timeout_ms, const struct rouse_ob
 /** The same over a socket that is connected already; takes @fd over, also when it fails. */
 int qmp_attach(int fd, unsigned int timeout_ms, const struct rouse_observer *observer,
 	struct qmp **qmp, struct rouse_error *error);
+/**
+ * Takes over a connection that somebody else negotiated, with out-of-band commands, and who is
+ * gone. What QEMU has said to him is thrown away. Nothing is sent: the main loop may stand still.
+ * Takes
+ * @fd over, also when it fails. -ENOMEM.
+ */
+int qmp_adopt(
+	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error);
 void qmp_close(struct qmp *qmp);
 
-/** To poll(2) for; then qmp_next_event(). */
+/** The connection: to poll(2) for, then qmp_next_event(). */
 int qmp_fd(const struct qmp *qmp);
 
 /**

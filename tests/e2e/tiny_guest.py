@@ -7,6 +7,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import socket
 import struct
 import subprocess
 import time
@@ -39,10 +40,12 @@ def build_tiny_guest(name):
 
 
 class TinyGuest:
-    """Its QEMU. Use it with `with`. `monitor` is a second QMP connection; `qmp` a free socket."""
+    """Its QEMU. Use it with `with`. `monitor` is a second QMP connection; `qmp` a free socket.
+
+    With `start` false it is only prepared: `command` starts it."""
 
     def __init__(self, fixed_mb=64, moving_mb=4, incoming=None, extra=(), machine='pc',
-                 qemu=QEMU, paused=False, program='guest'):
+                 qemu=QEMU, paused=False, program='guest', start=True):
         need_qemu()
         self.folder = temp_dir() / f'tiny{time.monotonic_ns()}'
         self.folder.mkdir()
@@ -62,7 +65,24 @@ class TinyGuest:
             command += ['-incoming', incoming]
         if paused:
             command.append('-S')
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
+        self.command = [str(word) for word in command]
+        self.process = None
+        if start:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
+
+    def answers(self):
+        """Whether QEMU's main loop runs: a new monitor connection can be negotiated at once."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            try:
+                client.connect(str(self.folder / 'monitor'))
+                client.sendall(b'{"execute": "qmp_capabilities"}\n')
+                said = b''
+                while b'"return"' not in said:
+                    said += client.recv(4096) or b'"return"'
+            except OSError:
+                return False
+            return True
 
     def letters(self):
         """What it has written so far."""
@@ -75,7 +95,7 @@ class TinyGuest:
         def there():
             letters = self.letters()
             assert 'X' not in letters, 'memory is WRONG inside the guest'
-            assert self.process.poll() is None, 'QEMU has ended'
+            assert self.process is None or self.process.poll() is None, 'QEMU has ended'
             return all(letters.count(each, begin) >= wanted.count(each) for each in set(wanted))
         wait_until(there, f'{wanted!r} from the tiny guest', timeout)
 
@@ -91,9 +111,9 @@ class TinyGuest:
 
     def close(self):
         self.monitor.close()
-        if self.process.poll() is None:
+        if self.process is not None:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):

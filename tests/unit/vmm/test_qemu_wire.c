@@ -4,6 +4,7 @@
 #include "base/endian.h"
 #include "vmm/qemu_process.h"
 #include "vmm/qemu_return_path.h"
+#include "vmm/qemu_sink.h"
 #include "vmm/qemu_writer.h"
 
 #include <errno.h>
@@ -127,6 +128,30 @@ static void a_page_of_no_block_is_refused(void **state)
 	(void)state;
 	qemu_writer_init(&writer, -1, blocks, BLOCK_COUNT);
 	assert_int_equal(qemu_writer_pages(&writer, &page, 1), -ERANGE);
+}
+
+static void a_takeover_asks_for_every_bitmap_and_then_resumes(void **state)
+{
+	cleanup_free uint8_t *bytes = NULL;
+	size_t size = 0, at = 0;
+
+	(void)state;
+	assert_int_equal(qemu_postcopy_resume_request(blocks, BLOCK_COUNT, &bytes, &size), 0);
+	for (uint32_t i = 0; i < BLOCK_COUNT; i++) {
+		size_t length = strlen(blocks[i].name);
+
+		assert_true(at + 6 + length < size);
+		assert_int_equal(bytes[at], 8); /* a command */
+		assert_int_equal(be16_load(bytes + at + 1), QEMU_CMD_RECV_BITMAP);
+		assert_int_equal(be16_load(bytes + at + 3), 1 + length);
+		assert_int_equal(bytes[at + 5], length);
+		assert_memory_equal(bytes + at + 6, blocks[i].name, length);
+		at += 6 + length;
+	}
+	assert_int_equal(size, at + 5);
+	assert_int_equal(bytes[at], 8);
+	assert_int_equal(be16_load(bytes + at + 1), QEMU_CMD_POSTCOPY_RESUME);
+	assert_int_equal(be16_load(bytes + at + 3), 0);
 }
 
 static void a_page_number_leads_to_its_block(void **state)
@@ -294,6 +319,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_written_is_read_back_by_the_decoder),
 		cmocka_unit_test(a_page_of_no_block_is_refused),
+		cmocka_unit_test(a_takeover_asks_for_every_bitmap_and_then_resumes),
 		cmocka_unit_test(a_page_number_leads_to_its_block),
 		cmocka_unit_test(a_request_without_a_name_is_of_the_block_named_last),
 		cmocka_unit_test(every_cut_of_a_message_waits_for_the_rest),

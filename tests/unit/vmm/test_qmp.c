@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "vmm/qmp.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -408,6 +409,28 @@ static void attach_refuses_what_is_not_qmp(void **state)
 	(void)close(fds[1]);
 }
 
+/* The greeting of the fake stands for what QEMU said to the one before: half of an event. */
+static void adopt_drops_what_was_said_to_the_one_before(void **state)
+{
+	struct fake fake = {.greeting = "ent\": \"STOP\"}\r\n",
+		.steps = {{"exec-oob", "{\"return\": {}, \"id\": 1}\r\n" OK}}};
+	struct qmp *qmp = NULL;
+	struct pollfd said;
+	int fds[2];
+
+	(void)state;
+	fake.got_fd = -1;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	fake.fd = fds[1];
+	assert_int_equal(pthread_create(&fake.thread, NULL, fake_run, &fake), 0);
+	said = (struct pollfd){.fd = fds[0], .events = POLLIN};
+	assert_int_equal(poll(&said, 1, -1), 1);
+	assert_int_equal(qmp_adopt(fds[0], NULL, &qmp, NULL), 0);
+	/* An answer to what the one before asked as number 1 is not taken for ours. */
+	assert_int_equal(qmp_execute_oob(qmp, "migrate-recover", NULL, NULL, NULL), 0);
+	fake_stop(&fake, qmp);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -429,6 +452,7 @@ int main(void)
 		cmocka_unit_test(connect_tells_that_nobody_listens),
 		cmocka_unit_test(connect_times_out_if_another_client_holds_the_monitor),
 		cmocka_unit_test(attach_refuses_what_is_not_qmp),
+		cmocka_unit_test(adopt_drops_what_was_said_to_the_one_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

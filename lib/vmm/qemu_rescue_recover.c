@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The connection for the pages, made without QEMU's main loop: `getfd` is no out-of-band command,
+ * `migrate-recover` is. So QEMU has to listen at a path. Whoever connected there first would be the
+ * one whose pages the VM gets: it lies in a directory that only QEMU and we may enter.
+ */
+#include "vmm/qemu_rescue.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define RECOVER_TIMEOUT_NS UINT64_C(5000000000) /* for QEMU to notice that a Rouse has died */
+#define NOT_PAUSED "postcopy is paused"         /* in QEMU's words when nothing broke off */
+
+/* A path for an AF_UNIX socket, and the directory that it is alone in. */
+struct meeting_place {
+	char directory[PATH_MAX];
+	struct sockaddr_un address;
+};
+
+static int set_path(struct meeting_place *place)
+{
+	const size_t length = strlen(place->directory);
+
+	if (length + sizeof("/pages") > sizeof(place->address.sun_path))
+		return -ENAMETOOLONG;
+	/* To QEMU a comma would end it. */
+	if (strchr(place->directory, ',') != NULL)
+		return -EINVAL;
+	place->address.sun_family = AF_UNIX;
+	memcpy(place->address.sun_path, place->directory, length);
+	memcpy(place->address.sun_path + length, "/pages", sizeof("/pages"));
+	return 0;
+}
+
+/* Makes sure that only we can enter, and QEMU if it runs as another user. */
+static int guard_directory(const struct meeting_place *place, uid_t qemu)
+{
+	cleanup_close int fd = -1;
+	struct stat status;
+
+	fd = open(place->directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return -errno;
+	if ((status.st_mode & 0077) != 0)
+		return -EPERM;
+	if (status.st_uid != geteuid())
+		return status.st_uid == qemu ? 0 : -EPERM;
+	if (qemu != status.st_uid && fchown(fd, qemu, (gid_t)-1) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Beside the VM's socket: QEMU could make a socket there before. */
+static int make_place_beside(
+	struct meeting_place *place, const char *socket, uint64_t nonce, uid_t qemu)
+{
+	cleanup_free char *base = realpath(socket, NULL);
+	char *slash = base != NULL ? strrchr(base, '/') : NULL;
+	int used, code;
+
+	if (slash == NULL)
+		return -ENOENT;
+	used = snprintf(place->directory, sizeof(place->directory), "%.*s/rouse-%016llx",
+		(int)(slash - base), base, (unsigned long long)nonce);
+	if (used < 0 || (size_t)used >= sizeof(place->directory))
+		return -ENAMETOOLONG;
+	code = set_path(place);
+	if (code < 0)
+		return code;
+	/* One that a Rouse left that died at this point serves as well. */
+	if (mkdir(place->directory, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	return guard_directory(place, qemu);
+}
+
+static int make_place(
+	struct meeting_place *place, const char *socket, uint64_t nonce, struct rouse_error *error)
+{
+	struct stat status;
+	uid_t qemu;
+	int code;
+
+	*place = (struct meeting_place){0};
+	/* QEMU runs as the user who made its socket: the connection was left in it only then. */
+	if (stat(socket, &status) < 0)
+		return rouse_error_errno(error, -errno, "%s", socket);
+	qemu = status.st_uid;
+	code = make_place_beside(place, socket, nonce, qemu);
+	if (code == 0)
+		return 0;
+	(void)snprintf(place->directory, sizeof(place->directory), "/tmp/rouse-XXXXXX");
+	code = mkdtemp(place->directory) == NULL ? -errno : set_path(place);
+	if (code == 0)
+		code = guard_directory(place, qemu);
+	return code == 0
+		       ? 0
+		       : rouse_error_errno(error, code, "cannot make a directory for QEMU in /tmp");
+}
+
+static void remove_place(const struct meeting_place *place)
+{
+	(void)unlink(place->address.sun_path);
+	(void)rmdir(place->directory);
+}
+
+/* Says why QEMU does not recover; what a restore that is complete has left in it is removed. */
+static int explain(struct qmp *qmp, struct rouse_error *error)
+{
+	char status[64];
+	int code;
+
+	if (error == NULL || strstr(error->message, NOT_PAUSED) == NULL)
+		return error != NULL ? error->code : -EREMOTEIO;
+	code = qemu_incoming_status(qmp, status, sizeof(status), error);
+	if (code < 0)
+		return code;
+	if (strcmp(status, "completed") == 0 || strcmp(status, "none") == 0)
+		qemu_rescue_withdraw(qmp);
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+		"that VM has no restore that broke off (its migration is \"%s\")", status);
+}
+
+static int listen_there(
+	struct qmp *qmp, const struct meeting_place *place, struct rouse_error *error)
+{
+	const uint64_t deadline = rouse_clock_ns() + RECOVER_TIMEOUT_NS;
+	struct rouse_error why = {0};
+
+	for (;;) {
+		char uri[sizeof("unix:") + sizeof(place->address.sun_path)];
+		int code;
+
+		(void)snprintf(uri, sizeof(uri), "unix:%s", place->address.sun_path);
+		code = qmp_execute_oob(
+			qmp, "migrate-recover", json_pack("{s:s}", "uri", uri), NULL, &why);
+		if (code == 0)
+			return 0;
+		if (code != -EREMOTEIO || rouse_clock_ns() > deadline) {
+			if (code == -EREMOTEIO)
+				code = explain(qmp, &why);
+			if (error != NULL)
+				*error = why;
+			return code;
+		}
+		/* That QEMU has noticed is an event, but it may have been sent before. */
+		(void)poll(NULL, 0, 10);
+	}
+}
+
+int qemu_rescue_recover(struct qmp *qmp, const char *socket_path,
+	const struct qemu_rescue_name *name, const struct qemu_first_words *first, int *fd,
+	struct rouse_error *error)
+{
+	struct meeting_place place;
+	cleanup_close int ours = -1;
+	int code = make_place(&place, socket_path, name->nonce, error);
+
+	if (code < 0)
+		return code;
+	ours = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	code = ours < 0 ? rouse_error_errno(error, -errno, "cannot make a socket")
+			: listen_there(qmp, &place, error);
+	/* Nothing between these two calls: see qemu_postcopy_resume_request(). */
+	if (code == 0 &&
+		connect(ours, (const struct sockaddr *)&place.address, sizeof(place.address)) < 0)
+		code = rouse_error_errno(error, -errno, "cannot connect to QEMU for the pages");
+	if (code == 0)
+		code = qemu_incoming_say_first(ours, first, error);
+	remove_place(&place);
+	if (code == 0)
+		*fd = take_fd(&ours);
+	return code;
+}

@@ -42,8 +42,8 @@ int qemu_postcopy_sink_new(
 
 /**
  * What a takeover says to QEMU, as one piece of malloc'ed memory: which pages do you have, and go
- * on. It must be written before QEMU sees the connection, or at once: a QEMU before 9.1 crashes if
- * the connection ends between its beginning and "go on". Once it is in the socket we may be killed:
+ * on. It must be written before QEMU sees the connection, or at once: QEMU 7.2 crashes if the
+ * connection ends between its beginning and "go on". Once it is in the socket we may be killed:
  * QEMU reads it, notices the end, and waits for the next Rouse. -ENOMEM.
  */
 int qemu_postcopy_resume_request(

@@ -322,7 +322,23 @@ struct rouse_wset_info {
 	uint64_t pages, span_us; /**< the time from the first instruction to the last first touch */
 	uint32_t block_count;
 	uint64_t ram_bytes;
-	bool complete; /**< nothing was delivered unasked while it was recorded */
+	bool complete;    /**< nothing was delivered unasked while it was recorded */
+	uint32_t version; /**< of the file format that holds it */
+	uint32_t runs;    /**< restores that it comes from */
+	uint64_t waiting; /**< pages that are remembered, but not of the set */
+	/** Of the latest restore that was learned from, as its report has them. */
+	uint64_t prefetched, sampled, used, missed;
+};
+
+/** A page of a working set, and what restores have told of it. */
+struct rouse_wset_page_info {
+	uint64_t page, time_us; /**< time of first touch since the first instruction, merged */
+	int vcpu;               /**< -1: unknown */
+	uint32_t count;         /**< restores that were seen to touch it */
+	uint32_t looks;         /**< restores in which it could have been seen */
+	uint32_t last;          /**< the latest restore that touched it, counted from 1 */
+	double weight;          /**< how likely the next restore touches it, 0 to 1 */
+	bool waiting;           /**< remembered, but not of the set */
 };
 
 /** Opens a working-set file. Errors as rouse_image_open(). */
@@ -330,9 +346,15 @@ ROUSE_PUBLIC int rouse_wset_open(
 	const char *path, struct rouse_wset **wset, struct rouse_error *error);
 ROUSE_PUBLIC void rouse_wset_close(struct rouse_wset *wset);
 ROUSE_PUBLIC void rouse_wset_get_info(const struct rouse_wset *wset, struct rouse_wset_info *info);
+/** The @index-th RAM block of its VM. -ERANGE if there are not so many. */
+ROUSE_PUBLIC int rouse_wset_get_block(
+	const struct rouse_wset *wset, uint32_t index, struct rouse_block_info *info);
 /** The @index-th page in order of first touch. -ERANGE if there are not so many. */
 ROUSE_PUBLIC int rouse_wset_get_page(
 	const struct rouse_wset *wset, uint64_t index, uint64_t *page, uint64_t *time_us);
+/** The same with its history; behind the set's pages those that wait. -ERANGE. */
+ROUSE_PUBLIC int rouse_wset_get_entry(
+	const struct rouse_wset *wset, uint64_t index, struct rouse_wset_page_info *entry);
 
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,

@@ -13,9 +13,10 @@
 #include <sys/stat.h>
 
 /* The largest file that rouse_wset_parse() accepts. */
-#define MAX_FILE_BYTES                                                          \
-	(sizeof(struct rouse_disk_wset_header) + ROUSE_WSET_MAX_BLOCKS * 264u + \
-		(size_t)ROUSE_WSET_MAX_PAGES * sizeof(struct rouse_disk_wset_page))
+#define MAX_FILE_BYTES                                                                    \
+	(sizeof(struct rouse_disk_wset_header) + sizeof(struct rouse_disk_wset_learned) + \
+		ROUSE_WSET_MAX_BLOCKS * 264u +                                            \
+		(size_t)ROUSE_WSET_MAX_PAGES * sizeof(struct rouse_disk_wset_record))
 
 int rouse_wset_open(const char *path, struct rouse_wset **wset, struct rouse_error *error)
 {
@@ -31,70 +32,93 @@ int rouse_wset_open(const char *path, struct rouse_wset **wset, struct rouse_err
 	return code;
 }
 
-void rouse_wset_get_info(const struct rouse_wset *wset, struct rouse_wset_info *info)
-{
-	*info = (struct rouse_wset_info){.pages = wset->page_count,
-		.block_count = wset->block_count,
-		.complete = (wset->flags & ROUSE_WSET_FLAG_COMPLETE) != 0};
-	for (uint32_t i = 0; i < wset->block_count; i++)
-		info->ram_bytes += wset->blocks[i].used_bytes;
-	for (uint32_t i = 0; i < wset->page_count; i++) {
-		if (wset->pages[i].time_us > info->span_us)
-			info->span_us = wset->pages[i].time_us;
-	}
-}
-
-int rouse_wset_get_page(
-	const struct rouse_wset *wset, uint64_t index, uint64_t *page, uint64_t *time_us)
-{
-	if (index >= wset->page_count)
-		return -ERANGE;
-	*page = wset->pages[index].page;
-	*time_us = wset->pages[index].time_us;
-	return 0;
-}
-
 /* ---- Writing ------------------------------------------------------------------------------- */
 
 static size_t body_bytes(const struct rouse_wset *wset)
 {
-	size_t bytes = (size_t)wset->page_count * sizeof(struct rouse_disk_wset_page);
+	size_t bytes = wset->runs == 0
+			       ? (size_t)wset->page_count * sizeof(struct rouse_disk_wset_page)
+			       : sizeof(struct rouse_disk_wset_learned) +
+					 ((size_t)wset->page_count + wset->waiting_count) *
+						 sizeof(struct rouse_disk_wset_record);
 
 	for (uint32_t i = 0; i < wset->block_count; i++)
 		bytes += sizeof(le64_t) + 1 + strlen(wset->blocks[i].name);
 	return bytes;
 }
 
-static void put_body(const struct rouse_wset *wset, unsigned char *at)
+static unsigned char *put(unsigned char *at, const void *bytes, size_t size)
+{
+	memcpy(at, bytes, size);
+	return at + size;
+}
+
+static unsigned char *put_learned(const struct rouse_wset *wset, unsigned char *at)
+{
+	const struct rouse_disk_wset_learned learned = {
+		.runs = le32_make(wset->runs),
+		.waiting_count = le32_make(wset->waiting_count),
+		.prefetched = le32_make(wset->look.prefetched),
+		.sampled = le32_make(wset->look.sampled),
+		.used = le32_make(wset->look.used),
+		.missed = le32_make(wset->look.missed),
+	};
+
+	return put(at, &learned, sizeof(learned));
+}
+
+static unsigned char *put_blocks(const struct rouse_wset *wset, unsigned char *at)
 {
 	for (uint32_t i = 0; i < wset->block_count; i++) {
 		const struct rouse_wset_block *block = &wset->blocks[i];
 		size_t name_bytes = strlen(block->name);
 		le64_t used_bytes = le64_make(block->used_bytes);
 
-		memcpy(at, &used_bytes, sizeof(used_bytes));
-		at += sizeof(used_bytes);
+		at = put(at, &used_bytes, sizeof(used_bytes));
 		*at++ = (unsigned char)name_bytes;
-		memcpy(at, block->name, name_bytes);
-		at += name_bytes;
+		at = put(at, block->name, name_bytes);
 	}
-	for (uint32_t i = 0; i < wset->page_count; i++) {
-		const struct rouse_wset_page *page = &wset->pages[i];
-		struct rouse_disk_wset_page disk = {.page = le32_make(page->page),
-			.time_us = le32_make(page->time_us),
-			.vcpu = le16_make(page->vcpu),
-			.flags = le16_make(page->flags)};
+	return at;
+}
 
-		memcpy(at, &disk, sizeof(disk));
-		at += sizeof(disk);
+static unsigned char *put_pages(
+	const struct rouse_wset_page *pages, uint32_t count, bool learned, unsigned char *at)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		const struct rouse_wset_page *page = &pages[i];
+		const struct rouse_disk_wset_record disk = {
+			.page = {.page = le32_make(page->page),
+				.time_us = le32_make(page->time_us),
+				.vcpu = le16_make(page->vcpu),
+				.flags = le16_make(page->flags)},
+			.last = le32_make(page->last),
+			.count = le16_make(page->count),
+			.looks = le16_make(page->looks),
+			.weight = le16_make(page->weight),
+		};
+
+		at = put(at, &disk, learned ? sizeof(disk) : sizeof(disk.page));
 	}
+	return at;
+}
+
+static void put_body(const struct rouse_wset *wset, unsigned char *at)
+{
+	const bool learned = wset->runs > 0;
+
+	if (learned)
+		at = put_learned(wset, at);
+	at = put_blocks(wset, at);
+	at = put_pages(wset->pages, wset->page_count, learned, at);
+	if (learned)
+		(void)put_pages(wset->waiting, wset->waiting_count, learned, at);
 }
 
 int rouse_wset_encode(
 	const struct rouse_wset *wset, char **bytes, size_t *size, struct rouse_error *error)
 {
 	struct rouse_disk_wset_header header = {.magic = ROUSE_WSET_MAGIC,
-		.version = le32_make(ROUSE_WSET_VERSION),
+		.version = le32_make(wset->runs > 0 ? 2 : 1),
 		.flags = le32_make(wset->flags),
 		.block_count = le32_make(wset->block_count),
 		.page_count = le32_make(wset->page_count),
@@ -113,25 +137,6 @@ int rouse_wset_encode(
 	return 0;
 }
 
-/* A file beside @path that nobody else has, with the mode that the umask allows. */
-static int create_beside(const char *path, char temporary[PATH_MAX])
-{
-	for (unsigned int i = 0; i < 100; i++) {
-		int length =
-			snprintf(temporary, PATH_MAX, "%s.%ld-%u.tmp", path, (long)getpid(), i);
-		int fd;
-
-		if (length >= PATH_MAX)
-			return -ENAMETOOLONG;
-		fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-		if (fd >= 0)
-			return fd;
-		if (errno != EEXIST)
-			return -errno;
-	}
-	return -EEXIST;
-}
-
 /* A renaming lasts when its directory is on the disk. */
 static int sync_directory(const char *path)
 {
@@ -146,14 +151,15 @@ static int sync_directory(const char *path)
 	return 0;
 }
 
-static int replace(const char *path, const char *bytes, size_t size)
+static int replace(const char *path, const char *temporary, const char *bytes, size_t size)
 {
-	char temporary[PATH_MAX];
-	cleanup_close int fd = create_beside(path, temporary);
+	/* With the mode that the umask allows. */
+	cleanup_close int fd =
+		open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
 	int code;
 
 	if (fd < 0)
-		return fd;
+		return -errno;
 	code = rouse_io_write(fd, bytes, size);
 	if (code == 0 && fsync(fd) < 0)
 		code = -errno;
@@ -166,7 +172,8 @@ static int replace(const char *path, const char *bytes, size_t size)
 	return sync_directory(path);
 }
 
-int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error)
+int rouse_wset_write_by(const struct rouse_wset *wset, const char *path, const char *temporary,
+	struct rouse_error *error)
 {
 	cleanup_free char *bytes = NULL;
 	size_t size = 0;
@@ -180,8 +187,27 @@ int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rou
 	code = rouse_wset_encode(wset, &bytes, &size, error);
 	if (code < 0)
 		return code;
-	code = replace(path, bytes, size);
+	code = replace(path, temporary, bytes, size);
+	if (code == -EEXIST)
+		return code;
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot write %s", path);
 	return 0;
+}
+
+int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error)
+{
+	char temporary[PATH_MAX];
+	int code = -EEXIST;
+
+	/* A name beside it that nobody else has. */
+	for (unsigned int i = 0; code == -EEXIST && i < 100; i++) {
+		if (snprintf(temporary, sizeof(temporary), "%s.%ld-%u.tmp", path, (long)getpid(),
+			    i) >= PATH_MAX)
+			return rouse_error_errno(error, -ENAMETOOLONG, "cannot write %s", path);
+		code = rouse_wset_write_by(wset, path, temporary, error);
+	}
+	if (code == -EEXIST)
+		return rouse_error_errno(error, code, "cannot write %s", path);
+	return code;
 }

@@ -105,35 +105,97 @@ static int parse_blocks(
 	return 0;
 }
 
+static int parse_learned(struct rouse_wset *wset, struct body *body, struct rouse_error *error)
+{
+	struct rouse_disk_wset_learned learned;
+
+	if (!take(body, &learned, sizeof(learned)))
+		return damaged(error, "the working-set file is truncated");
+	wset->runs = le32_get(learned.runs);
+	wset->waiting_count = le32_get(learned.waiting_count);
+	wset->look = (struct rouse_wset_look){.prefetched = le32_get(learned.prefetched),
+		.sampled = le32_get(learned.sampled),
+		.used = le32_get(learned.used),
+		.missed = le32_get(learned.missed)};
+	if (wset->runs == 0 || wset->runs > ROUSE_WSET_MAX_RUNS ||
+		wset->waiting_count > ROUSE_WSET_MAX_PAGES - wset->page_count ||
+		wset->look.used > wset->look.sampled || wset->look.sampled > wset->look.prefetched)
+		return damaged(error, "what the working-set file has learned makes no sense");
+	return 0;
+}
+
+/* False: the history of the page contradicts itself. */
+static bool take_page(struct body *body, uint32_t runs, struct rouse_wset_page *page)
+{
+	struct rouse_disk_wset_record disk = {0};
+
+	(void)take(body, &disk, runs > 0 ? sizeof(disk) : sizeof(disk.page));
+	*page = (struct rouse_wset_page){.page = le32_get(disk.page.page),
+		.time_us = le32_get(disk.page.time_us),
+		.vcpu = le16_get(disk.page.vcpu),
+		.flags = le16_get(disk.page.flags),
+		.last = le32_get(disk.last),
+		.count = le16_get(disk.count),
+		.looks = le16_get(disk.looks),
+		.weight = le16_get(disk.weight)};
+	return runs == 0 || (page->count > 0 && page->count <= page->looks && page->looks <= runs &&
+				    page->last > 0 && page->last <= runs);
+}
+
+/* What the lists of pages are checked against. */
+struct checks {
+	uint64_t total; /* pages of the VM */
+	uint32_t runs;
+	struct rouse_bitmap seen;
+};
+
+static void checks_finish(struct checks *checks)
+{
+	rouse_bitmap_finish(&checks->seen);
+}
+
+static int parse_list(struct rouse_wset_page *pages, uint32_t count, struct body *body,
+	struct checks *checks, struct rouse_error *error)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		bool sensible = take_page(body, checks->runs, &pages[i]);
+		uint32_t page = pages[i].page;
+
+		if (page >= checks->total || rouse_bitmap_test_and_set(&checks->seen, page))
+			return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
+				"page %u of the working-set file is %s", page,
+				page >= checks->total ? "outside its VM" : "there twice");
+		if (!sensible)
+			return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
+				"the history of page %u of the working-set file makes no sense",
+				page);
+	}
+	return 0;
+}
+
 static int parse_pages(
 	struct rouse_wset *wset, struct body *body, uint64_t total, struct rouse_error *error)
 {
-	cleanup_with(rouse_bitmap_finish) struct rouse_bitmap seen = {0};
+	cleanup_with(checks_finish) struct checks checks = {.total = total, .runs = wset->runs};
+	const uint64_t count = (uint64_t)wset->page_count + wset->waiting_count;
+	const size_t size = wset->runs > 0 ? sizeof(struct rouse_disk_wset_record)
+					   : sizeof(struct rouse_disk_wset_page);
+	int code;
 
-	if (body->left != (uint64_t)wset->page_count * sizeof(struct rouse_disk_wset_page))
+	if (body->left != count * size)
 		return damaged(
 			error, "the working-set file does not have as many pages as it says");
-	if (wset->page_count == 0)
+	if (count == 0)
 		return 0;
-	wset->pages = calloc(wset->page_count, sizeof(*wset->pages));
-	if (wset->pages == NULL || rouse_bitmap_init(&seen, total) < 0)
+	wset->pages = calloc((size_t)wset->page_count + 1, sizeof(*wset->pages));
+	wset->waiting = calloc((size_t)wset->waiting_count + 1, sizeof(*wset->waiting));
+	if (wset->pages == NULL || wset->waiting == NULL ||
+		rouse_bitmap_init(&checks.seen, total) < 0)
 		return rouse_error_errno(error, -ENOMEM, "working set");
-	for (uint32_t i = 0; i < wset->page_count; i++) {
-		struct rouse_disk_wset_page disk;
-		uint32_t page;
-
-		(void)take(body, &disk, sizeof(disk));
-		page = le32_get(disk.page);
-		if (page >= total || rouse_bitmap_test_and_set(&seen, page))
-			return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
-				"page %u of the working-set file is %s", page,
-				page >= total ? "outside its VM" : "there twice");
-		wset->pages[i] = (struct rouse_wset_page){.page = page,
-			.time_us = le32_get(disk.time_us),
-			.vcpu = le16_get(disk.vcpu),
-			.flags = le16_get(disk.flags)};
-	}
-	return 0;
+	code = parse_list(wset->pages, wset->page_count, body, &checks, error);
+	if (code == 0)
+		code = parse_list(wset->waiting, wset->waiting_count, body, &checks, error);
+	return code;
 }
 
 static void close_wset(struct rouse_wset **wset)
@@ -165,7 +227,9 @@ int rouse_wset_parse(
 	w->block_count = le32_get(header.block_count);
 	w->page_count = le32_get(header.page_count);
 	w->flags = le32_get(header.flags);
-	code = parse_blocks(w, &body, &total, error);
+	code = le32_get(header.version) >= 2 ? parse_learned(w, &body, error) : 0;
+	if (code == 0)
+		code = parse_blocks(w, &body, &total, error);
 	if (code == 0)
 		code = parse_pages(w, &body, total, error);
 	if (code < 0)
@@ -180,5 +244,6 @@ void rouse_wset_close(struct rouse_wset *wset)
 		return;
 	free(wset->blocks);
 	free(wset->pages);
+	free(wset->waiting);
 	free(wset);
 }

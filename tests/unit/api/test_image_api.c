@@ -196,7 +196,9 @@ static void any_flipped_byte_is_noticed(void **state)
 static void write_wset(const char *path, uint64_t pages)
 {
 	struct rouse_wset_block block = {.name = "pc.ram", .used_bytes = pages * PAGE};
-	struct rouse_wset_page touched[] = {{1001, 3, 0, 1}, {4, 7, 1, 1}, {4002, 8, 0, 1}};
+	struct rouse_wset_page touched[] = {{.page = 1001, .time_us = 3, .flags = 1},
+		{.page = 4, .time_us = 7, .vcpu = 1, .flags = 1},
+		{.page = 4002, .time_us = 8, .flags = 1}};
 	struct rouse_wset wset = {
 		.blocks = &block, .block_count = 1, .pages = touched, .page_count = 3};
 

@@ -32,7 +32,24 @@ static const struct rouse_wset example = {.blocks = blocks,
 	.page_count = 3,
 	.flags = ROUSE_WSET_FLAG_COMPLETE};
 
-/* The example as a file, to be broken. */
+/* The same after eight restores, with a page that waits. */
+static struct rouse_wset_page learned_pages[] = {
+	{.page = 9, .time_us = 1, .vcpu = 1, .last = 8, .count = 7, .looks = 8, .weight = 60000},
+	{.page = 0, .time_us = 70000, .last = 6, .count = 2, .looks = 2, .weight = 65535},
+};
+static struct rouse_wset_page learned_waiting[] = {
+	{.page = 3, .time_us = 5, .last = 8, .count = 1, .looks = 8, .weight = 16384},
+};
+static const struct rouse_wset learned = {.blocks = blocks,
+	.pages = learned_pages,
+	.block_count = 2,
+	.page_count = 2,
+	.runs = 8,
+	.waiting_count = 1,
+	.waiting = learned_waiting,
+	.look = {.prefetched = 2, .sampled = 1, .used = 1, .missed = 1}};
+
+/* An example as a file, to be broken. */
 struct file {
 	char *bytes;
 	size_t size;
@@ -43,6 +60,16 @@ static int make_file(void **state)
 	struct file *file = calloc(1, sizeof(*file));
 
 	if (file == NULL || rouse_wset_encode(&example, &file->bytes, &file->size, NULL) < 0)
+		return -1;
+	*state = file;
+	return 0;
+}
+
+static int make_learned_file(void **state)
+{
+	struct file *file = calloc(1, sizeof(*file));
+
+	if (file == NULL || rouse_wset_encode(&learned, &file->bytes, &file->size, NULL) < 0)
 		return -1;
 	*state = file;
 	return 0;
@@ -165,9 +192,9 @@ static void newer_format_is_named(void **state)
 {
 	struct file *file = *state;
 
-	put32(file, offsetof(struct rouse_disk_wset_header, version), 2);
+	put32(file, offsetof(struct rouse_disk_wset_header, version), 3);
 	fix_checksum(file);
-	expect(file, -EPROTONOSUPPORT, "format 2");
+	expect(file, -EPROTONOSUPPORT, "format 3");
 }
 
 static void page_outside_the_blocks_is_refused(void **state)
@@ -177,6 +204,20 @@ static void page_outside_the_blocks_is_refused(void **state)
 	put32(file, HEADER + BLOCKS_BYTES, 10);
 	fix_checksum(file);
 	expect(file, -EUCLEAN, "page 10 of the working-set file is outside");
+}
+
+static void page_of_a_vm_without_memory_is_refused(void **state)
+{
+	struct rouse_wset_block none = {.name = "pc.ram"};
+	struct rouse_wset_page first = {.page = 0};
+	const struct rouse_wset set = {
+		.blocks = &none, .pages = &first, .block_count = 1, .page_count = 1};
+	struct file file = {0};
+
+	(void)state;
+	assert_int_equal(rouse_wset_encode(&set, &file.bytes, &file.size, NULL), 0);
+	expect(&file, -EUCLEAN, "page 0 of the working-set file is outside");
+	free(file.bytes);
 }
 
 static void page_that_comes_twice_is_refused(void **state)
@@ -222,6 +263,131 @@ static void senseless_blocks_are_refused(void **state)
 	file->bytes[HEADER + 8 + 1 + 2] = '\0';
 	fix_checksum(file);
 	expect(file, -EUCLEAN, "RAM block 0");
+}
+
+/* ---- Version 2 ------------------------------------------------------------------------------ */
+
+#define LEARNED sizeof(struct rouse_disk_wset_learned)
+#define RECORD(i) (HEADER + LEARNED + BLOCKS_BYTES + (i) * sizeof(struct rouse_disk_wset_record))
+
+static void learned_set_parses_to_the_same(void **state)
+{
+	const struct file *file = *state;
+	struct rouse_wset *wset = NULL;
+
+	assert_int_equal(rouse_wset_parse(file->bytes, file->size, &wset, NULL), 0);
+	assert_int_equal(wset->runs, 8);
+	assert_int_equal(wset->page_count, 2);
+	assert_int_equal(wset->waiting_count, 1);
+	assert_memory_equal(wset->pages, learned_pages, sizeof(learned_pages));
+	assert_memory_equal(wset->waiting, learned_waiting, sizeof(learned_waiting));
+	assert_memory_equal(&wset->look, &learned.look, sizeof(learned.look));
+	rouse_wset_close(wset);
+}
+
+static void public_calls_tell_the_history(void **state)
+{
+	const struct file *file = *state;
+	struct rouse_wset *wset = NULL;
+	struct rouse_wset_info info;
+	struct rouse_wset_page_info page;
+	struct rouse_block_info block;
+	uint64_t number, time_us;
+
+	assert_int_equal(rouse_wset_parse(file->bytes, file->size, &wset, NULL), 0);
+	rouse_wset_get_info(wset, &info);
+	assert_int_equal(info.version, 2);
+	assert_int_equal(info.pages, 2);
+	assert_int_equal(info.runs, 8);
+	assert_int_equal(info.waiting, 1);
+	assert_int_equal(info.sampled, 1);
+	assert_int_equal(rouse_wset_get_entry(wset, 2, &page), 0);
+	assert_true(page.waiting && page.page == 3 && page.count == 1 && page.looks == 8);
+	assert_true(page.weight > 0.24 && page.weight < 0.26);
+	assert_int_equal(rouse_wset_get_entry(wset, 3, &page), -ERANGE);
+	/* Who prefetches does not see pages that wait. */
+	assert_int_equal(rouse_wset_get_page(wset, 2, &number, &time_us), -ERANGE);
+	assert_int_equal(rouse_wset_get_block(wset, 1, &block), 0);
+	assert_string_equal(block.name, "/rom@acpi");
+	assert_int_equal(block.first_page, 8);
+	assert_int_equal(rouse_wset_get_block(wset, 2, &block), -ERANGE);
+	rouse_wset_close(wset);
+}
+
+static void plain_set_counts_as_one_restore(void **state)
+{
+	const struct file *file = *state;
+	struct rouse_wset *wset = NULL;
+	struct rouse_wset_info info;
+	struct rouse_wset_page_info page;
+
+	assert_int_equal(rouse_wset_parse(file->bytes, file->size, &wset, NULL), 0);
+	rouse_wset_get_info(wset, &info);
+	assert_int_equal(info.version, 1);
+	assert_int_equal(info.runs, 1);
+	assert_int_equal(rouse_wset_get_entry(wset, 1, &page), 0);
+	assert_true(page.vcpu == -1 && page.count == 1 && page.looks == 1 && page.last == 1);
+	assert_true(page.weight > 0.999 && !page.waiting);
+	rouse_wset_close(wset);
+}
+
+static void senseless_history_is_refused(void **state)
+{
+	struct file *file = *state;
+	const size_t last = RECORD(1) + offsetof(struct rouse_disk_wset_record, last);
+	const size_t counts = RECORD(1) + offsetof(struct rouse_disk_wset_record, count);
+	/* last: before the first, after the latest; count and looks: none, more than looks, more
+	   looks than restores. */
+	const struct {
+		size_t at;
+		uint32_t bad, good;
+	} cases[] = {{last, 0, 6}, {last, 9, 6}, {counts, 2u << 16, 2u << 16 | 2},
+		{counts, 2u << 16 | 3, 2u << 16 | 2}, {counts, 9u << 16 | 2, 2u << 16 | 2}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		put32(file, cases[i].at, cases[i].bad);
+		fix_checksum(file);
+		expect(file, -EUCLEAN, "the history of page 0");
+		put32(file, cases[i].at, cases[i].good);
+	}
+}
+
+static void senseless_numbers_of_a_learned_set_are_refused(void **state)
+{
+	struct file *file = *state;
+	const struct {
+		size_t at;
+		uint32_t bad, good;
+		const char *message;
+	} cases[] = {
+		{HEADER + offsetof(struct rouse_disk_wset_learned, runs), 0, 8, "has learned"},
+		{HEADER + offsetof(struct rouse_disk_wset_learned, runs), UINT32_MAX, 8,
+			"has learned"},
+		{HEADER + offsetof(struct rouse_disk_wset_learned, waiting_count), UINT32_MAX, 1,
+			"has learned"},
+		{HEADER + offsetof(struct rouse_disk_wset_learned, waiting_count), 2, 1,
+			"as many pages"},
+		{HEADER + offsetof(struct rouse_disk_wset_learned, sampled), 3, 1, "has learned"},
+		{HEADER + offsetof(struct rouse_disk_wset_learned, used), 2, 1, "has learned"},
+		{RECORD(2), 9, 3, "page 9 of the working-set file is there twice"},
+		{RECORD(2), 10, 3, "page 10 of the working-set file is outside"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		put32(file, cases[i].at, cases[i].bad);
+		fix_checksum(file);
+		expect(file, -EUCLEAN, cases[i].message);
+		put32(file, cases[i].at, cases[i].good);
+	}
+}
+
+static void set_that_learned_nothing_is_written_for_older_readers(void **state)
+{
+	const struct file *file = *state;
+	struct rouse_disk_wset_header header;
+
+	memcpy(&header, file->bytes, HEADER);
+	assert_int_equal(le32_get(header.version), 1);
 }
 
 /* ---- Files ---------------------------------------------------------------------------------- */
@@ -290,6 +456,7 @@ static void opening_names_the_file(void **state)
 int main(void)
 {
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, make_file, free_file)
+#define WITH_LEARNED(test) cmocka_unit_test_setup_teardown(test, make_learned_file, free_file)
 	const struct CMUnitTest tests[] = {
 		WITH_FILE(encoded_set_parses_to_the_same),
 		WITH_FILE(public_calls_describe_it),
@@ -298,9 +465,18 @@ int main(void)
 		WITH_FILE(bytes_behind_the_end_are_refused),
 		WITH_FILE(newer_format_is_named),
 		WITH_FILE(page_outside_the_blocks_is_refused),
+		cmocka_unit_test(page_of_a_vm_without_memory_is_refused),
 		WITH_FILE(page_that_comes_twice_is_refused),
 		WITH_FILE(counts_beyond_the_body_are_refused),
 		WITH_FILE(senseless_blocks_are_refused),
+		WITH_FILE(plain_set_counts_as_one_restore),
+		WITH_FILE(set_that_learned_nothing_is_written_for_older_readers),
+		WITH_LEARNED(learned_set_parses_to_the_same),
+		WITH_LEARNED(public_calls_tell_the_history),
+		WITH_LEARNED(every_truncation_is_refused),
+		WITH_LEARNED(every_flipped_bit_is_noticed),
+		WITH_LEARNED(senseless_history_is_refused),
+		WITH_LEARNED(senseless_numbers_of_a_learned_set_are_refused),
 		cmocka_unit_test(written_file_opens_again),
 		cmocka_unit_test(failed_writing_leaves_nothing),
 		cmocka_unit_test(opening_names_the_file),

@@ -7,7 +7,7 @@
  *   1. errors, log, progress, cancelling      what every call shares
  *   2. rouse_save()                           a running VM -> an image
  *   3. rouse_restore()                        an image -> a running VM, and how responsive it was
- *   4. images: open, describe, verify, pack, convert
+ *   4. images: open, describe, verify, pack, convert; working sets: merge, compare, convert
  *   5. the metric: rouse_stalls_*()
  *   6. what this machine allows: rouse_doctor()
  *
@@ -179,6 +179,18 @@ struct rouse_throttle {
 struct rouse_ttr_point {
 	double utilization; /**< 0 to 1 */
 	uint64_t window_us;
+};
+
+/**
+ * How working sets are merged: docs/estimators.md has the rule. 0 stands for the default of each.
+ * Negative numbers, and a decay, keep or forget beyond 1, are refused.
+ */
+struct rouse_wset_rules {
+	uint64_t budget_bytes; /**< the most that the set may have: half of the VM's memory */
+	double decay;          /**< what a restore counts when the next one comes: 0.75 */
+	double keep;           /**< pages less likely than this are not prefetched: 0.25 */
+	double forget;         /**< pages less likely than this are forgotten: 0.05 */
+	uint32_t confirm;      /**< restores that must have touched a new page: 2 */
 };
 
 struct rouse_restore_options {
@@ -355,6 +367,16 @@ ROUSE_PUBLIC int rouse_wset_get_page(
 /** The same with its history; behind the set's pages those that wait. -ERANGE. */
 ROUSE_PUBLIC int rouse_wset_get_entry(
 	const struct rouse_wset *wset, uint64_t index, struct rouse_wset_page_info *entry);
+
+/** How two working sets differ. Pages that wait do not count. */
+struct rouse_wset_diff {
+	uint64_t pages_a, pages_b, common;
+	double recall;    /**< share of A's pages that B has; 1 if A is empty */
+	double precision; /**< share of B's pages that A has; 1 if B is empty */
+	double kendall;   /**< tau of the order of the common pages, -1 to 1; 1 below two pages */
+};
+
+typedef void rouse_wset_diff_fn(void *user, uint64_t page, bool in_a);
 
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,

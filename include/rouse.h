@@ -368,6 +368,23 @@ ROUSE_PUBLIC int rouse_wset_get_page(
 ROUSE_PUBLIC int rouse_wset_get_entry(
 	const struct rouse_wset *wset, uint64_t index, struct rouse_wset_page_info *entry);
 
+/**
+ * Writes a working set to a file, which is replaced when the new one is complete. Others that
+ * learn into it meanwhile wait. Errors of the file; -EINVAL: something else stands there;
+ * -ETIMEDOUT: somebody else holds the file's directory locked (flock(2)).
+ */
+ROUSE_PUBLIC int rouse_wset_save(
+	const struct rouse_wset *wset, const char *path, struct rouse_error *error);
+
+/**
+ * Merges @count working sets of one VM, the oldest first. @rules NULL: the defaults.
+ * *merged is the caller's to close. -EINVAL: of different VMs (kind MISMATCH), no set, or rules
+ * that make no sense; -ENOMEM.
+ */
+ROUSE_PUBLIC int rouse_wset_merge(const struct rouse_wset *const *sets, size_t count,
+	const struct rouse_wset_rules *rules, struct rouse_wset **merged,
+	struct rouse_error *error);
+
 /** How two working sets differ. Pages that wait do not count. */
 struct rouse_wset_diff {
 	uint64_t pages_a, pages_b, common;
@@ -377,6 +394,26 @@ struct rouse_wset_diff {
 };
 
 typedef void rouse_wset_diff_fn(void *user, uint64_t page, bool in_a);
+
+/**
+ * Compares @b with @a, which is taken for the truth. @only, which may be NULL, is called for each
+ * page that only one of them has, in order of page numbers. -EINVAL: of different VMs; -ENOMEM.
+ */
+ROUSE_PUBLIC int rouse_wset_compare(const struct rouse_wset *a, const struct rouse_wset *b,
+	struct rouse_wset_diff *diff, rouse_wset_diff_fn *only, void *user,
+	struct rouse_error *error);
+
+/**
+ * Reads the text form of a working set (docs/estimators.md). @like: an image or a working-set file
+ * of the same VM, for a text that does not say what blocks it has; or NULL.
+ * -EUCLEAN: a line makes no sense (it is named); -EINVAL: there are no blocks, or others than in
+ * @like; and what opening @like gives.
+ */
+ROUSE_PUBLIC int rouse_wset_read_text(
+	const char *path, const char *like, struct rouse_wset **wset, struct rouse_error *error);
+/** Writes it to a descriptor. Pages that wait are left out. Errors of writing; -EINVAL, -ENOMEM. */
+ROUSE_PUBLIC int rouse_wset_write_text(
+	const struct rouse_wset *wset, int fd, struct rouse_error *error);
 
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,

@@ -13,6 +13,7 @@ static const struct command *const commands[] = {
 	&command_verify,
 	&command_pack,
 	&command_convert,
+	&command_wset,
 	&command_cat,
 	&command_ttr,
 	&command_doctor,

@@ -25,19 +25,31 @@ static bool split(const char *text, char copy[64], const char **second)
 	return true;
 }
 
+bool parse_percent(const char *text, double *percent)
+{
+	char number[64];
+	size_t length;
+
+	if (snprintf(number, sizeof(number), "%s", text) >= (int)sizeof(number))
+		return false;
+	length = strlen(number);
+	if (length > 0 && number[length - 1] == '%')
+		number[length - 1] = '\0';
+	return parse_fraction(number, percent) && *percent <= 100;
+}
+
+bool parse_share(const char *text, double *share)
+{
+	return parse_fraction(text, share) && *share > 0 && *share <= 1;
+}
+
 bool parse_ttr_point(const char *text, struct rouse_ttr_point *point)
 {
 	char first[64];
 	const char *window;
 	double percent;
-	size_t length;
 
-	if (!split(text, first, &window) || window == NULL)
-		return false;
-	length = strlen(first);
-	if (length > 0 && first[length - 1] == '%')
-		first[length - 1] = '\0';
-	if (!parse_fraction(first, &percent) || percent > 100)
+	if (!split(text, first, &window) || window == NULL || !parse_percent(first, &percent))
 		return false;
 	point->utilization = percent / 100;
 	return parse_duration(window, &point->window_us);

@@ -20,7 +20,7 @@ enum {
 };
 
 extern const struct command command_save, command_restore, command_inspect, command_verify,
-	command_pack, command_convert, command_cat, command_ttr, command_doctor;
+	command_pack, command_convert, command_wset, command_cat, command_ttr, command_doctor;
 
 /* ---- Messages (message.c) ------------------------------------------------------------------ */
 
@@ -96,6 +96,11 @@ extern const struct option_value codec_values[];
 bool parse_ttr_point(const char *text, struct rouse_ttr_point *point);
 /** RATE[,READS] */
 bool parse_throttle(const char *text, struct rouse_throttle *throttle);
+
+/** 50 or 50%, up to 100. */
+bool parse_percent(const char *text, double *percent);
+/** A share above 0, up to 1. */
+bool parse_share(const char *text, double *share);
 
 /** The rows for a struct rouse_layout at @offset. */
 #define LAYOUT_OPTIONS(offset_)                                                                \

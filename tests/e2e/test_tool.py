@@ -9,7 +9,8 @@ import time
 
 from e2e import CANCELLED, FILE, ROUSE, ROOT, Rouse, Skip, USAGE, rouse, work
 
-COMMANDS = ['save', 'restore', 'inspect', 'verify', 'pack', 'convert', 'cat', 'ttr', 'doctor']
+COMMANDS = ['save', 'restore', 'inspect', 'verify', 'pack', 'convert', 'wset', 'cat', 'ttr',
+            'doctor']
 GOOD = sorted(pathlib.Path(ROOT, 'tests/golden/good').glob('*.rouse'))
 BAD = sorted(pathlib.Path(ROOT, 'tests/golden/bad').glob('*.rouse'))
 # The example of docs/ttr.md.

@@ -92,6 +92,8 @@ static int plan_prefetch(struct rouse_engine *e, struct rouse_error *error)
 	}
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot look up the working set");
+	if (e->config.leave_out != NULL)
+		rouse_wset_plan_leave_out(&e->wset_plan, e->config.leave_out);
 	e->prefetch_total = e->wset_plan.count;
 	return start_feeder(e, rouse_wset_plan_next, &e->wset_plan, false, error);
 }

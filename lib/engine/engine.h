@@ -12,6 +12,7 @@
 #ifndef ROUSE_ENGINE_ENGINE_H
 #define ROUSE_ENGINE_ENGINE_H
 
+#include "base/bitmap.h"
 #include "engine/fault_service.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
@@ -27,6 +28,7 @@ struct rouse_engine_config {
 	uint64_t background;           /* as in struct rouse_restore_options */
 	uint64_t record_us;            /* for so long after the start nothing comes unasked */
 	bool record;                   /* the faults are a trace: no fault-around */
+	const struct rouse_bitmap *leave_out; /* for WS: pages not to prefetch; or NULL */
 };
 
 struct rouse_engine_stats {

@@ -62,6 +62,19 @@ int rouse_wset_plan_init_from(
 	return 0;
 }
 
+void rouse_wset_plan_leave_out(struct rouse_wset_plan *plan, const struct rouse_bitmap *pages)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < plan->count; i++) {
+		const uint64_t page = plan->pages[i].page;
+
+		if (page >= pages->bits || !rouse_bitmap_test(pages, page))
+			plan->pages[kept++] = plan->pages[i];
+	}
+	plan->count = kept;
+}
+
 void rouse_wset_plan_finish(struct rouse_wset_plan *plan)
 {
 	free(plan->pages);

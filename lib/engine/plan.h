@@ -11,6 +11,7 @@
 #ifndef ROUSE_ENGINE_PLAN_H
 #define ROUSE_ENGINE_PLAN_H
 
+#include "base/bitmap.h"
 #include "engine/feeder.h"
 #include "wset/wset.h"
 
@@ -26,6 +27,8 @@ int rouse_wset_plan_init(struct rouse_wset_plan *plan, const struct rouse_reader
 /** Another one: its pages are looked up in the image. -ERANGE: a page that the image lacks. */
 int rouse_wset_plan_init_from(
 	struct rouse_wset_plan *plan, struct rouse_reader *reader, const struct rouse_wset *wset);
+/** Takes pages out of it again: those in @pages, a bitmap of the VM. Before the first _next(). */
+void rouse_wset_plan_leave_out(struct rouse_wset_plan *plan, const struct rouse_bitmap *pages);
 void rouse_wset_plan_finish(struct rouse_wset_plan *plan);
 int rouse_wset_plan_next(void *plan, const struct rouse_feed_page **pages, size_t *count);
 

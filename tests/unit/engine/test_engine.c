@@ -131,6 +131,52 @@ static void a_working_set_that_is_given_replaces_the_images_own(void **state)
 	run_close(&run);
 }
 
+/* Of the image's own set, and of one that is given. */
+static void expect_left_out(const struct fixture *fixture, const struct rouse_wset *given)
+{
+	static const uint64_t wanted[] = {25, 2};
+	struct rouse_bitmap leave_out = {0};
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	assert_int_equal(rouse_bitmap_init(&leave_out, PAGES), 0);
+	rouse_bitmap_set(&leave_out, 25);
+	rouse_bitmap_set(&leave_out, 30);
+	rouse_bitmap_set(&leave_out, 4000); /* not of the set */
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_WS,
+					 .wset = given,
+					 .leave_out = &leave_out,
+					 .background = ROUSE_BACKGROUND_MAX,
+					 .record = true,
+					 .record_us = 100000},
+				 wanted, 2),
+		0);
+	check_memory(&run, false);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.prefetched_pages, 2);
+	assert_int_equal(run.fake.state[2], 1);
+	/* Asked for, and not asked for. */
+	assert_int_equal(run.fake.state[25], 2);
+	assert_int_equal(run.fake.state[30], 3);
+	run_close(&run);
+	rouse_bitmap_finish(&leave_out);
+}
+
+static void pages_that_are_left_out_come_when_they_are_asked_for(void **state)
+{
+	static const struct rouse_writer_touch own[] = {
+		{.page = 8000}, {.page = 25}, {.page = 30}, {.page = 2}};
+	struct rouse_wset_page pages[] = {{.page = 8000}, {.page = 25}, {.page = 30}, {.page = 2}};
+	const struct rouse_wset given = {.pages = pages, .page_count = 4};
+	const struct fixture *fixture = *state;
+
+	make_image(fixture->path, own, 4);
+	expect_left_out(fixture, NULL);
+	expect_left_out(fixture, &given);
+}
+
 static void ws_without_a_working_set_says_how_to_get_one(void **state)
 {
 	const struct fixture *fixture = *state;
@@ -349,6 +395,7 @@ int main(void)
 		T(without_background_only_what_is_asked_for_is_placed),
 		T(ws_prefetches_the_working_set_and_no_more),
 		T(a_working_set_that_is_given_replaces_the_images_own),
+		T(pages_that_are_left_out_come_when_they_are_asked_for),
 		T(ws_without_a_working_set_says_how_to_get_one),
 		T(damage_met_before_the_start_starts_nothing),
 		T(damage_met_by_the_background_stops_the_guest),

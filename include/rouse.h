@@ -210,13 +210,40 @@ struct rouse_restore_options {
 	bool paused;           /**< leave the VM paused */
 	struct rouse_throttle throttle;
 	struct rouse_ttr_point ttr; /**< the threshold that the report's ttr_us is for */
+	const char *learn; /**< prefetch by this working-set file and improve it; made if absent */
+	uint64_t learn_us; /**< what is touched in so long after the start is learned: for that time
+				nothing is delivered unasked */
+	uint32_t learn_sample; /**< leave one page in so many of the set out, to see whether it is
+				    used; 0: chosen; ROUSE_LEARN_NO_SAMPLE: none */
+	double learn_stale;    /**< below this hit rate the set is stale: 0 to 1 */
+	uint64_t learn_seed;   /**< of the random choice of the sample; 0: chosen */
+	struct rouse_wset_rules learn_rules;
 };
+
+#define ROUSE_LEARN_NO_SAMPLE UINT32_MAX
 
 #define ROUSE_TTR_UTILIZATIONS 5 /**< 50, 75, 90, 95, 99 % */
 #define ROUSE_TTR_WINDOWS 3      /**< 10 ms, 100 ms, 1 s */
 
 struct rouse_percentiles {
 	double p50, p90, p99, max; /**< microseconds */
+};
+
+/** What a restore with `learn` found out. The estimates: docs/estimators.md. */
+struct rouse_learn_report {
+	bool learned;        /**< the file was written: the VM ran long enough */
+	bool stale;          /**< the hit rate or the coverage is below the options' learn_stale */
+	uint32_t runs;       /**< restores that the set has learned from, this one included */
+	uint64_t pages;      /**< of the set now */
+	uint64_t waiting;    /**< pages that are remembered, but not of the set */
+	uint64_t prefetched; /**< pages of the set that was used, the left out ones included */
+	uint64_t left_out;   /**< of these, those that were left out, at random or in doubt */
+	uint64_t sampled;    /**< of these, those that were left out at random */
+	uint64_t used;       /**< of these, those that were asked for */
+	uint64_t missed;     /**< pages that were touched and not of the set */
+	double hit_rate; /**< share of the prefetched pages that was used, estimated; -1: unknown */
+	double hit_low, hit_high; /**< its 95 % interval */
+	double coverage; /**< share of the touched pages that was of the set; -1: unknown */
 };
 
 struct rouse_restore_report {
@@ -245,6 +272,7 @@ struct rouse_restore_report {
 	 */
 	int64_t vcpu_wait_us;
 	double background_rate; /**< bytes/s that were placed unasked, the mean; 0: none */
+	struct rouse_learn_report learn;
 };
 
 ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);
@@ -338,7 +366,7 @@ struct rouse_wset_info {
 	uint32_t version; /**< of the file format that holds it */
 	uint32_t runs;    /**< restores that it comes from */
 	uint64_t waiting; /**< pages that are remembered, but not of the set */
-	/** Of the latest restore that was learned from, as its report has them. */
+	/** Of the latest restore that was learned from, as in struct rouse_learn_report. */
 	uint64_t prefetched, sampled, used, missed;
 };
 

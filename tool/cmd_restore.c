@@ -10,8 +10,7 @@
 
 struct restore {
 	struct rouse_restore_options library;
-	const char *record; /* FILE[:SECONDS] */
-	char *record_path;
+	char *record_path, *learn_path;
 	const char *report, *log;
 	bool json, quiet, verbose, detached;
 	/* While it runs. */
@@ -37,25 +36,76 @@ static bool parse_ttr_option(const char *text, void *options)
 	return parse_ttr_point(text, &((struct restore *)options)->library.ttr);
 }
 
-/* FILE or FILE:SECONDS, where SECONDS may have a fraction. */
-static bool parse_record_option(const char *text, void *options)
+/* FILE or FILE:SECONDS, where SECONDS may have a fraction. *path is the caller's to free. */
+static bool parse_file_seconds(const char *text, char **path, uint64_t *us)
 {
-	struct restore *restore = options;
 	const char *colon = strrchr(text, ':');
 	double seconds;
 
-	free(restore->record_path);
-	restore->library.record_us = 0;
+	free(*path);
+	*path = NULL;
 	if (colon != NULL && parse_fraction(colon + 1, &seconds)) {
 		if (seconds > 1e6)
 			return false;
-		restore->library.record_us = (uint64_t)(seconds * 1e6);
-		restore->record_path = strndup(text, (size_t)(colon - text));
+		*us = (uint64_t)(seconds * 1e6);
+		*path = strndup(text, (size_t)(colon - text));
 	} else {
-		restore->record_path = strdup(text);
+		*path = strdup(text);
 	}
-	restore->library.record = restore->record_path;
-	return restore->record_path != NULL && *restore->record_path != '\0';
+	return *path != NULL && **path != '\0';
+}
+
+static bool parse_record_option(const char *text, void *options)
+{
+	struct restore *restore = options;
+	struct rouse_restore_options *library = &restore->library;
+	bool valid;
+
+	library->record_us = 0;
+	valid = parse_file_seconds(text, &restore->record_path, &library->record_us);
+	library->record = restore->record_path;
+	return valid;
+}
+
+static bool parse_learn_option(const char *text, void *options)
+{
+	struct restore *restore = options;
+	struct rouse_restore_options *library = &restore->library;
+	bool valid = parse_file_seconds(text, &restore->learn_path, &library->learn_us);
+
+	library->learn = restore->learn_path;
+	return valid && library->learn_us > 0;
+}
+
+/* One page in N, or off. */
+static bool parse_sample_option(const char *text, void *options)
+{
+	struct rouse_restore_options *library = &((struct restore *)options)->library;
+	uint64_t one_in;
+
+	if (strcmp(text, "off") == 0) {
+		library->learn_sample = ROUSE_LEARN_NO_SAMPLE;
+		return true;
+	}
+	if (!parse_count(text, UINT32_MAX - 1, &one_in) || one_in == 0)
+		return false;
+	library->learn_sample = (uint32_t)one_in;
+	return true;
+}
+
+static bool parse_stale_option(const char *text, void *options)
+{
+	double percent;
+
+	if (!parse_percent(text, &percent))
+		return false;
+	((struct restore *)options)->library.learn_stale = percent / 100;
+	return true;
+}
+
+static bool parse_decay_option(const char *text, void *options)
+{
+	return parse_share(text, &((struct restore *)options)->library.learn_rules.decay);
 }
 
 static const struct option_spec options[] = {
@@ -77,6 +127,33 @@ static const struct option_spec options[] = {
 		.parse = parse_record_option,
 		.help = "write the pages in order of first touch as a working set;\n"
 			"for SECONDS nothing is delivered unasked, so that none is missed"},
+	{.name = "learn",
+		.kind = OPTION_CUSTOM,
+		.argument = "FILE[:SECONDS]",
+		.parse = parse_learn_option,
+		.help = "use this working set, and improve it by what is touched in the\n"
+			"first SECONDS (default: 5), in which nothing is delivered unasked"},
+	{.name = "learn-budget",
+		.kind = OPTION_SIZE,
+		.offset = offsetof(struct restore, library.learn_rules.budget_bytes),
+		.argument = "SIZE",
+		.help = "the most that the learned set may have (default: half of the RAM)"},
+	{.name = "learn-decay",
+		.kind = OPTION_CUSTOM,
+		.argument = "D",
+		.parse = parse_decay_option,
+		.help = "what a restore counts when the next one comes (default: 0.75)"},
+	{.name = "learn-sample",
+		.kind = OPTION_CUSTOM,
+		.argument = "N|off",
+		.parse = parse_sample_option,
+		.help = "leave out one page in N to see whether the set is used (default:\n"
+			"64, but 32 to 256 pages)"},
+	{.name = "learn-stale",
+		.kind = OPTION_CUSTOM,
+		.argument = "PERCENT",
+		.parse = parse_stale_option,
+		.help = "warn if less than this of the set is used (default: 50)"},
 	{.name = "background",
 		.kind = OPTION_RATE,
 		.offset = offsetof(struct restore, library.background),
@@ -232,6 +309,7 @@ static int run(const struct command *command, int argc, char **argv)
 			exit_code = args.detached ? restore_detached(&args) : restore_now(&args);
 	}
 	free(args.record_path);
+	free(args.learn_path);
 	return exit_code;
 }
 

@@ -180,6 +180,7 @@ json_t *restore_report_json(
 	set(json, "monitor",
 		report->monitor[0] != '\0' ? json_string(report->monitor) : json_null());
 	set(json, "record_incomplete", json_boolean(report->record_incomplete));
+	set(json, "learn", learn_report_json(&report->learn));
 	return json;
 }
 
@@ -227,6 +228,7 @@ void restore_report_print(
 	ttr_table_print(report->ttr_table_us);
 	if (report->record_incomplete)
 		printf("the trace is incomplete: pages were delivered unasked before its end\n");
+	learn_report_print(&report->learn);
 	if (report->monitor[0] != '\0')
 		printf("QEMU is process %d; its monitor is %s\n", report->qemu_pid,
 			report->monitor);

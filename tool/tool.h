@@ -76,6 +76,9 @@ void restore_report_print(
 	const struct rouse_restore_report *report, const struct rouse_ttr_point *point);
 json_t *write_report_json(const struct rouse_write_report *report);
 void write_report_print(const struct rouse_write_report *report, const char *out);
+/** The member "learn" of a restore's report, and its lines for people. */
+json_t *learn_report_json(const struct rouse_learn_report *learn);
+void learn_report_print(const struct rouse_learn_report *learn);
 /** [{"utilization", "window_ms", "ttr_ms"}, ...] */
 json_t *ttr_table_json(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS]);
 void ttr_table_print(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS]);

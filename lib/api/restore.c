@@ -5,7 +5,9 @@
  *   image front -> engine begins to read ahead -> QEMU starts meanwhile -> sink -> engine runs
  */
 #include "api/metadata.h"
+#include "api/restore_learn.h"
 #include "api/restore_qemu.h"
+#include "api/restore_record.h"
 #include "api/restore_report.h"
 #include "api/wset_apply.h"
 #include "base/cleanup.h"
@@ -25,6 +27,8 @@ struct restore {
 	struct rouse_reader *reader;
 	struct rouse_metadata metadata;
 	struct rouse_wset *wset; /* that was given, or NULL */
+	struct restore_learn learn;
+	const struct rouse_bitmap *left_out; /* of the working set; or NULL */
 	struct rouse_engine *engine;
 	struct restore_qemu qemu;
 	enum rouse_policy policy;
@@ -36,6 +40,8 @@ void rouse_restore_options_init(struct rouse_restore_options *options)
 		.size = sizeof(*options),
 		.background = ROUSE_BACKGROUND_AUTO,
 		.ttr = {.utilization = 0.9, .window_us = 100000},
+		.learn_us = 5000000,
+		.learn_stale = 0.5,
 	};
 }
 
@@ -56,6 +62,17 @@ static int check_options(const struct rouse_restore_options *options, struct rou
 		wrong = "an eager restore sees no touches to record: use policy lazy";
 	else if (options->record != NULL && options->resume)
 		wrong = "a restore that is taken over cannot be recorded: its beginning is lost";
+	else if (options->learn != NULL && options->policy == ROUSE_POLICY_EAGER)
+		wrong = "an eager restore sees no touches to learn from: use another policy";
+	else if (options->learn != NULL && options->resume)
+		wrong = "a restore that is taken over cannot be learned from: its beginning is "
+			"lost";
+	else if (options->learn != NULL && options->paused)
+		wrong = "a VM that is left paused touches nothing to learn from";
+	else if (options->learn != NULL && options->learn_us == 0)
+		wrong = "learning needs a time during which nothing is delivered unasked";
+	else if (!(options->learn_stale >= 0 && options->learn_stale <= 1))
+		wrong = "the hit rate below which a set is stale is a number from 0 to 1";
 	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
 		 options->ttr.window_us == 0)
 		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
@@ -79,8 +96,10 @@ static int open_image(struct restore *r, struct rouse_error *error)
 	code = rouse_metadata_parse(text, size, &r->metadata, error);
 	if (code < 0)
 		return rouse_error_prefix(error, "%s", options->image);
-	if (options->wset == NULL)
-		return 0;
+	if (options->learn != NULL)
+		code = restore_learn_begin(&r->learn, options, r->reader, r->observer, error);
+	if (code < 0 || options->wset == NULL)
+		return code;
 	code = rouse_wset_open(options->wset, &r->wset, error);
 	if (code < 0)
 		return code;
@@ -88,19 +107,25 @@ static int open_image(struct restore *r, struct rouse_error *error)
 	return rouse_wset_check_blocks(r->wset, blocks, block_count, options->wset, error);
 }
 
+/* The set to prefetch: the one that was given, or the learned one; NULL: the image's own. */
+static const struct rouse_wset *chosen_set(const struct restore *r)
+{
+	return r->wset != NULL ? r->wset : restore_learn_set(&r->learn);
+}
+
 static enum rouse_policy choose_policy(const struct restore *r)
 {
+	const bool watching = r->options.record != NULL || r->options.learn != NULL;
 	struct rouse_error why;
 
 	if (r->options.policy != ROUSE_POLICY_AUTO)
 		return r->options.policy;
 	/* Better late than not at all; but what was asked to be recorded cannot be seen then. */
-	if (r->options.qmp_socket == NULL && r->options.record == NULL &&
-		qemu_incoming_may_postcopy(&why) < 0) {
+	if (r->options.qmp_socket == NULL && !watching && qemu_incoming_may_postcopy(&why) < 0) {
 		rouse_log(r->observer, ROUSE_LOG_WARNING, "restoring eagerly: %s", why.message);
 		return ROUSE_POLICY_EAGER;
 	}
-	if (r->wset != NULL || rouse_reader_wset(r->reader)->page_count > 0)
+	if (chosen_set(r) != NULL || rouse_reader_wset(r->reader)->page_count > 0)
 		return ROUSE_POLICY_WS;
 	return ROUSE_POLICY_LAZY;
 }
@@ -116,6 +141,15 @@ static uint64_t choose_background(const struct restore *r)
 		       : r->options.background;
 }
 
+/* For so long nothing is delivered unasked: for the one that wants it longer. */
+static uint64_t watch_us(const struct rouse_restore_options *options)
+{
+	const uint64_t record_us = options->record != NULL ? options->record_us : 0;
+	const uint64_t learn_us = options->learn != NULL ? options->learn_us : 0;
+
+	return record_us > learn_us ? record_us : learn_us;
+}
+
 /* Opens everything up to a running engine. */
 static int prepare(struct restore *r, struct rouse_error *error)
 {
@@ -125,16 +159,21 @@ static int prepare(struct restore *r, struct rouse_error *error)
 	if (code < 0)
 		return code;
 	r->policy = choose_policy(r);
+	if (r->options.learn != NULL)
+		code = restore_learn_choose(&r->learn, r->policy, r->wset, &r->left_out, error);
+	if (code < 0)
+		return code;
 	config = (struct rouse_engine_config){
 		.reader = r->reader,
 		.source = r->source,
 		.observer = r->observer,
 		.policy = r->policy,
-		.wset = r->wset,
+		.wset = chosen_set(r),
+		.leave_out = r->left_out,
 		.resume = r->options.resume,
 		.background = choose_background(r),
-		.record_us = r->options.record != NULL ? r->options.record_us : 0,
-		.record = r->options.record != NULL,
+		.record_us = watch_us(&r->options),
+		.record = r->options.record != NULL || r->options.learn != NULL,
 	};
 	code = rouse_engine_new(&config, &r->engine, error);
 	if (code < 0)
@@ -163,13 +202,29 @@ static void stalls_cleanup(struct rouse_stalls **stalls)
 	rouse_stalls_free(*stalls);
 }
 
+static int write_record(
+	struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
+{
+	struct rouse_engine_stats stats;
+	struct restore_record record = {.engine = r->engine,
+		.reader = r->reader,
+		.policy = r->policy,
+		.prefetched = chosen_set(r),
+		.left_out = r->left_out};
+
+	rouse_engine_get_stats(r->engine, &stats);
+	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
+				    (stats.background_pages > 0 && watch_us(&r->options) == 0);
+	record.complete = !report->record_incomplete;
+	return restore_record_write(&record, r->options.record, error);
+}
+
 /* After the guest ran, whether all went well or not. */
 static int write_results(struct restore *r, struct rouse_restore_report *report, bool complete,
 	struct rouse_error *error)
 {
 	cleanup_with(stalls_cleanup) struct rouse_stalls *stalls = NULL;
 	const struct rouse_restore_options *options = &r->options;
-	struct rouse_engine_stats stats;
 	int code;
 
 	/* A VM that was taken over has waited for that, too: its block time says nothing. */
@@ -179,16 +234,16 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot make the report");
-	rouse_engine_get_stats(r->engine, &stats);
-	report->record_incomplete =
-		options->record != NULL &&
-		(r->policy != ROUSE_POLICY_LAZY ||
-			(stats.background_pages > 0 && options->record_us == 0));
 	if (options->stall_log != NULL)
 		code = restore_report_write_stalls(stalls, options->stall_log, error);
 	if (code == 0 && options->record != NULL)
-		code = restore_report_record(r->engine, r->reader, r->policy, r->wset,
-			!report->record_incomplete, options->record, error);
+		code = write_record(r, report, error);
+	if (code == 0 && options->learn != NULL && r->metadata.vmm != NULL &&
+		!r->metadata.was_running)
+		rouse_log(r->observer, ROUSE_LOG_WARNING,
+			"nothing was learned: the VM was paused when it was saved, and still is");
+	else if (code == 0 && options->learn != NULL)
+		code = restore_learn_end(&r->learn, r->engine, &report->learn, error);
 	return code;
 }
 
@@ -227,6 +282,7 @@ static void finish(struct restore *r)
 	rouse_engine_free(r->engine);
 	restore_qemu_finish(&r->qemu, stats.started_ns != 0);
 	rouse_metadata_finish(&r->metadata);
+	restore_learn_finish(&r->learn);
 	rouse_wset_close(r->wset);
 	rouse_reader_close(r->reader);
 	rouse_source_destroy(r->source);
@@ -249,7 +305,9 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 		options->size < sizeof(r.options) ? options->size : sizeof(r.options));
 	if (report == NULL)
 		report = &ignored;
-	*report = (struct rouse_restore_report){.blocktime_us = -1, .vcpu_wait_us = -1};
+	*report = (struct rouse_restore_report){.blocktime_us = -1,
+		.vcpu_wait_us = -1,
+		.learn = {.hit_rate = -1, .hit_high = 1, .coverage = -1}};
 	code = check_options(&r.options, error);
 	if (code < 0)
 		return code;

@@ -5,8 +5,6 @@
 #include "base/error.h"
 #include "ttr/ttr.h"
 
-#include <string.h>
-
 static uint64_t since_us(uint64_t when_ns, uint64_t base_ns)
 {
 	return when_ns > base_ns ? (when_ns - base_ns) / 1000 : 0;
@@ -113,94 +111,4 @@ int restore_report_write_stalls(
 		code = -errno;
 	return code == 0 ? 0
 			 : rouse_error_errno(error, code, "cannot write the stall log %s", path);
-}
-
-/* ---- The recorded working set --------------------------------------------------------------- */
-
-static void wset_cleanup(struct rouse_wset **wset)
-{
-	rouse_wset_close(*wset);
-}
-
-static int compare_times(const void *a, const void *b)
-{
-	const struct rouse_wset_page *x = a, *y = b;
-
-	return x->time_us < y->time_us ? -1 : x->time_us > y->time_us;
-}
-
-static int copy_blocks(struct rouse_wset *wset, const struct rouse_reader *reader)
-{
-	const struct rouse_block *blocks = rouse_reader_blocks(reader, &wset->block_count);
-
-	wset->blocks = calloc(wset->block_count, sizeof(*wset->blocks));
-	if (wset->blocks == NULL)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < wset->block_count; i++) {
-		memcpy(wset->blocks[i].name, blocks[i].name, sizeof(wset->blocks[i].name));
-		wset->blocks[i].used_bytes = blocks[i].used_bytes;
-	}
-	return 0;
-}
-
-static void add_prefetched(struct rouse_wset *wset, const struct rouse_reader *reader,
-	const struct rouse_wset *prefetched)
-{
-	const struct rouse_image_wset *own = rouse_reader_wset(reader);
-	uint32_t count = prefetched != NULL ? prefetched->page_count : own->page_count;
-
-	for (uint32_t i = 0; i < count; i++) {
-		struct rouse_wset_page *page = &wset->pages[wset->page_count++];
-
-		if (prefetched != NULL)
-			*page = prefetched->pages[i];
-		else
-			*page = (struct rouse_wset_page){.page = (uint32_t)own->pages[i].page,
-				.time_us = own->pages[i].time_us,
-				.vcpu = ROUSE_WSET_VCPU_UNKNOWN};
-		page->flags = 0;
-	}
-}
-
-static void add_faults(struct rouse_wset *wset, const struct rouse_fault *faults, uint64_t count,
-	uint64_t started_ns)
-{
-	for (uint64_t i = 0; i < count; i++) {
-		uint64_t time_us = since_us(faults[i].asked_ns, started_ns);
-
-		wset->pages[wset->page_count++] = (struct rouse_wset_page){
-			.page = faults[i].page,
-			.time_us = time_us < UINT32_MAX ? (uint32_t)time_us : UINT32_MAX,
-			.vcpu = ROUSE_WSET_VCPU_UNKNOWN,
-			.flags = ROUSE_WSET_PAGE_FAULTED,
-		};
-	}
-}
-
-int restore_report_record(const struct rouse_engine *engine, const struct rouse_reader *reader,
-	enum rouse_policy policy, const struct rouse_wset *prefetched, bool complete,
-	const char *path, struct rouse_error *error)
-{
-	cleanup_with(wset_cleanup) struct rouse_wset *wset = calloc(1, sizeof(*wset));
-	struct rouse_engine_stats stats;
-	const struct rouse_fault *faults;
-	uint64_t count, room;
-
-	rouse_engine_get_stats(engine, &stats);
-	faults = rouse_engine_faults(engine, &count);
-	room = count + stats.prefetched_pages;
-	if (room > ROUSE_WSET_MAX_PAGES)
-		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -EFBIG,
-			"more pages were touched than a working set can hold");
-	if (wset == NULL || copy_blocks(wset, reader) < 0)
-		return rouse_error_errno(error, -ENOMEM, "cannot record the working set");
-	wset->pages = calloc(room + 1, sizeof(*wset->pages));
-	if (wset->pages == NULL)
-		return rouse_error_errno(error, -ENOMEM, "cannot record the working set");
-	if (policy == ROUSE_POLICY_WS)
-		add_prefetched(wset, reader, prefetched);
-	add_faults(wset, faults, count, stats.started_ns);
-	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_times);
-	wset->flags = complete ? ROUSE_WSET_FLAG_COMPLETE : 0;
-	return rouse_wset_write(wset, path, error);
 }

@@ -24,12 +24,4 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 int restore_report_write_stalls(
 	const struct rouse_stalls *stalls, const char *path, struct rouse_error *error);
 
-/**
- * Writes the first-touch trace as a working set: the faults, and under policy ws the set that was
- * prefetched (@prefetched NULL: the image's own), whose touches nobody can see.
- */
-int restore_report_record(const struct rouse_engine *engine, const struct rouse_reader *reader,
-	enum rouse_policy policy, const struct rouse_wset *prefetched, bool complete,
-	const char *path, struct rouse_error *error);
-
 #endif

@@ -236,7 +236,8 @@ struct rouse_learn_report {
 	uint32_t runs;       /**< restores that the set has learned from, this one included */
 	uint64_t pages;      /**< of the set now */
 	uint64_t waiting;    /**< pages that are remembered, but not of the set */
-	uint64_t prefetched; /**< pages of the set that was used, the left out ones included */
+	uint64_t prefetched; /**< pages of the set that was used, the left out ones included, whose
+				  first touch was expected within learn_us */
 	uint64_t left_out;   /**< of these, those that were left out, at random or in doubt */
 	uint64_t sampled;    /**< of these, those that were left out at random */
 	uint64_t used;       /**< of these, those that were asked for */
@@ -284,9 +285,10 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  * If this process dies after the VM began to run, the VM pauses at the next page that it lacks;
  * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
  *
- * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
- * format), -EINVAL (another machine or size), -EPERM (QEMU may not use userfaultfd: only eager
- * works), -EPIPE (QEMU died), -ECANCELED, and what reading a file can give.
+ * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -ETIMEDOUT (the directory of
+ * the file to learn into is kept locked: kind REFUSED), -EPROTONOSUPPORT (newer format), -EINVAL
+ * (another machine or size), -EPERM (QEMU may not use userfaultfd: only eager works), -EPIPE (QEMU
+ * died), -ECANCELED, and what reading a file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,

@@ -103,7 +103,8 @@ static void print_learned(const struct rouse_wset *wset, const struct rouse_wset
 
 	printf("%-14s%u restores; %llu more pages wait for another touch\n", "learned from",
 		info->runs, (unsigned long long)info->waiting);
-	printf("%-14s%.2f on average: up to 0.25 %llu pages, 0.5 %llu, 0.75 %llu, 1 %llu\n",
+	printf("%-14s%.2f on average; %llu pages up to 0.25, %llu to 0.5, %llu to 0.75, %llu "
+	       "above\n",
 		"likelihood", per_page(summary.weight_sum, info->pages),
 		(unsigned long long)summary.by_weight[0], (unsigned long long)summary.by_weight[1],
 		(unsigned long long)summary.by_weight[2], (unsigned long long)summary.by_weight[3]);

@@ -66,7 +66,11 @@ int restore_learn_choose(struct restore_learn *learn, enum rouse_policy policy,
 	const struct rouse_wset *given, const struct rouse_bitmap **leave_out,
 	struct rouse_error *error)
 {
-	const uint64_t seed = choose_seed(learn);
+	const struct rouse_wset_sample_config config = {
+		.vm_pages = rouse_reader_page_count(learn->reader),
+		.until_us = learn->options->learn_us,
+		.one_in = learn->options->learn_sample,
+		.seed = choose_seed(learn)};
 	int code = 0;
 
 	*leave_out = NULL;
@@ -79,16 +83,15 @@ int restore_learn_choose(struct restore_learn *learn, enum rouse_policy policy,
 		learn->used = learn->own;
 	}
 	if (code == 0)
-		code = rouse_wset_sample_draw(&learn->sample, learn->used->pages,
-			learn->used->page_count, rouse_reader_page_count(learn->reader),
-			learn->options->learn_sample, seed);
+		code = rouse_wset_sample_draw(
+			&learn->sample, learn->used->pages, learn->used->page_count, &config);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot learn the working set");
 	*leave_out = &learn->sample.left_out;
 	rouse_log(learn->observer, ROUSE_LOG_DEBUG,
 		"learning leaves out %u of %u pages, %u of them at random (seed %llu)",
 		learn->sample.left_out_count, learn->sample.count, learn->sample.drawn_count,
-		(unsigned long long)seed);
+		(unsigned long long)config.seed);
 	return 0;
 }
 
@@ -110,24 +113,24 @@ static void seen_finish(struct seen *seen)
 	free(seen->groups);
 }
 
-/* Of the pages that were prefetched, or would have been, those that were asked for. */
-static uint32_t count_asked(const struct restore_learn *learn, const struct seen *seen)
-{
-	uint32_t asked = 0;
-
-	for (uint32_t i = 0; learn->used != NULL && i < learn->used->page_count; i++)
-		asked += rouse_bitmap_test(&seen->touched, learn->used->pages[i].page);
-	return asked;
-}
-
 static struct rouse_wset_look look_of(const struct restore_learn *learn, const struct seen *seen)
 {
-	const uint32_t asked = count_asked(learn, seen);
 	const uint32_t count = learn->used != NULL ? learn->used->page_count : 0;
-	struct rouse_wset_look look = {.prefetched = count, .sampled = count, .used = asked};
+	struct rouse_wset_look look = {.missed = seen->trace->page_count};
 
-	look.missed = seen->trace->page_count - asked;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct rouse_wset_page *page = &learn->used->pages[i];
+		const bool asked = rouse_bitmap_test(&seen->touched, page->page);
+
+		look.missed -= asked;
+		/* Nobody expects later ones in this time. */
+		if (page->time_us > learn->options->learn_us)
+			continue;
+		look.prefetched++;
+		look.used += asked;
+	}
 	/* Without a prefetch all pages tell of themselves: the sample is the set. */
+	look.sampled = look.prefetched;
 	if (learn->prefetched) {
 		look.sampled = learn->sample.drawn_count;
 		look.used = rouse_wset_sample_used(&learn->sample, &seen->touched);
@@ -150,9 +153,11 @@ static int look_at(
 		return code;
 	for (uint32_t i = 0; i < seen->trace->page_count; i++)
 		rouse_bitmap_set(&seen->touched, seen->trace->pages[i].page);
-	for (uint32_t i = 0; i < learn->sample.count; i++) {
-		if (!rouse_bitmap_test(&learn->sample.left_out, learn->sample.pages[i]))
-			rouse_bitmap_set(&seen->hidden, learn->sample.pages[i]);
+	for (uint32_t i = 0; learn->prefetched && i < learn->used->page_count; i++) {
+		const uint32_t page = learn->used->pages[i].page;
+
+		if (!rouse_bitmap_test(&learn->sample.left_out, page))
+			rouse_bitmap_set(&seen->hidden, page);
 	}
 	seen->trace->flags = ROUSE_WSET_FLAG_COMPLETE;
 	seen->trace->look = look_of(learn, seen);
@@ -170,7 +175,9 @@ static int improve(struct restore_learn *learn, const struct seen *seen,
 {
 	cleanup_with(rouse_wset_store_unlock) struct rouse_wset_store store = ROUSE_WSET_STORE_INIT;
 	cleanup_with(close_wset) struct rouse_wset *current = NULL;
+	const uint64_t until_us = learn->options->learn_us;
 	const struct rouse_wset_unseen unseen = {.whole = true,
+		.until_us = until_us < UINT32_MAX ? (uint32_t)until_us : UINT32_MAX,
 		.hidden = &seen->hidden,
 		.groups = seen->groups,
 		.group_count = seen->group_count};

@@ -135,6 +135,8 @@ static struct entry not_touched(struct merge *m, const struct entry *a)
 	struct entry e = *a;
 	double weight = a->page.weight, rate = 1;
 
+	if (a->page.time_us > m->unseen->until_us)
+		return e;
 	if (is_hidden(m, a->page.page, &rate)) {
 		double limit = rate * ROUSE_WSET_WEIGHT_ONE;
 
@@ -311,7 +313,7 @@ int rouse_wset_combine(const struct rouse_wset *a, const struct rouse_wset *b,
 	struct rouse_wset **merged)
 {
 	const struct rouse_wset_unseen by_mark = {
-		.whole = (b->flags & ROUSE_WSET_FLAG_COMPLETE) != 0};
+		.whole = (b->flags & ROUSE_WSET_FLAG_COMPLETE) != 0, .until_us = UINT32_MAX};
 	cleanup_with(close_wset) struct rouse_wset *wset = NULL;
 	cleanup_with(merge_finish) struct merge m = {.rules = rules,
 		.unseen = unseen != NULL ? unseen : &by_mark,

@@ -40,6 +40,7 @@ struct rouse_wset_group {
 /** How a page that a restore did not touch is to be taken. */
 struct rouse_wset_unseen {
 	bool whole; /* the restore would have shown a touch of every page that was not hidden */
+	uint32_t until_us; /* up to this time; of pages with a later first touch it says nothing */
 	const struct rouse_bitmap *hidden;     /* pages that were prefetched; or NULL */
 	const struct rouse_wset_group *groups; /* in order of page numbers; for the hidden ones */
 	size_t group_count;

@@ -65,21 +65,22 @@ static int compare_weight(const void *x, const void *y)
 }
 
 /* As many doubtful pages as were drawn, the least likely first. */
-static int add_doubtful(struct rouse_wset_sample *sample, const struct rouse_wset_page *pages)
+static int add_doubtful(struct rouse_wset_sample *sample, const struct rouse_wset_page *pages,
+	uint32_t count, uint64_t until_us)
 {
-	struct rouse_wset_page *doubtful = malloc(((size_t)sample->count + 1) * sizeof(*doubtful));
-	uint32_t count = 0, added = 0;
+	struct rouse_wset_page *doubtful = malloc(((size_t)count + 1) * sizeof(*doubtful));
+	uint32_t found = 0;
 
 	if (doubtful == NULL)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < sample->count; i++) {
+	for (uint32_t i = 0; i < count; i++) {
 		/* A weight of 0: a plain set, whose pages have no history. */
-		if (pages[i].weight > 0 &&
+		if (pages[i].time_us <= until_us && pages[i].weight > 0 &&
 			pages[i].weight < ROUSE_WSET_DOUBT * ROUSE_WSET_WEIGHT_ONE)
-			doubtful[count++] = pages[i];
+			doubtful[found++] = pages[i];
 	}
-	qsort(doubtful, count, sizeof(*doubtful), compare_weight);
-	for (uint32_t i = 0; i < count && added < sample->drawn_count; i++, added++)
+	qsort(doubtful, found, sizeof(*doubtful), compare_weight);
+	for (uint32_t i = 0; i < found && i < sample->drawn_count; i++)
 		sample->left_out_count +=
 			!rouse_bitmap_test_and_set(&sample->left_out, doubtful[i].page);
 	free(doubtful);
@@ -87,21 +88,23 @@ static int add_doubtful(struct rouse_wset_sample *sample, const struct rouse_wse
 }
 
 int rouse_wset_sample_draw(struct rouse_wset_sample *sample, const struct rouse_wset_page *pages,
-	uint32_t count, uint64_t vm_pages, uint32_t one_in, uint64_t seed)
+	uint32_t count, const struct rouse_wset_sample_config *config)
 {
 	int code;
 
-	*sample = (struct rouse_wset_sample){.count = count};
+	*sample = (struct rouse_wset_sample){0};
 	sample->pages = malloc(((size_t)count + 1) * sizeof(*sample->pages));
-	code = sample->pages == NULL ? -ENOMEM : rouse_bitmap_init(&sample->drawn, vm_pages);
+	code = sample->pages == NULL ? -ENOMEM
+				     : rouse_bitmap_init(&sample->drawn, config->vm_pages);
 	if (code == 0)
-		code = rouse_bitmap_init(&sample->left_out, vm_pages);
+		code = rouse_bitmap_init(&sample->left_out, config->vm_pages);
+	for (uint32_t i = 0; code == 0 && i < count; i++) {
+		if (pages[i].time_us <= config->until_us)
+			sample->pages[sample->count++] = pages[i].page;
+	}
 	if (code == 0) {
-		for (uint32_t i = 0; i < count; i++)
-			sample->pages[i] = pages[i].page;
-		qsort(sample->pages, count, sizeof(*sample->pages), compare_pages);
-		draw(sample, sample_size(count, one_in), seed);
-		code = add_doubtful(sample, pages);
+		draw(sample, sample_size(sample->count, config->one_in), config->seed);
+		code = add_doubtful(sample, pages, count, config->until_us);
 	}
 	if (code < 0)
 		rouse_wset_sample_finish(sample);
@@ -129,8 +132,8 @@ struct rouse_wset_share rouse_wset_share_of(uint64_t used, uint64_t sampled, dou
 		.value = p, .low = fmax(middle - half, 0), .high = fmin(middle + half, 1)};
 }
 
-int rouse_wset_sample_groups(const struct rouse_wset_sample *sample,
-	const struct rouse_bitmap *touched, struct rouse_wset_group **groups, size_t *group_count)
+int rouse_wset_sample_groups(struct rouse_wset_sample *sample, const struct rouse_bitmap *touched,
+	struct rouse_wset_group **groups, size_t *group_count)
 {
 	const size_t most = sample->drawn_count / ROUSE_WSET_GROUP_SAMPLES;
 	uint32_t sampled = 0, used = 0;
@@ -140,6 +143,8 @@ int rouse_wset_sample_groups(const struct rouse_wset_sample *sample,
 	*groups = calloc(most + 1, sizeof(**groups));
 	if (*groups == NULL)
 		return -ENOMEM;
+	/* Only now: the guest need not wait for it. */
+	qsort(sample->pages, sample->count, sizeof(*sample->pages), compare_pages);
 	for (uint32_t i = 0; i < sample->count && count < most; i++) {
 		const uint32_t page = sample->pages[i];
 

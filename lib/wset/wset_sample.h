@@ -22,22 +22,26 @@
 #define ROUSE_WSET_DOUBT 0.8       /* pages of less weight are looked at again */
 #define ROUSE_WSET_GROUP_SAMPLES 16u
 
-/** The pages that a restore prefetches by a set, and those it leaves out. */
+/** The pages that a restore prefetches by a set and could see in use, and those it leaves out. */
 struct rouse_wset_sample {
-	uint32_t *pages; /* of the set, in order of page numbers */
+	uint32_t *pages;
 	uint32_t count;
 	struct rouse_bitmap drawn;    /* the sample */
 	struct rouse_bitmap left_out; /* the sample and the doubtful ones */
 	uint32_t drawn_count, left_out_count;
 };
 
-/**
- * Draws the sample of @count pages of a VM of @vm_pages. @one_in: ROUSE_LEARN_NO_SAMPLE none, 0 as
- * the constants above say, otherwise one page in so many. @seed makes the choice repeatable.
- * -ENOMEM; then nothing is to be freed.
- */
+struct rouse_wset_sample_config {
+	uint64_t vm_pages;
+	uint64_t until_us; /* pages with a later first touch are not looked at */
+	uint32_t
+		one_in; /* ROUSE_LEARN_NO_SAMPLE: none; 0: as the constants above say; or so many */
+	uint64_t seed;  /* makes the choice repeatable */
+};
+
+/** Draws the sample of @count pages. -ENOMEM; then nothing is to be freed. */
 int rouse_wset_sample_draw(struct rouse_wset_sample *sample, const struct rouse_wset_page *pages,
-	uint32_t count, uint64_t vm_pages, uint32_t one_in, uint64_t seed);
+	uint32_t count, const struct rouse_wset_sample_config *config);
 /** Safe on a zeroed structure. */
 void rouse_wset_sample_finish(struct rouse_wset_sample *sample);
 
@@ -56,10 +60,11 @@ struct rouse_wset_share rouse_wset_share_of(uint64_t used, uint64_t sampled, dou
 /**
  * Cuts the VM into stretches with ROUSE_WSET_GROUP_SAMPLES sampled pages or more each, and says of
  * each how large its rate of use may be: one standard error above what the sample shows.
- * @touched: pages that were asked for. *groups is the caller's to free(3). -ENOMEM.
+ * @touched: pages that were asked for. *groups is the caller's to free(3). Sorts the sample's
+ * pages. -ENOMEM.
  */
-int rouse_wset_sample_groups(const struct rouse_wset_sample *sample,
-	const struct rouse_bitmap *touched, struct rouse_wset_group **groups, size_t *group_count);
+int rouse_wset_sample_groups(struct rouse_wset_sample *sample, const struct rouse_bitmap *touched,
+	struct rouse_wset_group **groups, size_t *group_count);
 
 /** Pages of the sample that are in @touched. */
 uint32_t rouse_wset_sample_used(

@@ -47,7 +47,8 @@ static void loop_round(struct loop *loop)
 {
 	struct rouse_bitmap hidden = {0}, touched = {0};
 	struct rouse_wset_sample sample = {0};
-	struct rouse_wset_unseen unseen = {.whole = true, .hidden = &hidden};
+	struct rouse_wset_unseen unseen = {
+		.whole = true, .until_us = UINT32_MAX, .hidden = &hidden};
 	struct rouse_wset_group *groups = NULL;
 	struct rouse_wset *trace, *merged = NULL;
 
@@ -55,8 +56,12 @@ static void loop_round(struct loop *loop)
 	assert_int_equal(rouse_bitmap_init(&hidden, VM_PAGES), 0);
 	assert_int_equal(rouse_bitmap_init(&touched, VM_PAGES), 0);
 	if (loop->set != NULL)
-		assert_int_equal(rouse_wset_sample_draw(&sample, loop->set->pages,
-					 loop->set->page_count, VM_PAGES, 0, loop->round),
+		assert_int_equal(
+			rouse_wset_sample_draw(&sample, loop->set->pages, loop->set->page_count,
+				&(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+					.until_us = UINT32_MAX,
+					.one_in = 0,
+					.seed = loop->round}),
 			0);
 	for (uint32_t i = 0; i < sample.count; i++) {
 		if (!rouse_bitmap_test(&sample.left_out, sample.pages[i]))

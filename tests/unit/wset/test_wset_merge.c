@@ -253,6 +253,7 @@ static void hide(struct hidden *hidden, double first, double second)
 	for (uint32_t i = 0; i < 200; i++)
 		rouse_bitmap_set(&hidden->bitmap, 1000 + 3 * i);
 	hidden->unseen = (struct rouse_wset_unseen){.whole = true,
+		.until_us = UINT32_MAX,
 		.hidden = &hidden->bitmap,
 		.groups = hidden->groups,
 		.group_count = 2};
@@ -290,6 +291,23 @@ static void group_that_is_not_used_decays_as_a_whole(void **state)
 		assert_true(has_page(sum, 1000 + 3 * i) == (i < 100));
 		assert_true(waits(sum, 1000 + 3 * i) == (i >= 100));
 	}
+	rouse_bitmap_finish(&hidden.bitmap);
+	rouse_wset_close(sum);
+}
+
+static void restore_that_is_watched_shortly_says_nothing_of_later_pages(void **state)
+{
+	struct rouse_wset *sum = stable_after(20);
+	struct hidden hidden;
+
+	(void)state;
+	hide(&hidden, 0, 0);
+	hidden.unseen.hidden = NULL;
+	hidden.unseen.until_us = 10 * 99;
+	for (unsigned int i = 0; i < 30; i++)
+		add_with(&sum, make_set(50000, 1, 1), &hidden.unseen, (struct rouse_wset_rules){0});
+	for (uint32_t i = 0; i < 200; i++)
+		assert_true(has_page(sum, 1000 + 3 * i) == (i >= 100));
 	rouse_bitmap_finish(&hidden.bitmap);
 	rouse_wset_close(sum);
 }
@@ -395,6 +413,7 @@ int main(void)
 		cmocka_unit_test(incomplete_trace_is_no_evidence_against_a_page),
 		cmocka_unit_test(prefetched_page_stays_while_its_neighbours_are_used),
 		cmocka_unit_test(group_that_is_not_used_decays_as_a_whole),
+		cmocka_unit_test(restore_that_is_watched_shortly_says_nothing_of_later_pages),
 		cmocka_unit_test(neighbours_never_make_a_page_likelier),
 		cmocka_unit_test(rules_that_make_no_sense_are_refused),
 		cmocka_unit_test(decay_1_is_the_plain_average),

@@ -11,8 +11,12 @@ static void expect_size(uint32_t count, uint32_t one_in, uint32_t drawn)
 	struct rouse_wset *set = make_set(5, count, 2);
 	struct rouse_wset_sample sample;
 
-	assert_int_equal(
-		rouse_wset_sample_draw(&sample, set->pages, count, VM_PAGES, one_in, SEED), 0);
+	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, count,
+				 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+					 .until_us = UINT32_MAX,
+					 .one_in = one_in,
+					 .seed = SEED}),
+		0);
 	assert_int_equal(sample.drawn_count, drawn);
 	assert_int_equal(rouse_bitmap_count(&sample.drawn), drawn);
 	assert_int_equal(rouse_bitmap_count(&sample.left_out), drawn);
@@ -51,8 +55,12 @@ static void every_page_is_drawn_equally_often(void **state)
 	for (uint64_t seed = 1; seed <= 2000; seed++) {
 		struct rouse_wset_sample sample;
 
-		assert_int_equal(
-			rouse_wset_sample_draw(&sample, set->pages, 200, VM_PAGES, 0, seed), 0);
+		assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 200,
+					 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+						 .until_us = UINT32_MAX,
+						 .one_in = 0,
+						 .seed = seed}),
+			0);
 		for (uint32_t i = 0; i < 200; i++)
 			drawn[i] += rouse_bitmap_test(&sample.drawn, i);
 		rouse_wset_sample_finish(&sample);
@@ -70,12 +78,36 @@ static void doubtful_pages_are_left_out_too_the_least_likely_first(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < 1000; i++)
 		set->pages[i].weight = (uint16_t)(i < 100 ? 20000 + i : ROUSE_WSET_WEIGHT_ONE);
-	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 1000, VM_PAGES, 0, SEED), 0);
+	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 1000,
+				 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+					 .until_us = UINT32_MAX,
+					 .one_in = 0,
+					 .seed = SEED}),
+		0);
 	assert_int_equal(sample.drawn_count, 32);
 	for (uint32_t i = 0; i < 32; i++)
 		assert_true(rouse_bitmap_test(&sample.left_out, i));
 	assert_in_range(sample.left_out_count, 33, 64);
 	assert_int_equal(rouse_bitmap_count(&sample.left_out), sample.left_out_count);
+	rouse_wset_sample_finish(&sample);
+	rouse_wset_close(set);
+}
+
+static void pages_beyond_the_time_that_is_watched_are_left_alone(void **state)
+{
+	struct rouse_wset *set = make_set(0, 1000, 1);
+	struct rouse_wset_sample sample;
+	const struct rouse_wset_sample_config config = {
+		.vm_pages = VM_PAGES, .until_us = 10 * 499, .one_in = 10, .seed = SEED};
+
+	(void)state;
+	for (uint32_t i = 0; i < 1000; i++)
+		set->pages[i].weight = 20000;
+	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 1000, &config), 0);
+	assert_int_equal(sample.count, 500);
+	assert_int_equal(sample.drawn_count, 50);
+	for (uint32_t i = 500; i < 1000; i++)
+		assert_false(rouse_bitmap_test(&sample.left_out, i));
 	rouse_wset_sample_finish(&sample);
 	rouse_wset_close(set);
 }
@@ -113,8 +145,12 @@ static void interval_holds_the_truth_19_times_of_20(void **state)
 			if (i % 10 < 7)
 				rouse_bitmap_set(&touched, i);
 		}
-		assert_int_equal(
-			rouse_wset_sample_draw(&sample, set->pages, 6400, VM_PAGES, 0, seed), 0);
+		assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 6400,
+					 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+						 .until_us = UINT32_MAX,
+						 .one_in = 0,
+						 .seed = seed}),
+			0);
 		share = rouse_wset_share_of(
 			rouse_wset_sample_used(&sample, &touched), sample.drawn_count, 1.959964);
 		held += share.low <= 0.7 && share.high >= 0.7;
@@ -138,7 +174,12 @@ static void groups_tell_the_used_part_from_the_unused(void **state)
 	assert_int_equal(rouse_bitmap_init(&touched, VM_PAGES), 0);
 	for (uint32_t i = 0; i < 10000; i++)
 		rouse_bitmap_set(&touched, i);
-	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 20000, VM_PAGES, 0, SEED), 0);
+	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 20000,
+				 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+					 .until_us = UINT32_MAX,
+					 .one_in = 0,
+					 .seed = SEED}),
+		0);
 	assert_int_equal(rouse_wset_sample_groups(&sample, &touched, &groups, &count), 0);
 	assert_int_equal(count, sample.drawn_count / ROUSE_WSET_GROUP_SAMPLES);
 	assert_true(groups[0].rate > 0.99);
@@ -162,7 +203,12 @@ static void sample_too_small_for_a_group_makes_none(void **state)
 
 	(void)state;
 	assert_int_equal(rouse_bitmap_init(&touched, VM_PAGES), 0);
-	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 20, VM_PAGES, 0, SEED), 0);
+	assert_int_equal(rouse_wset_sample_draw(&sample, set->pages, 20,
+				 &(struct rouse_wset_sample_config){.vm_pages = VM_PAGES,
+					 .until_us = UINT32_MAX,
+					 .one_in = 0,
+					 .seed = SEED}),
+		0);
 	assert_int_equal(rouse_wset_sample_groups(&sample, &touched, &groups, &count), 0);
 	assert_int_equal(count, 0);
 	free(groups);
@@ -178,6 +224,7 @@ int main(void)
 		cmocka_unit_test(size_that_is_asked_for_is_taken),
 		cmocka_unit_test(every_page_is_drawn_equally_often),
 		cmocka_unit_test(doubtful_pages_are_left_out_too_the_least_likely_first),
+		cmocka_unit_test(pages_beyond_the_time_that_is_watched_are_left_alone),
 		cmocka_unit_test(interval_is_wilsons),
 		cmocka_unit_test(interval_holds_the_truth_19_times_of_20),
 		cmocka_unit_test(groups_tell_the_used_part_from_the_unused),

@@ -42,9 +42,9 @@ void learn_report_print(const struct rouse_learn_report *learn)
 {
 	if (!learn->learned)
 		return;
-	printf("learned from %u restores: %llu pages in the set (%s), %llu wait\n", learn->runs,
-		(unsigned long long)learn->pages, human_bytes(learn->pages * 4096).text,
-		(unsigned long long)learn->waiting);
+	printf("learned from %u restore%s: %llu pages in the set (%s), %llu wait\n", learn->runs,
+		learn->runs == 1 ? "" : "s", (unsigned long long)learn->pages,
+		human_bytes(learn->pages * 4096).text, (unsigned long long)learn->waiting);
 	if (learn->hit_rate >= 0)
 		printf("of %llu pages of the set %.0f %% were used (%.0f to %.0f %%, by %llu of "
 		       "%llu); it had %.0f %% of what was touched\n",

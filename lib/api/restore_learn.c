@@ -89,6 +89,11 @@ int restore_learn_choose(struct restore_learn *learn, enum rouse_policy policy,
 		return rouse_error_errno(error, code, "cannot learn the working set");
 	*leave_out = &learn->sample.left_out;
 	rouse_log(learn->observer, ROUSE_LOG_DEBUG,
+		"whether a prefetched page is used is told by the sample alone: page_idle %s",
+		access("/sys/kernel/mm/page_idle/bitmap", R_OK | W_OK) == 0
+			? "is there, but not used yet"
+			: "is not there");
+	rouse_log(learn->observer, ROUSE_LOG_DEBUG,
 		"learning leaves out %u of %u pages, %u of them at random (seed %llu)",
 		learn->sample.left_out_count, learn->sample.count, learn->sample.drawn_count,
 		(unsigned long long)config.seed);

@@ -96,6 +96,24 @@ def test_convert_takes_blocks_from_an_image():
     assert rouse('inspect', '--json', work('packed.rouse')).json['wset_pages'] == 2
 
 
+def test_pages_that_wait_are_not_packed():
+    need_tool()
+    image = ROOT / 'tests/golden/good/lz4_wset.rouse'
+    sets = []
+    for i, pages in enumerate(((3, 1), (3, 1), (7, 6, 5, 3, 1))):
+        text = work(f'{i}.txt')
+        text.write_text('complete\n' + ''.join(f'{page} 5\n' for page in pages))
+        sets.append(work(f'{i}.wset'))
+        rouse('wset', 'convert', '--like', image, text, sets[-1]).expect(0)
+    learned, packed = work('learned.wset'), work('packed.rouse')
+    info = rouse('wset', 'merge', '--json', '-o', learned, *sets).expect(0).json
+    assert info['version'] == 2 and info['pages'] == 2 and info['waiting'] == 3
+    rouse('verify', learned).expect(0, 'whole')
+    assert rouse('inspect', '--json', learned).expect(0).json['pages'] == 2
+    rouse('pack', '-w', learned, image, packed).expect(0)
+    assert rouse('inspect', '--json', packed).expect(0).json['wset_pages'] == 2
+
+
 def test_convert_names_the_broken_line():
     need_tool()
     text = work('text')

@@ -40,6 +40,9 @@ int restore_learn_begin(struct restore_learn *learn, const struct rouse_restore_
 		.observer = observer,
 		.rules = options->learn_rules};
 	code = rouse_wset_rules_complete(&learn->rules, rouse_reader_page_count(reader), error);
+	/* Now, not when the VM has run and it is too late. */
+	if (code == 0)
+		code = rouse_wset_store_check(options->learn, error);
 	if (code == 0)
 		code = rouse_wset_store_read(&store, &learn->stored, error);
 	if (code == 0 && learn->stored != NULL)

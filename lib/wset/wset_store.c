@@ -14,6 +14,18 @@
 
 #define RETRY_NS 5000000L
 
+int rouse_wset_store_check(const char *path, struct rouse_error *error)
+{
+	cleanup_free char *copy = strdup(path);
+
+	if (copy == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot write %s", path);
+	if (access(dirname(copy), W_OK | X_OK) < 0)
+		return rouse_error_errno(
+			error, -errno, "cannot write %s, because of its directory", path);
+	return 0;
+}
+
 int rouse_wset_store_lock(struct rouse_wset_store *store, const char *path, unsigned int timeout_ms,
 	struct rouse_error *error)
 {

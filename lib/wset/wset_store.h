@@ -24,6 +24,8 @@ struct rouse_wset_store {
 		.directory = -1 \
 	}
 
+/** Whether a file could be written at @path, as far as its directory says. -ENOENT, -EACCES, ... */
+int rouse_wset_store_check(const char *path, struct rouse_error *error);
 /** Waits up to @timeout_ms for the lock. -ETIMEDOUT, and errors of opening the directory. */
 int rouse_wset_store_lock(struct rouse_wset_store *store, const char *path, unsigned int timeout_ms,
 	struct rouse_error *error);

@@ -125,7 +125,7 @@ def test_short_run_teaches_nothing():
     assert not wset.exists()
 
 
-def test_damaged_or_foreign_set_is_refused_before_anything():
+def test_set_that_cannot_be_used_is_refused_before_anything():
     need_userfaultfd()
     image = saved_image()
     from e2e import packed_image, waiting_qemu
@@ -137,6 +137,8 @@ def test_damaged_or_foreign_set_is_refused_before_anything():
     with waiting_qemu() as guest:
         for wset, what in ((broken, 'checksum'), (foreign, 'another VM')):
             rouse('restore', '--learn', wset, '--qmp', guest.run.qmp, image).expect(FILE, what)
+        rouse('restore', '--learn', '/nonexistent/set', '--qmp', guest.run.qmp, image).expect(
+            1, '/nonexistent/set, because of its directory')
         assert guest.monitor.status() == 'inmigrate'
 
 

@@ -11,6 +11,7 @@ Python 3, standard library only. How to read it:
   records      the guest's own view: from the records of its requests to stalls
   ttr          time-to-responsiveness of stalls, written independently of the C library
   saving       QEMU's own ways to save and to load, and Rouse's, as calls
+  truth        which pages a guest touches, all of them: by a plugin inside QEMU (TCG only)
   terminal     progress on a terminal, plain lines in a pipe
 
 A first guest, from the top of the source tree (build/ is meson's build directory):

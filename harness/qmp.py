@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A small client of QEMU's machine protocol (QMP)."""
 
+import contextlib
 import json
 import socket
 import time
@@ -94,6 +95,11 @@ class QmpClient:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"migration: still {answer.get('status')}")
             time.sleep(0.01)
+
+    def shutdown(self):
+        """Ends the connection; another thread that waits for a message is told that QEMU went."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self):
         self._socket.close()

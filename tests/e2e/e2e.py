@@ -325,6 +325,8 @@ class Monitor:
             self._client = QmpClient(str(self.path))
         return self._client.execute(command, **arguments)
 
+    execute = __call__
+
     def status(self):
         """The run state: running, paused, inmigrate, ..."""
         return self('query-status')['status']
@@ -336,6 +338,7 @@ class Monitor:
     def close(self):
         if self._client:
             self._client.close()
+            self._client = None
 
 
 def has_ended(process):

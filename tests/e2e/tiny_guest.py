@@ -17,6 +17,7 @@ from e2e import Monitor, Skip, need_qemu, temp_dir, wait_until
 SOURCES = pathlib.Path(__file__).resolve().parent / 'tiny'
 BASE = 2 << 20
 PARAMETERS_AT = 32
+TABLE_AT = 4096  # of a program that has one
 QEMU = tuple(os.environ.get('ROUSE_TEST_QEMU', 'qemu-system-x86_64').split())
 
 
@@ -45,7 +46,7 @@ class TinyGuest:
     With `start` false it is only prepared: `command` starts it."""
 
     def __init__(self, fixed_mb=64, moving_mb=4, incoming=None, extra=(), machine='pc',
-                 qemu=QEMU, paused=False, program='guest', start=True):
+                 qemu=QEMU, paused=False, program='guest', start=True, table=b''):
         need_qemu()
         self.folder = temp_dir() / f'tiny{time.monotonic_ns()}'
         self.folder.mkdir()
@@ -55,6 +56,7 @@ class TinyGuest:
         kernel = self.folder / 'kernel'
         code = bytearray(build_tiny_guest(program).read_bytes())
         struct.pack_into('<III', code, PARAMETERS_AT, BASE, fixed_mb << 18, moving_mb << 18)
+        code[TABLE_AT:TABLE_AT + len(table)] = table
         kernel.write_bytes(code)
         command = [*qemu, '-machine', machine, '-accel', 'tcg', '-m', str(fixed_mb + moving_mb + 28),
                    '-nodefaults', '-display', 'none', '-no-reboot', '-kernel', kernel,

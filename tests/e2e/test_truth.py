@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""The truth that estimators are judged by: the plugin that notes a guest's touches inside QEMU."""
+import contextlib
+import struct
+
+from e2e import BUILD, ROOT, Skip, need_qemu, rouse, seeded, wait_until, work
+from tiny_guest import BASE, QEMU, TinyGuest
+
+FIXED_MB, MOVING_MB = 32, 4
+RAM_MB = FIXED_MB + MOVING_MB + 28
+FIRST = BASE // 4096
+CODE, TABLE, STACK = 0x100, 0x101, 0x7f
+MEMFD = ('-object', f'memory-backend-memfd,id=ram,size={RAM_MB}M,share=on',
+         '-machine', 'memory-backend=ram')
+
+
+def a_table(random):
+    """A table of touches for the guest, and what the truth must be: [(page, kinds)] in order."""
+    from harness.truth import EXECUTED, READ, WRITTEN
+    pages = random.sample(range(FIRST, FIRST + (FIXED_MB + MOVING_MB) * 256 - 1, 2), 300)
+    entries, expected = [], []
+    for page in pages:
+        kind = random.choice((READ, WRITTEN, EXECUTED))
+        # A word that lies across the end of its page is in two pages.
+        across = kind != EXECUTED and random.random() < 0.1
+        entries.append((page * 4096 + (4094 if across else 0), kind))
+        expected.append((page, kind))
+        if across:
+            expected.append((page + 1, kind))
+    return b''.join(struct.pack('<II', *entry) for entry in entries) + bytes(4), expected
+
+
+@contextlib.contextmanager
+def touching_guest(table, extra=()):
+    """A guest that goes through its table, and its truth, whose map is known."""
+    from harness.truth import Truth, why_not
+    need_qemu()
+    reason = why_not(BUILD, QEMU)
+    if reason:
+        raise Skip(reason)
+    with Truth(str(work('truth')), RAM_MB) as truth, \
+            TinyGuest(FIXED_MB, MOVING_MB, program='touch', table=table,
+                      extra=(*truth.options(BUILD), *extra)) as guest:
+        wait_until(lambda: 'k' in guest.letters() or guest.process.poll() is not None,
+                   'the tiny guest to go through its table')
+        truth.learn_map(guest.monitor)
+        yield guest, truth
+
+
+def passes(guest, truth):
+    """The touches of some passes through the whole table, which begin anywhere in it."""
+    guest.monitor('stop')
+    truth.arm()
+    guest.monitor('cont')
+    guest.wait_letters('kk')
+    guest.monitor('stop')
+    truth.disarm()
+    assert truth.stray[0] == 0, f'{truth.stray} touches outside of the map'
+    return truth.touches()
+
+
+def expect_exactly(touches, expected, block):
+    from harness.truth import EXECUTED, READ, WRITTEN
+    of_itself = {CODE: EXECUTED, TABLE: READ, STACK: READ | WRITTEN}
+    assert {touch.block for touch in touches} == {block}
+    found = {touch.page: touch.kinds for touch in touches}
+    wanted = {**dict(expected), **of_itself}
+    missed = {page: kind for page, kind in wanted.items() if page not in found}
+    added = {page: kind for page, kind in found.items() if page not in wanted}
+    assert not missed and not added, f'missed: {missed}, touched by nobody: {added}'
+    assert found == wanted, 'the kinds are wrong'
+    assert [touch.order for touch in touches] == list(range(len(touches)))
+    assert all(a.us <= b.us for a, b in zip(touches, touches[1:]))
+    in_order = [touch.page for touch in touches if touch.page not in of_itself]
+    begin = [page for page, _ in expected].index(in_order[0])
+    rotated = [page for page, _ in expected[begin:] + expected[:begin]]
+    assert in_order == rotated, 'the order of first touch is wrong'
+
+
+def exactly_the_pages(block, extra=()):
+    table, expected = a_table(seeded())
+    with touching_guest(table, extra) as (guest, truth):
+        assert truth.touched == 0, 'it notes before it is armed'
+        for _ in range(2):
+            expect_exactly(passes(guest, truth), expected, block)
+        before = truth.touched
+        guest.monitor('cont')
+        guest.wait_letters('kk')
+        assert truth.touched == before, 'it notes after it was disarmed'
+
+
+def test_the_truth_is_exactly_what_a_guest_touches():
+    exactly_the_pages('pc.ram')
+
+
+def test_the_truth_of_memory_that_is_shared_is_exact_too():
+    exactly_the_pages('ram', MEMFD)
+
+
+def test_the_truth_begins_at_the_checkpoint_of_a_save():
+    from harness.truth import ArmAtStop
+    table, expected = a_table(seeded())
+    with touching_guest(table) as (guest, truth):
+        guest.monitor.close()  # another needs its socket
+        with ArmAtStop(truth, str(guest.monitor.path)) as armed:
+            rouse('save', '--qmp', guest.qmp, '--keep-running', '--no-background-snapshot',
+                  work('vm.rouse')).expect(0)
+            armed.wait_resumed()
+        guest.wait_letters('kk')
+        truth.disarm()
+        touches = truth.touches()
+    expect_exactly(touches, expected, 'pc.ram')
+    assert touches[0].us >= armed.armed_us
+
+
+def test_a_file_that_is_none_is_refused():
+    import subprocess
+    from harness.truth import plugin_path, why_not
+    need_qemu()
+    reason = why_not(BUILD, QEMU)
+    if reason:
+        raise Skip(reason)
+    path = work('truth')
+    path.write_bytes(bytes(8192))
+    for option, words in ((f',truth={path}', 'is not a file for it'), ('', 'give truth=FILE'),
+                          (f',truth={path}-none', 'cannot be opened')):
+        done = subprocess.run([*QEMU, '-machine', 'none', '-accel', 'tcg', '-display', 'none',
+                               '-plugin', plugin_path(BUILD) + option], capture_output=True,
+                              text=True, timeout=30, check=False, cwd=ROOT)
+        assert done.returncode != 0 and words in done.stderr, done.stderr

@@ -5,11 +5,12 @@
 #   make test          install what is missing, build, run every test
 #   make demo          install what is missing, build, show it all on a real guest
 #   make bench         the speed figures
+#   make bench-estimators   working-set estimators beside the truth
 #   make install       (DESTDIR and PREFIX as usual)
 BUILD := build
 PREFIX ?= /usr/local
 
-.PHONY: all deps test demo bench check-format tidy install clean
+.PHONY: all deps test demo bench bench-estimators check-format tidy install clean
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -31,6 +32,9 @@ demo: deps all
 
 bench: deps all
 	bench/run
+
+bench-estimators: deps all
+	bench/bench_estimators.py --build $(BUILD) $(ARGS)
 
 install: all
 	meson install -C $(BUILD) --no-rebuild

@@ -34,6 +34,7 @@ class RunDir:
     def __init__(self):
         self.path = tempfile.mkdtemp(prefix="rouse-")
         self.qmp = os.path.join(self.path, "qmp")
+        self.watch = os.path.join(self.path, "watch")
         self.link = os.path.join(self.path, "link")
         self.console = os.path.join(self.path, "console")
         self.errors = os.path.join(self.path, "errors")
@@ -95,6 +96,8 @@ class Machine(NamedTuple):
     vcpus: int = 2
     accel: str = "tcg"      # "kvm" or "tcg"; see choose_accel()
     machine: str = "pc"     # "pc", "q35"
+    ram: str = "anon"       # what the RAM is in QEMU: "anon" or "memfd"
+    watched: bool = False   # whether there is a second QMP socket, at the RunDir's `watch`
     extra: tuple = ()       # more of QEMU's arguments
     qemu: str = QEMU
 
@@ -120,6 +123,11 @@ class Machine(NamedTuple):
                     if self.machine.startswith("microvm") else ["-serial", "chardev:link"])
         if qmp:
             command += ["-qmp", f"unix:{run.qmp},server=on,wait=off"]
+        if self.watched:
+            command += ["-qmp", f"unix:{run.watch},server=on,wait=off"]
+        if self.ram == "memfd":
+            command += ["-object", f"memory-backend-memfd,id=ram,size={self.ram_mb}M,share=on",
+                        "-machine", "memory-backend=ram"]
         if incoming:
             command += ["-incoming", incoming]
         return command + list(self.extra)

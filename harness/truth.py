@@ -248,34 +248,33 @@ class Truth:
         self.close()
 
 
-class ArmAtStop:
-    """Arms a truth when QEMU says that the VM has stopped, and knows when it goes on.
+class WatchStop:
+    """Waits for QEMU to say that the VM has stopped, arms a truth then, and knows when it goes on.
 
     For checkpoints that another process makes: its stop lasts longer than arming. Needs a QMP socket
     of its own. Use it with `with`: it ends watching.
 
-    armed_us     when it was armed, of CLOCK_MONOTONIC; None: not yet
+    armed_us     when the VM had stopped and the truth was armed, of CLOCK_MONOTONIC; None: not yet
     resumed_us   when the VM went on after that; None: not yet
     """
 
-    def __init__(self, truth, qmp_path):
+    def __init__(self, qmp_path, truth=None):
         self.armed_us = self.resumed_us = None
         self._truth = truth
         self._qmp = QmpClient(qmp_path)
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._watch, name="truth", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
 
     def _watch(self):
         with contextlib.suppress(QmpError, TimeoutError, OSError, ValueError):
             self._qmp.wait_event("STOP", 3600)
-            self._truth.arm()
+            if self._truth:
+                self._truth.arm()
+            self.armed_us = now_us()
+            event = self._qmp.wait_event("RESUME", 3600)
             with self._changed:
-                self.armed_us = now_us()
-                self._changed.notify_all()
-            self._qmp.wait_event("RESUME", 3600)
-            with self._changed:
-                self.resumed_us = now_us()
+                self.resumed_us = event["arrival_us"]
                 self._changed.notify_all()
 
     def wait_resumed(self, timeout=60):

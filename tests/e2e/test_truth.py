@@ -98,19 +98,19 @@ def test_the_truth_of_memory_that_is_shared_is_exact_too():
 
 
 def test_the_truth_begins_at_the_checkpoint_of_a_save():
-    from harness.truth import ArmAtStop
+    from harness.truth import WatchStop
     table, expected = a_table(seeded())
     with touching_guest(table) as (guest, truth):
         guest.monitor.close()  # another needs its socket
-        with ArmAtStop(truth, str(guest.monitor.path)) as armed:
+        with WatchStop(str(guest.monitor.path), truth) as watched:
             rouse('save', '--qmp', guest.qmp, '--keep-running', '--no-background-snapshot',
                   work('vm.rouse')).expect(0)
-            armed.wait_resumed()
+            watched.wait_resumed()
         guest.wait_letters('kk')
         truth.disarm()
         touches = truth.touches()
     expect_exactly(touches, expected, 'pc.ram')
-    assert touches[0].us >= armed.armed_us
+    assert touches[0].us >= watched.armed_us
 
 
 def test_a_file_that_is_none_is_refused():
@@ -128,3 +128,15 @@ def test_a_file_that_is_none_is_refused():
                                '-plugin', plugin_path(BUILD) + option], capture_output=True,
                               text=True, timeout=30, check=False, cwd=ROOT)
         assert done.returncode != 0 and words in done.stderr, done.stderr
+
+
+def test_sets_are_judged_by_what_they_share_with_the_truth_and_by_their_order():
+    from harness.judge import judge
+    truth = [5, 9, 2, 7]
+    assert judge([5, 9, 2, 7], truth) == (1.0, 1.0, 1.0)
+    assert judge([7, 2, 9, 5], truth) == (1.0, 1.0, -1.0)
+    assert judge([9, 1, 5, 3], truth) == (0.5, 0.5, -1.0)
+    assert judge([5, 100, 200, 300], truth) == (0.25, 0.25, None)
+    assert judge([2, 5, 9, 7], truth).order_correlation == 1 - 6 * 6 / (4 * 15)
+    assert judge([], truth) == (None, 0.0, None)
+    assert judge([1], []) == (0.0, None, None)

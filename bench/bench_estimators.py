@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""How good each estimator of the working set is, beside the truth.
+
+    bench/bench_estimators.py [--workloads idle,kv] [--memory anon,memfd] [--rounds 3] [--quick] ...
+
+In each round, for each workload and kind of RAM: a guest inside whose QEMU a plugin notes every page
+that it touches (bench/truth_plugin.c; so this is for TCG) is saved once with each estimator while it
+works, and goes on. What the estimator found is held against what the guest touched in the same
+seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways: that
+shows what an estimator costs the running VM. Then the images are restored, in turns, from a cold
+cache. Estimators that the tool does not have are skipped, by name.
+
+Prints a table, and writes BUILD/bench/estimators.json. docs/estimators.md says what the columns are.
+"""
+
+import contextlib
+import os
+import statistics
+import sys
+import time
+
+import common
+import estimators
+from common import ERRORS, Bench, run_demo, spread, verdict
+from estimators import BASELINE, PLAIN, RESTORE, SAVE, TABLE
+from harness import drop_from_cache
+from harness.judge import judge
+from harness.saving import restored_by_rouse
+from harness.truth import TruthError, why_not
+
+STORAGES = run_demo.STORAGES
+FAILURES = (*ERRORS, TruthError)
+UNDISTURBED_SECONDS = 3
+TARGETS = {"trace": {"recall": 0.95, "precision": 0.9}, "scan": {"recall": 0.85}}
+TARGET_WORKLOADS = ("idle", "kv", "sql")
+OF_PERFECT = 1.1         # the TTR with a traced set, of that with the perfect one
+ARM_MS_PER_GIB = 40
+SCAN_SLOWDOWN = 0.03
+
+
+def parse_arguments():
+    parser = common.parser(__doc__, rounds=3)
+    parser.add_argument("--workloads", type=run_demo.choose(run_demo.ALL_WORKLOADS),
+                        default=run_demo.ALL_WORKLOADS)
+    parser.add_argument("--memory", type=run_demo.choose(("anon", "memfd")),
+                        default=("anon", "memfd"), help="kinds of the guest's RAM")
+    parser.add_argument("--estimators", default=None,
+                        type=run_demo.choose([each.name for each in TABLE]))
+    parser.add_argument("--seconds", type=int, default=0, help="after the checkpoint that count "
+                        "(default: 4 or 12, by the workload)")
+    parser.add_argument("--storages", type=run_demo.choose(tuple(STORAGES)),
+                        default=tuple(STORAGES))
+    parser.add_argument("--seed", type=int, default=0, help="of the random baseline")
+    return parser.parse_args()
+
+
+class Way:
+    """One workload in one kind of RAM."""
+
+    def __init__(self, bench, workload, memory):
+        self.bench, self.workload, self.memory = bench, workload, memory
+        self.name = f"{workload}, {memory}"
+        self.seconds = bench.args.seconds or run_demo.RECORD_SECONDS[workload]
+        bench.machine = bench.machine._replace(ram=memory)
+
+    def image(self, estimator):
+        return self.bench.file(f"estimated-{estimator.name}.rouse")
+
+    def packed(self, estimator):
+        return self.bench.file(f"estimated-{estimator.name}.packed.rouse")
+
+    @contextlib.contextmanager
+    def working_guest(self, machine):
+        """A guest at work that has got used to it."""
+        kept, self.bench.machine = self.bench.machine, machine
+        try:
+            guest = run_demo.boot_workload(self.bench, self.workload)
+        finally:
+            self.bench.machine = kept
+        with guest:
+            run_demo.work_for(self.bench, guest, run_demo.SETTLE_SECONDS, f"{self.name}: settling")
+            yield guest
+
+
+# ---- What an estimator finds ---------------------------------------------------------------------
+
+def make_sets(way, chosen, seed):
+    """{estimator's name: Made} of one round."""
+    bench, made = way.bench, {}
+    with estimators.judged_guest(bench, way.working_guest) as (guest, truth):
+        for estimator in [PLAIN] + [each for each in chosen if each.kind == SAVE]:
+            bench.terminal.progress(f"{way.name}: {estimator.name}", len(made), len(chosen))
+            try:
+                made[estimator.name] = estimators.save_judged(bench, guest, truth, estimator,
+                                                              way.image(estimator), way.seconds)
+            except FAILURES as err:
+                bench.fail(f"{way.name}, {estimator.name}", err)
+    if PLAIN.name not in made:
+        return {}
+    plain = made.pop(PLAIN.name)
+    for estimator in chosen:
+        with bench.failures(f"{way.name}, {estimator.name}"):
+            if estimator.kind == RESTORE:
+                made[estimator.name] = estimators.record_judged(
+                    bench, plain.image, estimator, way.packed(estimator), way.seconds)
+            elif estimator.kind == BASELINE:
+                made[estimator.name] = estimators.baseline_of(
+                    bench, estimator, plain, way.packed(estimator), seed)
+    return made
+
+
+def entry(way, number, made):
+    """What estimators.json has of one set, but for what is measured later."""
+    found, truth = judge(made.pages, made.truth.pages), made.truth
+    pages = set(made.pages)
+    code, data = truth.code, set(truth.pages) - truth.code
+    baseline = made.estimator.kind != SAVE
+    return {
+        "workload": way.workload, "ram": way.memory, "estimator": made.estimator.name,
+        "round": number, "seconds": way.seconds,
+        "precision": found.precision, "recall": found.recall,
+        "recall_data": len(pages & data) / len(data) if data else None,
+        "recall_code": len(pages & code) / len(code) if code else None,
+        "order_correlation": found.order_correlation,
+        "set_bytes": len(made.pages) * 4096, "truth_bytes": len(truth.pages) * 4096,
+        "stray_touches": truth.stray,
+        "arm_pause_ms": 0 if baseline else None, "disarm_pause_ms": 0 if baseline else None,
+        "slowdown": 0 if baseline else None, "skipped_pages": 0 if baseline else None,
+        "ttr_ms": None, "ttr_disk_ms": None, "integrity_errors": made.errors,
+    }
+
+
+# ---- What it costs -------------------------------------------------------------------------------
+
+def look_up(report, name):
+    """A number of the tool's report, wherever in it; None if it has none of that name."""
+    if isinstance(report.get(name), (int, float)):
+        return report[name]
+    inner = (look_up(value, name) for value in report.values() if isinstance(value, dict))
+    return next((value for value in inner if value is not None), None)
+
+
+def request_us(guest, begin_us, end_us):
+    """How long a request took, on average, of those that began and ended in that time."""
+    taken = [record.end_us - record.start_us for record in list(guest.link.records)
+             if begin_us <= record.arrival_us - (record.end_us - record.start_us)
+             and record.arrival_us < end_us]
+    return statistics.mean(taken) if taken else None
+
+
+def cost_of(way, guest, estimator):
+    """Saves a guest with an estimator; {field of an entry: what it cost}."""
+    bench = way.bench
+    begin_us = estimators.now_us()
+    time.sleep(UNDISTURBED_SECONDS)
+    before = request_us(guest, begin_us, estimators.now_us())
+    resumed_us, report = estimators.save_watched(bench, guest, estimator,
+                                                 bench.file("cost.rouse"), way.seconds)
+    during = request_us(guest, resumed_us, resumed_us + way.seconds * 1_000_000)
+    os.unlink(bench.file("cost.rouse"))
+    return {"slowdown": during / before - 1 if before and during else None,
+            **{name: look_up(report, name)
+               for name in ("arm_pause_ms", "disarm_pause_ms", "skipped_pages")}}
+
+
+def add_costs(way, entries):
+    """Measures the estimators of the save on a guest without the plugin."""
+    saving = [each for each in TABLE if each.kind == SAVE and each.name in entries]
+    if not saving:
+        return
+    machine = way.bench.machine._replace(watched=True)
+    with way.working_guest(machine) as guest:
+        for estimator in [PLAIN, *saving]:
+            what = f"{way.name}, {estimator.name}, its cost"
+            way.bench.terminal.progress(what, 0, 1)
+            with way.bench.failures(what):
+                cost = cost_of(way, guest, estimator)
+                if estimator is PLAIN:
+                    way.bench.say(f"{way.name}: without an estimator a request after the checkpoint "
+                                  f"is {cost['slowdown']:+.1%} longer than before")
+                else:
+                    entries[estimator.name].update(cost)
+
+
+# ---- What it is worth ----------------------------------------------------------------------------
+
+def restore(way, made, storage):
+    """TTR of one restore, ms, and the wrong pages after it."""
+    drop_from_cache(made.image)
+    with restored_by_rouse(way.bench.tool, way.bench.machine, made.image, made.estimator.policy,
+                           STORAGES[storage]) as restored:
+        errors = run_demo.check_integrity(way.bench, restored,
+                                          f"{way.name}, {made.estimator.name}, {storage}")
+        return restored.report["ttr_ms"], errors
+
+
+def add_ttr(way, number, made, entries):
+    fields = {"slow": "ttr_ms", "disk": "ttr_disk_ms"}
+    ways = [(name, storage) for storage in way.bench.args.storages for name in made]
+    for done, (name, storage) in enumerate(common.rotated(ways, number * 3)):
+        what = f"{way.name}, round {number}, {name}, {storage}"
+        way.bench.terminal.progress(what, done, len(ways))
+        with way.bench.failures(what):
+            ttr_ms, errors = restore(way, made[name], storage)
+            entries[name][fields[storage]] = ttr_ms
+            entries[name]["integrity_errors"] += errors
+
+
+# ---- The table -----------------------------------------------------------------------------------
+
+def shown(entries, field, digits, scale=1.0, wide=False):
+    values = [each[field] * scale for each in entries if each[field] is not None]
+    if not values:
+        return "-"
+    return spread(values, digits) if wide else f"{statistics.median(values):.{digits}f}"
+
+
+COLUMNS = (("MB", 6, "set_bytes", 1, 1e-6), ("precision", 11, "precision", 3, 1),
+           ("recall", 8, "recall", 3, 1), ("data", 7, "recall_data", 3, 1),
+           ("code", 7, "recall_code", 3, 1), ("order", 7, "order_correlation", 2, 1),
+           ("arm ms", 8, "arm_pause_ms", 1, 1), ("disarm", 8, "disarm_pause_ms", 1, 1),
+           ("slower %", 10, "slowdown", 1, 100), ("skipped", 9, "skipped_pages", 0, 1))
+
+
+def show_table(bench, way):
+    mine = [each for each in bench.runs if (each["workload"], each["ram"]) ==
+            (way.workload, way.memory)]
+    if not mine:
+        return
+    bench.terminal.bold(f"\n{way.name}: {way.seconds} s after the checkpoint, the truth is "
+                        f"{shown(mine, 'truth_bytes', 1, 1e-6, True)} MB; medians of the rounds")
+    bench.terminal.line(f"{'':16}" + "".join(f"{name:>{width}}" for name, width, *_ in COLUMNS)
+                        + f"{'TTR slow, ms':>24}{'TTR disk, ms':>22}{'wrong':>7}")
+    for name in dict.fromkeys(each["estimator"] for each in mine):
+        of = [each for each in mine if each["estimator"] == name]
+        bench.terminal.line(
+            f"{name:16}" + "".join(f"{shown(of, field, digits, scale):>{width}}"
+                                   for _, width, field, digits, scale in COLUMNS)
+            + f"{shown(of, 'ttr_ms', 0, 1, True):>24}{shown(of, 'ttr_disk_ms', 0, 1, True):>22}"
+            + f"{sum(each['integrity_errors'] for each in of):7}")
+
+
+def judge_targets(bench, way):
+    """(met, line) of each target that this way can tell about."""
+    def median(name, field):
+        values = [each[field] for each in bench.runs if each[field] is not None and
+                  (each["workload"], each["ram"], each["estimator"]) ==
+                  (way.workload, way.memory, name)]
+        return statistics.median(values) if values else None
+
+    def told(name, field, target, at_most, value=None):
+        value = median(name, field) if value is None else value
+        if value is not None:
+            yield verdict(f"{way.name}, {name}: {field}", value, target, at_most, 3)
+
+    if way.workload not in TARGET_WORKLOADS:
+        return
+    for name, fields in TARGETS.items():
+        for field, target in fields.items():
+            yield from told(name, field, target, at_most=False)
+    yield from told("trace", "arm_pause_ms", ARM_MS_PER_GIB * bench.args.ram / 1024, True)
+    yield from told("scan", "slowdown", SCAN_SLOWDOWN, True)
+    traced, perfect = median("trace", "ttr_ms"), median("perfect", "ttr_ms")
+    if traced and perfect:
+        yield from told("trace", "TTR of that with the perfect set", OF_PERFECT, True,
+                        traced / perfect)
+
+
+# ---- All of it -----------------------------------------------------------------------------------
+
+class EstimatorBench(Bench):
+    """With what has been measured so far, and what failed."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.runs, self.failed = [], 0
+        self.facts_at_start = self.facts()
+
+    def fail(self, what, err):
+        self.failed += 1
+        self.say(f"{what}: FAILED: {err}")
+
+    @contextlib.contextmanager
+    def failures(self, what):
+        """A failure inside is told and counted, and the benchmark goes on."""
+        try:
+            yield
+        except FAILURES as err:
+            self.fail(what, err)
+
+    def write_runs(self, targets=()):
+        self.write("estimators", {
+            "format": 1, "environment": self.facts_at_start, "runs": self.runs,
+            "targets": [{"met": met, "text": line} for met, line in targets]})
+
+    def choose(self):
+        """The estimators to judge; says which are skipped."""
+        chosen = []
+        for estimator in TABLE:
+            if self.args.estimators and estimator.name not in self.args.estimators:
+                continue
+            if estimators.known(self.tool, estimator):
+                chosen.append(estimator)
+            else:
+                self.say(f"{estimator.name}: SKIPPED: this rouse save does not have it")
+        return chosen
+
+    def remove_images(self):
+        for name in os.listdir(self.folder):
+            if name.startswith("estimated-"):
+                os.unlink(self.file(name))
+
+
+def one_round(way, chosen, number):
+    bench = way.bench
+    made = make_sets(way, chosen, bench.args.seed + number)
+    entries = {name: entry(way, number, each) for name, each in made.items()}
+    add_costs(way, entries)
+    add_ttr(way, number, made, entries)
+    bench.runs += entries.values()
+    bench.write_runs()
+    bench.remove_images()
+
+
+def run():
+    bench = EstimatorBench(parse_arguments())
+    reason = "guests run under KVM" if bench.machine.accel != "tcg" else \
+        why_not(bench.args.build, [bench.machine.qemu])
+    if reason:
+        bench.say(f"SKIPPED: {reason}: without a TCG plugin there is no truth (--accel tcg)")
+        return 0
+    chosen = bench.choose()
+    ways = [Way(bench, workload, memory) for workload in bench.args.workloads
+            for memory in bench.args.memory]
+    try:
+        for number in range(1, bench.args.rounds + 1):
+            for way in common.rotated(ways, number - 1):
+                bench.machine = bench.machine._replace(ram=way.memory)
+                bench.terminal.bold(f"\n{way.name}, round {number} of {bench.args.rounds}")
+                with bench.failures(f"{way.name}, round {number}"):
+                    one_round(way, chosen, number)
+    finally:
+        bench.remove_images()
+    for way in ways:
+        show_table(bench, way)
+    targets = [each for way in ways for each in judge_targets(bench, way)]
+    for _, line in targets:
+        bench.terminal.line(line)
+    bench.write_runs(targets)
+    errors = sum(each["integrity_errors"] for each in bench.runs)
+    bench.say(f"{len(bench.runs)} sets judged, {bench.failed} failed, {errors} integrity errors")
+    return 1 if bench.failed or errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(common.main(run))

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""The estimators that bench_estimators.py judges: a table, and how each one's set is had.
+
+To add one that `rouse save` has: a line in TABLE. It is skipped, by name, while the tool's --help
+does not know it.
+"""
+
+import contextlib
+import os
+import random
+import re
+import subprocess
+import time
+from typing import NamedTuple
+
+from harness import Guest
+from harness.link import now_us
+from harness.qmp import QmpClient
+from harness.saving import ToolError
+from harness.truth import EXECUTED, Truth, TruthError, WatchStop
+
+BASELINE, RESTORE, SAVE = "baseline", "restore", "save"
+KEEP = ("--keep-running", "--no-background-snapshot")
+
+
+class Estimator(NamedTuple):
+    """One way to a working set.
+
+    kind     BASELINE: known beforehand; RESTORE: recorded by a first restore; SAVE: by the save
+    options  of `rouse save`; {seconds} is replaced
+    word     what must be in `rouse save --help`
+    policy   of the restores that are timed
+    """
+    name: str
+    kind: str
+    options: tuple = KEEP
+    word: str = ""
+    policy: str = "ws"
+
+
+TABLE = (
+    Estimator("none", BASELINE, policy="lazy"),
+    Estimator("everything", BASELINE, policy="eager"),
+    Estimator("random", BASELINE),
+    Estimator("perfect", BASELINE),
+    Estimator("recorded", RESTORE),
+    Estimator("trace", SAVE, (*KEEP, "--estimate", "trace:{seconds}"), r"--estimate\b.*\btrace\b"),
+    Estimator("trace-before", SAVE, (*KEEP, "--estimate", "trace-before:{seconds}"),
+              r"--estimate\b.*\btrace-before\b"),
+    Estimator("snapshot-order", SAVE, ("--keep-running", "--estimate", "snapshot-order"),
+              r"--estimate\b.*\bsnapshot-order\b"),
+    Estimator("scan", SAVE, (*KEEP, "--estimate", "scan"), r"--estimate\b.*\bscan\b"),
+)
+# The save that makes the image of all baselines, and shows what a save costs by itself.
+PLAIN = Estimator("plain", SAVE)
+
+
+def known(tool, estimator):
+    """Whether the tool has it."""
+    return re.search(estimator.word, tool.run("save", "--help"), re.DOTALL) is not None
+
+
+class TruthOf(NamedTuple):
+    """What a guest touched in the first seconds after a checkpoint, as pages of its image."""
+    pages: list     # in the order of first touch
+    us: list        # of each: since the start
+    code: set       # those of them that were only executed
+    stray: int      # touches of memory that is not in the image
+
+
+class Made(NamedTuple):
+    """A set, and all that is known of its making."""
+    estimator: Estimator
+    image: str        # for the restores that are timed
+    pages: list       # of the set, in its order
+    truth: TruthOf
+    report: dict      # the tool's, of the save; {} if there is none
+    errors: int       # wrong pages in the guest that it was made from
+
+
+# ---- Sets as files -------------------------------------------------------------------------------
+
+def _bench_wset(bench, *arguments, text=None):
+    done = subprocess.run([bench.program("bench-wset"), *arguments], input=text, text=True,
+                          capture_output=True, check=False, timeout=120)
+    if done.returncode:
+        raise ToolError(f"bench-wset {arguments[0]}: {done.stderr.strip()}")
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def pages_of(bench, path):
+    """The pages of a set: a file of its own, or the one in an image."""
+    return [int(line[0]) for line in _bench_wset(bench, "list", path)]
+
+
+def pack_for(bench, image, pages, times, out):
+    """Lays an image out anew, for these pages."""
+    wset = out + ".wset"
+    text = "".join(f"{page} {us}\n" for page, us in zip(pages, times))
+    _bench_wset(bench, "make", image, wset, text=text)
+    bench.tool.run("pack", "-q", image, "-w", wset, out)
+    os.unlink(wset)
+    return out
+
+
+def image_pages(bench, image):
+    """How many pages an image has."""
+    return sum(int(words[1]) for words in _bench_wset(bench, "blocks", image))
+
+
+# ---- The truth -----------------------------------------------------------------------------------
+
+def truth_of(bench, truth, image, seconds):
+    """TruthOf: the notes of the first seconds, as page numbers of the image."""
+    first = {words[2]: int(words[0]) for words in _bench_wset(bench, "blocks", image)}
+    touches = truth.touches()
+    if not touches:
+        raise TruthError("the guest touched nothing")
+    begin_us = touches[0].us  # when its first vCPU went on
+    seen = [touch for touch in touches
+            if touch.block in first and touch.us < begin_us + seconds * 1_000_000]
+    stray = truth.stray[0] + sum(touch.block not in first for touch in touches)
+    return TruthOf([first[touch.block] + touch.page for touch in seen],
+                   [touch.us - begin_us for touch in seen],
+                   {first[touch.block] + touch.page for touch in seen if touch.kinds == EXECUTED},
+                   stray)
+
+
+@contextlib.contextmanager
+def judged_guest(bench, start):
+    """A guest whose truth is known: yields (guest, truth). start(machine) gives the guest."""
+    plain = bench.machine
+    with Truth(bench.file(f"truth.{os.getpid()}"), plain.ram_mb) as truth:
+        judged = plain._replace(extra=(*plain.extra, *truth.options(bench.args.build)),
+                                watched=True)
+        with start(judged) as guest:
+            with QmpClient(guest.run.watch) as qmp:
+                truth.learn_map(qmp)
+            yield guest, truth
+
+
+# ---- Making sets ---------------------------------------------------------------------------------
+
+def save_options(estimator, seconds):
+    """What `rouse save` gets for it."""
+    return [word.format(seconds=seconds) for word in estimator.options]
+
+
+def save_watched(bench, guest, estimator, image, seconds, truth=None):
+    """Saves a guest with an estimator; (when it went on after the checkpoint, the report).
+
+    The truth, if there is one, is armed at the checkpoint. Returns so many seconds after it.
+    """
+    with WatchStop(guest.run.watch, truth) as watched:
+        report = bench.tool.run_json("save", "--json", "--qmp", guest.run.qmp,
+                                     *save_options(estimator, seconds), image)
+        resumed_us = watched.wait_resumed()
+    if truth and watched.armed_us > resumed_us:
+        raise TruthError(f"{estimator.name}: the VM went on before the truth was armed")
+    time.sleep(max(0, resumed_us / 1e6 + seconds - now_us() / 1e6))
+    return resumed_us, report
+
+
+def save_judged(bench, guest, truth, estimator, image, seconds):
+    """Saves a guest with an estimator while the truth is noted; Made."""
+    guest.stamp()
+    _, report = save_watched(bench, guest, estimator, image, seconds, truth)
+    truth.disarm()
+    found = truth_of(bench, truth, image, seconds)
+    return Made(estimator, image, pages_of(bench, image), found, report, guest.verify().errors)
+
+
+def record_judged(bench, image, estimator, out, seconds):
+    """Restores an image once, lazily, recording, while the truth is noted; Made."""
+    wset = out + ".wset"
+    with judged_guest(bench, lambda machine: Guest.load(machine, "defer")) as (guest, truth):
+        truth.arm()
+        bench.tool.run("restore", "-q", "--policy", "lazy", "--record", f"{wset}:{seconds}",
+                       "--qmp", guest.run.qmp, image)
+        truth.disarm()
+        found = truth_of(bench, truth, image, seconds)
+        errors = guest.verify().errors
+    pages = pages_of(bench, wset)
+    bench.tool.run("pack", "-q", image, "-w", wset, out)
+    os.unlink(wset)
+    return Made(estimator, out, pages, found, {}, errors)
+
+
+def baseline_of(bench, estimator, plain, out, seed):
+    """A baseline's set, beside the truth of the plain save."""
+    truth, image = plain.truth, plain.image
+    if estimator.name == "none":
+        return Made(estimator, image, [], truth, {}, 0)
+    every = image_pages(bench, image)
+    if estimator.name == "everything":
+        return Made(estimator, image, list(range(every)), truth, {}, 0)
+    pages = truth.pages
+    if estimator.name == "random":
+        pages = random.Random(seed).sample(range(every), len(truth.pages))
+    return Made(estimator, pack_for(bench, image, pages, truth.us, out), pages, truth, {}, 0)

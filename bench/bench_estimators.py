@@ -114,17 +114,19 @@ def entry(way, number, made):
     """What estimators.json has of one set, but for what is measured later."""
     found, truth = judge(made.pages, made.truth.pages), made.truth
     pages = set(made.pages)
-    code, data = truth.code, set(truth.pages) - truth.code
+    kinds = {"data": set(truth.pages) - truth.code - truth.tables, "code": truth.code,
+             "tables": truth.tables}
     baseline = made.estimator.kind != SAVE
     return {
         "workload": way.workload, "ram": way.memory, "estimator": made.estimator.name,
         "round": number, "seconds": way.seconds,
         "precision": found.precision, "recall": found.recall,
-        "recall_data": len(pages & data) / len(data) if data else None,
-        "recall_code": len(pages & code) / len(code) if code else None,
+        **{f"recall_{name}": len(pages & kind) / len(kind) if kind else None
+           for name, kind in kinds.items()},
         "order_correlation": found.order_correlation,
         "set_bytes": len(made.pages) * 4096, "truth_bytes": len(truth.pages) * 4096,
-        "stray_touches": truth.stray,
+        "truth_pages": {name: len(kind) for name, kind in kinds.items()},
+        "lost_touches": truth.lost,
         "arm_pause_ms": 0 if baseline else None, "disarm_pause_ms": 0 if baseline else None,
         "slowdown": 0 if baseline else None, "skipped_pages": 0 if baseline else None,
         "ttr_ms": None, "ttr_disk_ms": None, "integrity_errors": made.errors,
@@ -218,7 +220,7 @@ def shown(entries, field, digits, scale=1.0, wide=False):
 
 COLUMNS = (("MB", 6, "set_bytes", 1, 1e-6), ("precision", 11, "precision", 3, 1),
            ("recall", 8, "recall", 3, 1), ("data", 7, "recall_data", 3, 1),
-           ("code", 7, "recall_code", 3, 1), ("order", 7, "order_correlation", 2, 1),
+           ("code", 7, "recall_code", 3, 1), ("tables", 7, "recall_tables", 3, 1), ("order", 7, "order_correlation", 2, 1),
            ("arm ms", 8, "arm_pause_ms", 1, 1), ("disarm", 8, "disarm_pause_ms", 1, 1),
            ("slower %", 10, "slowdown", 1, 100), ("skipped", 9, "skipped_pages", 0, 1))
 

@@ -79,27 +79,32 @@ static int read_pages(struct rouse_wset *wset, uint64_t limit, struct rouse_erro
 	return 0;
 }
 
+/* An empty set for the image, with room for all of its pages. */
+static int prepare(const struct bench_vm *vm, struct rouse_wset *wset, struct rouse_error *error)
+{
+	wset->blocks = calloc(vm->block_count, sizeof(*wset->blocks));
+	wset->pages = calloc(rouse_reader_page_count(vm->reader), sizeof(*wset->pages));
+	if (wset->blocks == NULL || wset->pages == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot make a working set");
+	for (; wset->block_count < vm->block_count; wset->block_count++) {
+		struct rouse_wset_block *block = &wset->blocks[wset->block_count];
+
+		memcpy(block->name, vm->blocks[wset->block_count].name, sizeof(block->name));
+		block->used_bytes = vm->blocks[wset->block_count].used_bytes;
+	}
+	return 0;
+}
+
 static int make_set(const char *image, const char *path, struct rouse_error *error)
 {
 	struct rouse_wset wset = {.flags = ROUSE_WSET_FLAG_COMPLETE};
 	struct bench_vm vm;
-	uint64_t limit = 0;
 	int code = bench_vm_open_image(&vm, image, error);
 
-	if (code == 0) {
-		limit = rouse_reader_page_count(vm.reader);
-		wset.block_count = vm.block_count;
-		wset.blocks = calloc(vm.block_count, sizeof(*wset.blocks));
-		wset.pages = calloc(limit, sizeof(*wset.pages));
-		if (wset.blocks == NULL || wset.pages == NULL)
-			code = rouse_error_errno(error, -ENOMEM, "cannot make a working set");
-	}
-	for (uint32_t i = 0; code == 0 && i < wset.block_count; i++) {
-		memcpy(wset.blocks[i].name, vm.blocks[i].name, sizeof(wset.blocks[i].name));
-		wset.blocks[i].used_bytes = vm.blocks[i].used_bytes;
-	}
 	if (code == 0)
-		code = read_pages(&wset, limit, error);
+		code = prepare(&vm, &wset, error);
+	if (code == 0)
+		code = read_pages(&wset, rouse_reader_page_count(vm.reader), error);
 	if (code == 0)
 		code = rouse_wset_write(&wset, path, error);
 	free(wset.blocks);

@@ -17,7 +17,7 @@ from harness import Guest
 from harness.link import now_us
 from harness.qmp import QmpClient
 from harness.saving import ToolError
-from harness.truth import EXECUTED, Truth, TruthError, WatchStop
+from harness.truth import EXECUTED, WALKED, Truth, TruthError, WatchStop
 
 BASELINE, RESTORE, SAVE = "baseline", "restore", "save"
 KEEP = ("--keep-running", "--no-background-snapshot")
@@ -65,7 +65,8 @@ class TruthOf(NamedTuple):
     pages: list     # in the order of first touch
     us: list        # of each: since the start
     code: set       # those of them that were only executed
-    stray: int      # touches of memory that is not in the image
+    tables: set     # those that only QEMU has read for the guest: page tables
+    lost: int       # touches that could not be followed
 
 
 class Made(NamedTuple):
@@ -110,10 +111,15 @@ def image_pages(bench, image):
 
 # ---- The truth -----------------------------------------------------------------------------------
 
-def truth_of(bench, truth, image, seconds):
-    """TruthOf: the notes of the first seconds, as page numbers of the image."""
+def truth_of(bench, guest, truth, image, seconds):
+    """TruthOf: the notes of the first seconds, as page numbers of the image. The guest stands still
+    meanwhile."""
     first = {words[2]: int(words[0]) for words in _bench_wset(bench, "blocks", image)}
-    touches = truth.touches()
+    with QmpClient(guest.run.watch) as qmp:
+        qmp.execute("stop")
+        truth.disarm()
+        touches = truth.all_touches(qmp, guest.run.qemu_pid())
+        qmp.execute("cont")
     if not touches:
         raise TruthError("the guest touched nothing")
     begin_us = touches[0].us  # when its first vCPU went on
@@ -123,7 +129,8 @@ def truth_of(bench, truth, image, seconds):
     return TruthOf([first[touch.block] + touch.page for touch in seen],
                    [touch.us - begin_us for touch in seen],
                    {first[touch.block] + touch.page for touch in seen if touch.kinds == EXECUTED},
-                   stray)
+                   {first[touch.block] + touch.page for touch in seen if touch.kinds == WALKED},
+                   stray + truth.lost + truth.unresolved)
 
 
 @contextlib.contextmanager
@@ -165,8 +172,7 @@ def save_judged(bench, guest, truth, estimator, image, seconds):
     """Saves a guest with an estimator while the truth is noted; Made."""
     guest.stamp()
     _, report = save_watched(bench, guest, estimator, image, seconds, truth)
-    truth.disarm()
-    found = truth_of(bench, truth, image, seconds)
+    found = truth_of(bench, guest, truth, image, seconds)
     return Made(estimator, image, pages_of(bench, image), found, report, guest.verify().errors)
 
 
@@ -177,8 +183,7 @@ def record_judged(bench, image, estimator, out, seconds):
         truth.arm()
         bench.tool.run("restore", "-q", "--policy", "lazy", "--record", f"{wset}:{seconds}",
                        "--qmp", guest.run.qmp, image)
-        truth.disarm()
-        found = truth_of(bench, truth, image, seconds)
+        found = truth_of(bench, guest, truth, image, seconds)
         errors = guest.verify().errors
     pages = pages_of(bench, wset)
     bench.tool.run("pack", "-q", image, "-w", wset, out)

@@ -46,6 +46,7 @@ void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
 	enum qemu_plugin_direction direction, void *user);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 /* Despite its name, the address in QEMU's own memory; NULL if it is not memory. */
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
 /* The logarithm of an access's bytes. */

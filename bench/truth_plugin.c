@@ -11,24 +11,30 @@
  *	0      char magic[8] "ROUSETRU", u32 version 1, u32 enabled
  *	16     u64 pages, u32 ranges, u32 touched: how many pages have been noted
  *	32     u64 stray: touches of memory that is in no range; u64 where the last of them was
- *	48     u32 version of the plugin interface (0: not loaded)
+ *	48     u32 version of the plugin interface (0: not loaded), u32 log2 of the slots for pairs,
+ *	       u64 lost: pairs for which there was no slot
  *	64     ranges of 32 bytes:
  *	       u32 kind (0: data's addresses as QEMU gives them, 1: addresses in QEMU), u32 0,
  *	       u64 start, u64 bytes, u64 number of the first page
  *	4096   pages of 16 bytes:
  *	       u64 ns of CLOCK_MONOTONIC (0: not touched), u32 order (0 is the first),
  *	       u16 vcpu, u16 kinds (1 read, 2 written, 4 executed)
+ *	then   slots of pairs of a virtual page and the page that it was, 16 bytes, hashed:
+ *	       u64 virtual page's number % 2^36 * 2^28 + page's number + 1 (0: free), u64 ns
  *
- * What it can't see: QEMU's own accesses. They are the page walker's reads of page tables and
- * setting of accessed bits, what an interrupt or exception pushes and the tables it reads, devices
- * (DMA), and the second page of an instruction that begins in one page and ends in the next.
+ * What it can't see: QEMU's own accesses. They are the page walker's (the pairs tell which tables
+ * it had to read), what an interrupt or exception pushes and the tables that it reads, devices
+ * (DMA), and the second page of an instruction that begins in one page and ends in the next. Code
+ * that is mapped at several addresses is noted at the one at which QEMU translated it.
  */
 #include "qemu_plugin_abi.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -39,7 +45,10 @@
 #define TRUTH_VERSION 1u
 #define TRUTH_RANGES 126u
 #define PAGE_BYTES 4096u
-#define MAX_PAGES (UINT64_C(1) << 28)
+#define MAX_PAGES ((UINT64_C(1) << 28) - 1)
+#define MAX_PAIR_BITS 32u
+#define PROBES 64u
+#define CODE_BITS 18u
 
 enum { KIND_READ = 1, KIND_WRITTEN = 2, KIND_EXECUTED = 4 };
 enum { RANGE_DATA = 0, RANGE_HOST = 1 };
@@ -65,15 +74,31 @@ struct truth {
 	uint32_t range_count;
 	_Atomic uint32_t touched;
 	_Atomic uint64_t stray, stray_at;
-	uint32_t api_version, reserved[3];
+	uint32_t api_version, pair_bits;
+	_Atomic uint64_t lost;
 	struct truth_range ranges[TRUTH_RANGES];
 	struct truth_page page[];
 };
 _Static_assert(sizeof(struct truth) == PAGE_BYTES, "header");
 
-/* QEMU's callbacks have no room for it. */
+struct truth_pair {
+	_Atomic uint64_t key, ns;
+};
+
+/* Where translated code is: what QEMU hands to on_execute(). Never freed, as QEMU may keep it. */
+struct code {
+	uintptr_t host;
+	uint64_t vaddr;
+};
+
+/* QEMU's callbacks have no room for these. The sizes are as they were checked: others can write the
+ * file. */
 static struct truth *truth;
-static uint64_t pages; /* as they were checked: the file can be written by others */
+static struct truth_pair *pairs;
+static uint64_t pages;
+static uint32_t pair_bits;
+static struct code **codes; /* hashed by both addresses */
+static pthread_mutex_t codes_lock = PTHREAD_MUTEX_INITIALIZER;
 
 int qemu_plugin_version = 1;
 
@@ -109,16 +134,34 @@ static struct truth_page *find(uint32_t kind, uint64_t address)
 	return NULL;
 }
 
-static void note(uint32_t range_kind, uint64_t address, unsigned int vcpu, uint16_t kind)
+static uint64_t hash(uint64_t key, uint32_t bits)
 {
-	struct truth_page *page = find(range_kind, address);
+	return (key * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - bits);
+}
+
+static void note_pair(uint64_t number, uint64_t vaddr)
+{
+	const uint64_t key = ((vaddr / PAGE_BYTES) << 28 | number) + 1;
+	const uint64_t slot = hash(key, pair_bits);
+
+	for (uint64_t i = 0; i < PROBES; i++) {
+		struct truth_pair *pair = &pairs[(slot + i) & ((UINT64_C(1) << pair_bits) - 1)];
+		uint64_t seen = atomic_load_explicit(&pair->key, memory_order_relaxed);
+
+		if (seen == 0 && atomic_compare_exchange_strong(&pair->key, &seen, key)) {
+			atomic_store_explicit(&pair->ns, now_ns(), memory_order_relaxed);
+			return;
+		}
+		if (seen == key)
+			return;
+	}
+	(void)atomic_fetch_add_explicit(&truth->lost, 1, memory_order_relaxed);
+}
+
+static void note_page(struct truth_page *page, unsigned int vcpu, uint16_t kind)
+{
 	uint64_t untouched = 0;
 
-	if (page == NULL) {
-		atomic_store_explicit(&truth->stray_at, address, memory_order_relaxed);
-		(void)atomic_fetch_add_explicit(&truth->stray, 1, memory_order_relaxed);
-		return;
-	}
 	if ((atomic_load_explicit(&page->kinds, memory_order_relaxed) & kind) != 0)
 		return;
 	(void)atomic_fetch_or_explicit(&page->kinds, kind, memory_order_relaxed);
@@ -127,6 +170,21 @@ static void note(uint32_t range_kind, uint64_t address, unsigned int vcpu, uint1
 		page->order = atomic_fetch_add_explicit(&truth->touched, 1, memory_order_relaxed);
 		page->vcpu = (uint16_t)vcpu;
 	}
+}
+
+static void note(
+	uint32_t range_kind, uint64_t address, uint64_t vaddr, unsigned int vcpu, uint16_t kind)
+{
+	struct truth_page *page = find(range_kind, address);
+
+	if (page == NULL) {
+		atomic_store_explicit(&truth->stray_at, address, memory_order_relaxed);
+		(void)atomic_fetch_add_explicit(&truth->stray, 1, memory_order_relaxed);
+		return;
+	}
+	/* First the pair: the tables that it tells of are read before the page. */
+	note_pair((uint64_t)(page - truth->page), vaddr);
+	note_page(page, vcpu, kind);
 }
 
 static bool is_enabled(void)
@@ -139,7 +197,7 @@ static void note_data(unsigned int vcpu, uint32_t info, uint64_t vaddr)
 	const struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, vaddr);
 
 	if (where != NULL && !qemu_plugin_hwaddr_is_io(where))
-		note(RANGE_DATA, qemu_plugin_hwaddr_phys_addr(where), vcpu,
+		note(RANGE_DATA, qemu_plugin_hwaddr_phys_addr(where), vaddr, vcpu,
 			qemu_plugin_mem_is_store(info) ? KIND_WRITTEN : KIND_READ);
 }
 
@@ -158,8 +216,42 @@ static void on_access(unsigned int vcpu, uint32_t info, uint64_t vaddr, void *us
 
 static void on_execute(unsigned int vcpu, void *user)
 {
+	const struct code *code = user;
+
 	if (is_enabled())
-		note(RANGE_HOST, (uintptr_t)user, vcpu, KIND_EXECUTED);
+		note(RANGE_HOST, code->host, code->vaddr, vcpu, KIND_EXECUTED);
+}
+
+/* The same for the same addresses, while there is room to remember it. NULL: no memory. */
+static struct code *code_at(uintptr_t host, uint64_t vaddr)
+{
+	const uint64_t mask = (UINT64_C(1) << CODE_BITS) - 1;
+	const uint64_t slot = hash(host ^ vaddr << 17, CODE_BITS);
+	struct code *found = NULL;
+
+	(void)pthread_mutex_lock(&codes_lock);
+	for (uint64_t i = 0; i < PROBES && found == NULL; i++) {
+		struct code **code = &codes[(slot + i) & mask];
+
+		if (*code == NULL && (*code = malloc(sizeof(**code))) != NULL)
+			**code = (struct code){.host = host, .vaddr = vaddr};
+		if (*code != NULL && (*code)->host == host && (*code)->vaddr == vaddr)
+			found = *code;
+	}
+	(void)pthread_mutex_unlock(&codes_lock);
+	if (found == NULL && (found = malloc(sizeof(*found))) != NULL)
+		*found = (struct code){.host = host, .vaddr = vaddr};
+	return found;
+}
+
+static void *code_of(const struct qemu_plugin_insn *insn, uintptr_t host)
+{
+	struct code *code =
+		code_at(host, qemu_plugin_insn_vaddr(insn) & ~(uint64_t)(PAGE_BYTES - 1));
+
+	if (code == NULL)
+		abort(); /* a truth with a hole would be none */
+	return code;
 }
 
 /*
@@ -180,11 +272,11 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
 
 		if (at != 0 && at != page) {
 			if (i == 0)
-				qemu_plugin_register_vcpu_tb_exec_cb(
-					tb, on_execute, QEMU_PLUGIN_NO_REGISTERS, (void *)at);
+				qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execute,
+					QEMU_PLUGIN_NO_REGISTERS, code_of(insn, at));
 			else
-				qemu_plugin_register_vcpu_insn_exec_cb(
-					insn, on_execute, QEMU_PLUGIN_NO_REGISTERS, (void *)at);
+				qemu_plugin_register_vcpu_insn_exec_cb(insn, on_execute,
+					QEMU_PLUGIN_NO_REGISTERS, code_of(insn, at));
 			page = at;
 		}
 		qemu_plugin_register_vcpu_mem_cb(
@@ -210,10 +302,14 @@ static const char *map_truth(const char *path)
 		return "cannot be mapped";
 	truth = at;
 	pages = truth->pages;
+	pair_bits = truth->pair_bits;
 	if (memcmp(truth->magic, TRUTH_MAGIC, sizeof(truth->magic)) != 0 ||
-		truth->version != TRUTH_VERSION || pages > MAX_PAGES ||
-		(uint64_t)status.st_size < sizeof(*truth) + pages * sizeof(truth->page[0]))
+		truth->version != TRUTH_VERSION || pages > MAX_PAGES || pair_bits == 0 ||
+		pair_bits > MAX_PAIR_BITS ||
+		(uint64_t)status.st_size < sizeof(*truth) + pages * sizeof(truth->page[0]) +
+						   (sizeof(*pairs) << pair_bits))
 		return "is not a file for it";
+	pairs = (struct truth_pair *)&truth->page[pages];
 	return NULL;
 }
 
@@ -231,6 +327,9 @@ int qemu_plugin_install(uint64_t id, const struct qemu_plugin_about *about, int 
 	}
 	if (problem == NULL && !about->system_emulation)
 		problem = "is of no use: this is not a machine";
+	codes = calloc((size_t)1 << CODE_BITS, sizeof(struct code *));
+	if (problem == NULL && codes == NULL)
+		problem = "is of no use: there is no memory";
 	if (problem != NULL) {
 		(void)fprintf(stderr, "truth plugin: the file %s %s\n", path, problem);
 		return -1;

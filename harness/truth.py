@@ -7,7 +7,8 @@
     truth.arm()                                       # while the VM is stopped
     ...
     truth.disarm()
-    for touch in truth.touches(): ...
+    for touch in truth.touches(): ...                 # or, of a VM that is stopped:
+    for touch in truth.all_touches(qmp, pid): ...     # with the page tables that were walked
 
 bench/truth_plugin.c has the layout of the file that both map, and says what it can't see.
 """
@@ -22,15 +23,18 @@ import threading
 from typing import NamedTuple
 
 from .link import now_us
+from .page_tables import GuestMemory, PageTables, Section, descriptor_tables, roots
 from .qmp import QmpClient, QmpError
 
-READ, WRITTEN, EXECUTED = 1, 2, 4
+READ, WRITTEN, EXECUTED = 1, 2, 4  # by the guest
+WALKED = 8  # by QEMU for it: page tables, descriptor tables
 
 _PAGE = 4096
-_HEADER = struct.Struct("=8sIIQIIQQI")
+_HEADER = struct.Struct("=8sIIQIIQQIIQ")
 _RANGE = struct.Struct("=IIQQQ")
 _ENTRY = struct.Struct("=QIHH")
-_ENABLED_AT, _TOUCHED_AT, _RANGES_AT = 12, 28, 64
+_PAIR = struct.Struct("=QQ")
+_ENABLED_AT, _TOUCHED_AT, _LOST_AT, _RANGES_AT = 12, 28, 56, 64
 _MAX_RANGES = 126
 _ROOM_MB = 64  # beside the RAM: firmware, option ROMs, video memory
 _DATA, _HOST = 0, 1
@@ -46,18 +50,14 @@ class Touch(NamedTuple):
     """A page that was touched."""
     block: str   # the RAM block's name in QEMU
     page: int    # number of the page in it
-    us: int      # of CLOCK_MONOTONIC
+    ns: int      # of CLOCK_MONOTONIC
     order: int   # 0 is the first
     vcpu: int
-    kinds: int   # READ | WRITTEN | EXECUTED, until now
+    kinds: int   # READ | WRITTEN | EXECUTED | WALKED, until now
 
-
-class _Section(NamedTuple):
-    """A part of the guest's address space that is memory."""
-    start: int
-    bytes: int
-    block: str
-    offset: int  # in the block
+    @property
+    def us(self):
+        return self.ns // 1000
 
 
 class _Block(NamedTuple):
@@ -113,7 +113,7 @@ def _sections(qmp, blocks):
                  if block.name == match[3] or block.name.endswith("/" + match[3])]
         if len(names) == 1:
             start = int(match[1], 16)
-            found.append(_Section(start, int(match[2], 16) + 1 - start, names[0],
+            found.append(Section(start, int(match[2], 16) + 1 - start, names[0],
                                   int(match[4] or "0", 16)))
     return found
 
@@ -146,14 +146,19 @@ class Truth:
         self.path = path
         self.pages = (ram_mb + _ROOM_MB) << 8
         self._names = []  # (first page, block) of each block that has room in the file
-        size = _PAGE + self.pages * _ENTRY.size
+        self._sections, self._bases = [], {}
+        self.unresolved = 0
+        pair_bits = self.pages.bit_length() + 1
+        self._pairs_at = _PAGE + self.pages * _ENTRY.size
+        size = self._pairs_at + (_PAIR.size << pair_bits)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.truncate(fd, size)
             self._map = mmap.mmap(fd, size)
         finally:
             os.close(fd)
-        _HEADER.pack_into(self._map, 0, b"ROUSETRU", 1, 0, self.pages, 0, 0, 0, 0, 0)
+        _HEADER.pack_into(self._map, 0, b"ROUSETRU", 1, 0, self.pages, 0, 0, 0, 0, 0,
+                          pair_bits, 0)
 
     def options(self, build_dir):
         """QEMU's arguments for it."""
@@ -174,6 +179,11 @@ class Truth:
         return self._header()[5]
 
     @property
+    def lost(self):
+        """How many pairs of a virtual page and a page found no room: then all_touches() lacks some."""
+        return self._header()[10]
+
+    @property
     def stray(self):
         """(how many touches were in no range of the map, where the last of them was)"""
         return self._header()[6:8]
@@ -185,8 +195,8 @@ class Truth:
         version = qmp.execute("query-version")["qemu"]
         physical = (version["major"], version["minor"]) >= _PHYSICAL_SINCE
         blocks = _blocks(qmp)
-        sections = _sections(qmp, blocks)
-        bases = _host_bases(qmp, sections)
+        self._sections = sections = _sections(qmp, blocks)
+        self._bases = bases = _host_bases(qmp, sections)
         regions = _region_addresses(qmp)
         ranges, self._names, first = [], [], 0
         for block in blocks:
@@ -217,6 +227,7 @@ class Truth:
             raise TruthError("the map of the memory is not known yet")
         self.disarm()
         self._map[_TOUCHED_AT:_TOUCHED_AT + 20] = bytes(20)  # touched, stray and where
+        self._map[_LOST_AT:_LOST_AT + 8] = bytes(8)
         self._map[_PAGE:] = bytes(len(self._map) - _PAGE)
         struct.pack_into("=I", self._map, _ENABLED_AT, 1)
 
@@ -224,17 +235,60 @@ class Truth:
         """Ends the notes; what there is can be read."""
         struct.pack_into("=I", self._map, _ENABLED_AT, 0)
 
+    def _parts(self):
+        """(first page in the file, one behind the last, block) of each block."""
+        ends = [first for first, _ in self._names[1:]] + [self.pages]
+        return [(first, end, name) for (first, name), end in zip(self._names, ends)]
+
     def touches(self):
         """List of Touch, in the order of first touch."""
         found = []
-        block_ends = [first for first, _ in self._names[1:]] + [self.pages]
-        for (first, name), end in zip(self._names, block_ends):
+        for first, end, name in self._parts():
             notes = memoryview(self._map)[_PAGE + first * _ENTRY.size:_PAGE + end * _ENTRY.size]
             for page, (ns, order, vcpu, kinds) in enumerate(_ENTRY.iter_unpack(notes)):
                 if ns:
-                    found.append(Touch(name, page, ns // 1000, order, vcpu, kinds))
+                    found.append(Touch(name, page, ns, order, vcpu, kinds))
             notes.release()
         return sorted(found, key=lambda touch: touch.order)
+
+    def _pairs(self):
+        """[(virtual page, block, page in it, ns)]: what was mapped where when it was touched."""
+        parts = self._parts()
+        with memoryview(self._map)[self._pairs_at:] as notes:
+            for key, ns in _PAIR.iter_unpack(notes):
+                if key:
+                    number = (key - 1) & ((1 << 28) - 1)
+                    first, _, name = next(part for part in parts if part[0] <= number < part[1])
+                    yield (key - 1) >> 28, name, number - first, ns
+
+    def all_touches(self, qmp, pid):
+        """touches(), and what QEMU itself had to read for them: page tables, and the descriptor
+        tables for interrupts.
+
+        They are found in the guest's memory as it is now: it must be stopped, and the truth
+        disarmed. Of guests without 4-level paging there are none. `unresolved` tells afterwards
+        how many pages are not mapped any more where they were touched.
+        """
+        self.unresolved = 0
+        touches = self.touches()
+        registers = _human(qmp, "info registers -a")
+        found = roots(registers)
+        if not found or not touches:
+            return touches
+        with GuestMemory(pid, self._sections, self._bases) as memory:
+            tables = PageTables(memory, found)
+            # Within seconds there is an interrupt; when was the first one is not known.
+            for_interrupts = list(tables.resolve(descriptor_tables(registers), touches[0].ns))
+            walked, self.unresolved = tables.walked([*self._pairs(), *for_interrupts])
+        walked.update({pair[1:3]: pair[3] for pair in for_interrupts})
+        known = {(touch.block, touch.page): touch for touch in touches}
+        for (block, page), ns in walked.items():
+            seen = known.get((block, page), Touch(block, page, ns, 0, 0xffff, 0))
+            # A table is read just before the page that it leads to.
+            known[block, page] = seen._replace(ns=min(seen.ns, ns), kinds=seen.kinds | WALKED)
+        ordered = sorted(known.values(),
+                         key=lambda touch: (touch.ns, not touch.kinds & WALKED, touch.order))
+        return [touch._replace(order=order) for order, touch in enumerate(ordered)]
 
     def close(self):
         self._map.close()

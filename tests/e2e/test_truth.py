@@ -14,10 +14,10 @@ MEMFD = ('-object', f'memory-backend-memfd,id=ram,size={RAM_MB}M,share=on',
          '-machine', 'memory-backend=ram')
 
 
-def a_table(random):
+def a_table(random, end_mb=FIXED_MB + MOVING_MB):
     """A table of touches for the guest, and what the truth must be: [(page, kinds)] in order."""
     from harness.truth import EXECUTED, READ, WRITTEN
-    pages = random.sample(range(FIRST, FIRST + (FIXED_MB + MOVING_MB) * 256 - 1, 2), 300)
+    pages = random.sample(range(FIRST, FIRST + end_mb * 256 - 1, 2), 300)
     entries, expected = [], []
     for page in pages:
         kind = random.choice((READ, WRITTEN, EXECUTED))
@@ -31,7 +31,7 @@ def a_table(random):
 
 
 @contextlib.contextmanager
-def touching_guest(table, extra=()):
+def touching_guest(table, extra=(), program='touch'):
     """A guest that goes through its table, and its truth, whose map is known."""
     from harness.truth import Truth, why_not
     need_qemu()
@@ -39,7 +39,7 @@ def touching_guest(table, extra=()):
     if reason:
         raise Skip(reason)
     with Truth(str(work('truth')), RAM_MB) as truth, \
-            TinyGuest(FIXED_MB, MOVING_MB, program='touch', table=table,
+            TinyGuest(FIXED_MB, MOVING_MB, program=program, table=table,
                       extra=(*truth.options(BUILD), *extra)) as guest:
         wait_until(lambda: 'k' in guest.letters() or guest.process.poll() is not None,
                    'the tiny guest to go through its table')
@@ -111,6 +111,31 @@ def test_the_truth_begins_at_the_checkpoint_of_a_save():
         touches = truth.touches()
     expect_exactly(touches, expected, 'pc.ram')
     assert touches[0].us >= watched.armed_us
+
+
+def test_the_truth_has_the_page_tables_that_were_walked_and_no_others():
+    """tiny/paged.S says where they are."""
+    from harness.truth import EXECUTED, READ, WALKED, WRITTEN
+    table, expected = a_table(seeded(), end_mb=28)
+    with touching_guest(table, program='paged') as (guest, truth):
+        passes(guest, truth)
+        touches = truth.all_touches(guest.monitor, guest.process.pid)
+        assert (truth.unresolved, truth.lost) == (0, 0)
+    wanted = dict(expected)
+    wanted |= {CODE: EXECUTED, TABLE: READ, STACK: READ | WRITTEN, 0x2005: READ, 0x2207: READ}
+    # Level 1 of all pages but the two behind large ones.
+    walked = {0x13 + (page >> 9) for page in [*wanted, 0x40, 0] if page not in (0x2005, 0x2207)}
+    walked |= {0x10, 0x11, 0x12, 0x34, 0x35, 0x36, 0x37, 0x38}
+    walked |= {CODE, 0x40, 0}  # what holds the GDT, the IDT and the (absent) task state
+    for page in walked:
+        wanted[page] = wanted.get(page, 0) | WALKED
+    found = {touch.page: touch.kinds for touch in touches}
+    wrong = {hex(page): (found.get(page), wanted.get(page)) for page in found.keys() | wanted.keys()
+             if found.get(page) != wanted.get(page)}
+    assert not wrong, f'page: (found, wanted): {wrong}'
+    places = {touch.page: place for place, touch in enumerate(touches)}
+    for page, _ in expected:
+        assert places[0x13 + (page >> 9)] < places[page], 'a page comes before its table'
 
 
 def test_a_file_that_is_none_is_refused():

@@ -102,7 +102,7 @@ def make_sets(way, chosen, seed):
     for estimator in chosen:
         with bench.failures(f"{way.name}, {estimator.name}"):
             if estimator.kind == RESTORE:
-                made[estimator.name] = estimators.record_judged(
+                made[estimator.name] = estimators.restore_judged(
                     bench, plain.image, estimator, way.packed(estimator), way.seconds)
             elif estimator.kind == BASELINE:
                 made[estimator.name] = estimators.baseline_of(
@@ -305,7 +305,7 @@ class EstimatorBench(Bench):
             if estimators.known(self.tool, estimator):
                 chosen.append(estimator)
             else:
-                self.say(f"{estimator.name}: SKIPPED: this rouse save does not have it")
+                self.say(f"{estimator.name}: SKIPPED: this rouse does not have it")
         return chosen
 
     def remove_images(self):

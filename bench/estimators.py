@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The estimators that bench_estimators.py judges: a table, and how each one's set is had.
 
-To add one that `rouse save` has: a line in TABLE. It is skipped, by name, while the tool's --help
-does not know it.
+To add one that `rouse save` or a restore has: a line in TABLE. It is skipped, by name, while the
+tool's --help does not know it.
 """
 
 import contextlib
@@ -26,16 +26,18 @@ KEEP = ("--keep-running", "--no-background-snapshot")
 class Estimator(NamedTuple):
     """One way to a working set.
 
-    kind     BASELINE: known beforehand; RESTORE: recorded by a first restore; SAVE: by the save
-    options  of `rouse save`; {seconds} is replaced
-    word     what must be in `rouse save --help`
+    kind     BASELINE: known beforehand; RESTORE: by restoring; SAVE: by the save
+    options  of `rouse save` or `rouse restore`; {seconds} and {wset} are replaced
+    word     what must be in that one's --help
     policy   of the restores that are timed
+    times    how many restores it learns from
     """
     name: str
     kind: str
     options: tuple = KEEP
     word: str = ""
     policy: str = "ws"
+    times: int = 1
 
 
 TABLE = (
@@ -43,7 +45,9 @@ TABLE = (
     Estimator("everything", BASELINE, policy="eager"),
     Estimator("random", BASELINE),
     Estimator("perfect", BASELINE),
-    Estimator("recorded", RESTORE),
+    Estimator("recorded", RESTORE, ("--policy", "lazy", "--record", "{wset}:{seconds}"),
+              r"--record\b"),
+    Estimator("learned", RESTORE, ("--learn", "{wset}:{seconds}"), r"--learn\b", times=4),
     Estimator("trace", SAVE, (*KEEP, "--estimate", "trace:{seconds}"), r"--estimate\b.*\btrace\b"),
     Estimator("trace-before", SAVE, (*KEEP, "--estimate", "trace-before:{seconds}"),
               r"--estimate\b.*\btrace-before\b"),
@@ -57,7 +61,8 @@ PLAIN = Estimator("plain", SAVE)
 
 def known(tool, estimator):
     """Whether the tool has it."""
-    return re.search(estimator.word, tool.run("save", "--help"), re.DOTALL) is not None
+    verb = "restore" if estimator.kind == RESTORE else "save"
+    return re.search(estimator.word, tool.run(verb, "--help"), re.DOTALL) is not None
 
 
 class TruthOf(NamedTuple):
@@ -148,9 +153,9 @@ def judged_guest(bench, start):
 
 # ---- Making sets ---------------------------------------------------------------------------------
 
-def save_options(estimator, seconds):
-    """What `rouse save` gets for it."""
-    return [word.format(seconds=seconds) for word in estimator.options]
+def options_of(estimator, **values):
+    """What `rouse save` or `rouse restore` gets for it."""
+    return [word.format(**values) for word in estimator.options]
 
 
 def save_watched(bench, guest, estimator, image, seconds, truth=None):
@@ -160,7 +165,7 @@ def save_watched(bench, guest, estimator, image, seconds, truth=None):
     """
     with WatchStop(guest.run.watch, truth) as watched:
         report = bench.tool.run_json("save", "--json", "--qmp", guest.run.qmp,
-                                     *save_options(estimator, seconds), image)
+                                     *options_of(estimator, seconds=seconds), image)
         resumed_us = watched.wait_resumed()
     if truth and watched.armed_us > resumed_us:
         raise TruthError(f"{estimator.name}: the VM went on before the truth was armed")
@@ -176,19 +181,21 @@ def save_judged(bench, guest, truth, estimator, image, seconds):
     return Made(estimator, image, pages_of(bench, image), found, report, guest.verify().errors)
 
 
-def record_judged(bench, image, estimator, out, seconds):
-    """Restores an image once, lazily, recording, while the truth is noted; Made."""
+def restore_judged(bench, image, estimator, out, seconds):
+    """Learns from restores of an image; the truth is of the last one. Made."""
     wset = out + ".wset"
-    with judged_guest(bench, lambda machine: Guest.load(machine, "defer")) as (guest, truth):
-        truth.arm()
-        bench.tool.run("restore", "-q", "--policy", "lazy", "--record", f"{wset}:{seconds}",
-                       "--qmp", guest.run.qmp, image)
-        found = truth_of(bench, guest, truth, image, seconds)
-        errors = guest.verify().errors
-    pages = pages_of(bench, wset)
+    options = options_of(estimator, wset=wset, seconds=seconds)
+    for number in range(estimator.times):
+        with judged_guest(bench, lambda machine: Guest.load(machine, "defer")) as (guest, truth):
+            truth.arm()
+            bench.tool.run("restore", "-q", *options, "--qmp", guest.run.qmp, image)
+            if number + 1 < estimator.times:
+                continue
+            found = truth_of(bench, guest, truth, image, seconds)
+            errors = guest.verify().errors
     bench.tool.run("pack", "-q", image, "-w", wset, out)
     os.unlink(wset)
-    return Made(estimator, out, pages, found, {}, errors)
+    return Made(estimator, out, pages_of(bench, out), found, {}, errors)
 
 
 def baseline_of(bench, estimator, plain, out, seed):

@@ -4,10 +4,10 @@
 
     bench/bench_estimators.py [--workloads idle,kv] [--memory anon,memfd] [--rounds 3] [--quick] ...
 
-In each round, for each workload and kind of RAM: a guest inside whose QEMU a plugin notes every page
-that it touches (bench/truth_plugin.c; so this is for TCG) is saved once with each estimator while it
-works, and goes on. What the estimator found is held against what the guest touched in the same
-seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways: that
+In each round, for each workload, kind of RAM and estimator: a guest inside whose QEMU a plugin notes
+every page that it touches (bench/truth_plugin.c; so this is for TCG) is saved with the estimator
+while it works, and goes on. What the estimator found is held against what the guest touched in the
+same seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways: that
 shows what an estimator costs the running VM. Then the images are restored, in turns, from a cold
 cache. Estimators that the tool does not have are skipped, by name.
 
@@ -85,29 +85,28 @@ class Way:
 
 # ---- What an estimator finds ---------------------------------------------------------------------
 
-def make_sets(way, chosen, seed):
+def make_sets(way, chosen, number):
     """{estimator's name: Made} of one round."""
     bench, made = way.bench, {}
-    with estimators.judged_guest(bench, way.working_guest) as (guest, truth):
-        for estimator in [PLAIN] + [each for each in chosen if each.kind == SAVE]:
-            bench.terminal.progress(f"{way.name}: {estimator.name}", len(made), len(chosen))
-            try:
-                made[estimator.name] = estimators.save_judged(bench, guest, truth, estimator,
-                                                              way.image(estimator), way.seconds)
-            except FAILURES as err:
-                bench.fail(f"{way.name}, {estimator.name}", err)
+    for estimator in [PLAIN, *(each for each in chosen if each.kind == SAVE)]:
+        bench.terminal.progress(f"{way.name}: {estimator.name}", len(made), len(chosen))
+        # Each has a guest of its own: under TCG QEMU keeps what it translated while another watched.
+        with bench.failures(f"{way.name}, {estimator.name}"), \
+                estimators.judged_guest(bench, way.working_guest) as (guest, truth):
+            made[estimator.name] = estimators.save_judged(bench, guest, truth, estimator,
+                                                          way.image(estimator), way.seconds)
     if PLAIN.name not in made:
         return {}
     plain = made.pop(PLAIN.name)
-    for estimator in chosen:
+    for estimator in (each for each in chosen if each.kind != SAVE):
         with bench.failures(f"{way.name}, {estimator.name}"):
             if estimator.kind == RESTORE:
                 made[estimator.name] = estimators.restore_judged(
                     bench, plain.image, estimator, way.packed(estimator), way.seconds)
             elif estimator.kind == BASELINE:
                 made[estimator.name] = estimators.baseline_of(
-                    bench, estimator, plain, way.packed(estimator), seed)
-    return made
+                    bench, estimator, plain, way.packed(estimator), bench.args.seed + number)
+    return {each.name: made[each.name] for each in chosen if each.name in made}
 
 
 def entry(way, number, made):
@@ -316,7 +315,7 @@ class EstimatorBench(Bench):
 
 def one_round(way, chosen, number):
     bench = way.bench
-    made = make_sets(way, chosen, bench.args.seed + number)
+    made = make_sets(way, chosen, number)
     entries = {name: entry(way, number, each) for name, each in made.items()}
     add_costs(way, entries)
     add_ttr(way, number, made, entries)

@@ -157,9 +157,9 @@ def cost_of(way, guest, estimator):
     time.sleep(UNDISTURBED_SECONDS)
     before = request_us(guest, begin_us, estimators.now_us())
     resumed_us, report = estimators.save_watched(bench, guest, estimator,
-                                                 bench.file("cost.rouse"), way.seconds)
+                                                 bench.file("estimated-cost.rouse"), way.seconds)
     during = request_us(guest, resumed_us, resumed_us + way.seconds * 1_000_000)
-    os.unlink(bench.file("cost.rouse"))
+    os.unlink(bench.file("estimated-cost.rouse"))
     return {"slowdown": during / before - 1 if before and during else None,
             **{name: look_up(report, name)
                for name in ("arm_pause_ms", "disarm_pause_ms", "skipped_pages")}}

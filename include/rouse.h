@@ -324,6 +324,62 @@ ROUSE_PUBLIC void rouse_wset_get_info(const struct rouse_wset *wset, struct rous
 ROUSE_PUBLIC int rouse_wset_get_page(
 	const struct rouse_wset *wset, uint64_t index, uint64_t *page, uint64_t *time_us);
 
+/** What rouse_trace() does. Either @pid or @qmp_socket. */
+struct rouse_trace_options {
+	size_t size;
+	int pid;                /**< a process; 0: the QEMU behind qmp_socket */
+	const char *qmp_socket; /**< path; NULL: an ordinary process */
+	const char *out;        /**< a working-set file to write, or NULL */
+	uint64_t duration_us;   /**< 10 s by default */
+	uint64_t min_bytes;     /**< of an ordinary process: smaller mappings are left out */
+};
+
+struct rouse_trace_report {
+	uint64_t traced_us; /**< from all memory being watched to the end */
+	uint64_t pages;     /**< touched */
+	uint64_t traced_bytes, untraced_bytes;
+	uint64_t stop_us;         /**< one thread stood still for so long at the start */
+	uint64_t arm_us;          /**< from the first page moved aside to the last */
+	uint64_t arm_pause_us;    /**< the longest that a touch could wait meanwhile */
+	uint64_t disarm_us;       /**< until everything was as before */
+	uint64_t disarm_pause_us; /**< the longest that a touch could wait meanwhile */
+	uint64_t faults;          /**< touches that waited for an answer */
+	uint64_t stalled_us;      /**< the sum of what answering them took */
+	double service_us;        /**< the mean of it for one */
+	double slowdown;        /**< stalled_us by traced_us and threads: an estimate, 0.01: 1 % */
+	unsigned int threads;   /**< that touched something */
+	uint64_t skipped_pages; /**< could not be moved aside (pinned, shared after fork) */
+	uint64_t copied_pages;  /**< could not be moved back, and were copied */
+	uint64_t removed_pages; /**< given back by the process meanwhile (a balloon) */
+	uint64_t forks;
+	uint64_t lost_pages; /**< touched, but the log was full */
+};
+
+ROUSE_PUBLIC void rouse_trace_options_init(struct rouse_trace_options *options);
+
+/**
+ * Finds out which pages a live process touches, in the order of first touch, read or written. The
+ * process is asked for nothing and loses nothing, also if this one is killed at any moment:
+ * docs/estimators.md says why. Linux 6.8 or later (shared memory only: 5.14), x86-64.
+ *
+ * Errors: -ESRCH (no such process, or it ended), -EPERM (no right to trace it, a debugger has it,
+ * seccomp is on it, or it may not use userfaultfd), -EBUSY (it is stopped; its memory has a
+ * userfaultfd already: postcopy or background-snapshot), -EALREADY (it is being traced),
+ * -ENOTSUP (the kernel, or nothing in it can be traced), -ECANCELED, those of rouse_save() for the
+ * QMP socket, and of the file.
+ */
+ROUSE_PUBLIC int rouse_trace(const struct rouse_trace_options *options,
+	struct rouse_trace_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
+
+/**
+ * Ends a trace of process @pid, whoever began it, and takes out what a tracer that was killed has
+ * left. *found: whether there was anything. -ESRCH, -EPERM, -EBUSY (the process is stopped),
+ * -ENOTSUP, -EUCLEAN, -ECANCELED.
+ */
+ROUSE_PUBLIC int rouse_trace_disarm(
+	int pid, bool *found, const struct rouse_observer *observer, struct rouse_error *error);
+
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,
 	const struct rouse_observer *observer, struct rouse_error *error);

@@ -14,6 +14,7 @@ static const struct command *const commands[] = {
 	&command_pack,
 	&command_convert,
 	&command_cat,
+	&command_trace,
 	&command_ttr,
 	&command_doctor,
 };

@@ -122,3 +122,54 @@ int target_maps(const struct target *target, struct target_map **maps, size_t *c
 	*maps = take_ptr(&list);
 	return 0;
 }
+
+/* The flags of one line "VmFlags: rd wr ...". */
+static uint32_t parse_flags(
+	const char *line, size_t length, const char *const *flags, unsigned int count)
+{
+	uint32_t found = 0;
+
+	for (size_t i = 0; i + 1 < length; i++) {
+		for (unsigned int j = 0; j < count; j++) {
+			if (line[i] == flags[j][0] && line[i + 1] == flags[j][1] && i > 0 &&
+				line[i - 1] == ' ' && (i + 2 == length || line[i + 2] == ' '))
+				found |= UINT32_C(1) << j;
+		}
+	}
+	return found;
+}
+
+int target_flags(const struct target *target, uint64_t start, uint64_t end,
+	const char *const *flags, unsigned int count, uint32_t *any, uint32_t *all,
+	struct rouse_error *error)
+{
+	static const char key[] = "VmFlags:";
+	cleanup_free char *text = NULL;
+	bool inside = false;
+	char path[64];
+	size_t size;
+	int code;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/smaps", target->pid);
+	code = rouse_io_read_file(path, MAX_MAPS_BYTES, &text, &size);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot read %s", path);
+	*any = 0;
+	*all = ~UINT32_C(0);
+	for (const char *line = text; *line != '\0';) {
+		const size_t length = strcspn(line, "\n");
+		struct target_map map;
+
+		if (target_map_parse(line, length, &map) == 0)
+			inside = map.start < end && map.end > start;
+		if (inside && length > strlen(key) && memcmp(line, key, strlen(key)) == 0) {
+			const uint32_t found = parse_flags(line, length, flags, count);
+
+			*any |= found;
+			*all &= found;
+		}
+		line += length + (line[length] != '\0');
+	}
+	*all &= *any;
+	return 0;
+}

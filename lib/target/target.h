@@ -60,6 +60,14 @@ int target_map_parse(const char *line, size_t length, struct target_map *map);
 /** All mappings, by address. *maps is the caller's to free(3). -ESRCH, -EPERM, -ENOMEM. */
 int target_maps(const struct target *target, struct target_map **maps, size_t *count,
 	struct rouse_error *error);
+/**
+ * Which of @flags (two letters each, as "VmFlags" of /proc/PID/smaps has them, "dc" for one) the
+ * mappings in [start, end) have: bit i of *any is set if one has flags[i], of *all if each has. It
+ * takes milliseconds for a large process. -ESRCH, -EPERM, -ENOMEM.
+ */
+int target_flags(const struct target *target, uint64_t start, uint64_t end,
+	const char *const *flags, unsigned int count, uint32_t *any, uint32_t *all,
+	struct rouse_error *error);
 /** Thread ids, the first thread's first. *tids is the caller's to free(3). -ESRCH, -ENOMEM. */
 int target_threads(
 	const struct target *target, int **tids, size_t *count, struct rouse_error *error);

@@ -36,7 +36,12 @@ static double percent(uint64_t part, uint64_t whole)
 
 json_t *save_report_json(const struct rouse_save_report *report)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
+	static const char *const kinds[] = {
+		[ROUSE_ESTIMATE_TRACE] = "trace",
+		[ROUSE_ESTIMATE_TRACE_BEFORE] = "trace-before",
+		[ROUSE_ESTIMATE_SNAPSHOT_ORDER] = "snapshot-order",
+	};
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
 		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),
 		"stream_ms", json_ms(report->stream_us), "ram_bytes",
 		json_number(report->ram_bytes), "stored_bytes", json_number(report->stored_bytes),
@@ -44,6 +49,14 @@ json_t *save_report_json(const struct rouse_save_report *report)
 		json_number(report->pages), "zero_pages", json_number(report->zero_pages),
 		"duplicate_pages", json_number(report->duplicate_pages), "background_snapshot",
 		report->background_snapshot);
+
+	if (report->estimate == ROUSE_ESTIMATE_NONE)
+		return json;
+	(void)json_object_set_new(json, "estimate", json_string(kinds[report->estimate]));
+	(void)json_object_set_new(json, "wset_pages", json_number(report->wset_pages));
+	if (report->trace.traced_bytes > 0)
+		(void)json_object_set_new(json, "trace", trace_report_json(&report->trace));
+	return json;
 }
 
 void save_report_print(const struct rouse_save_report *report, const char *image)
@@ -57,6 +70,11 @@ void save_report_print(const struct rouse_save_report *report, const char *image
 	printf("%llu pages: %.0f %% zero, %.0f %% stored for another page already\n",
 		(unsigned long long)report->pages, percent(report->zero_pages, report->pages),
 		percent(report->duplicate_pages, report->pages));
+	if (report->estimate != ROUSE_ESTIMATE_NONE)
+		printf("working set: %llu pages (%s)\n", (unsigned long long)report->wset_pages,
+			human_bytes(report->wset_pages * 4096).text);
+	if (report->trace.traced_bytes > 0)
+		trace_report_print(&report->trace, NULL);
 }
 
 json_t *trace_report_json(const struct rouse_trace_report *report)

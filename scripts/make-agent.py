@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Builds code that is put into another process: one piece that runs at any address, as a C array.
 
-    make-agent.py OUT.h NAME SOURCE.c SCRIPT.ld INCLUDE_DIR COMPILER...
+    make-agent.py OUT.h NAME INCLUDE_DIR SCRIPT.ld SOURCE.c... -- COMPILER...
 
-The linker script refuses data, the linker refuses what is not in the source: nothing of a C
+The linker script refuses data, the linker refuses what is not in the sources: nothing of a C
 library, of a sanitizer or of the library around it can get in.
 """
 import pathlib
@@ -21,10 +21,13 @@ LINK = ['-nostdlib', '-static', '-no-pie', '-Wl,--build-id=none', '-Wl,--oformat
 
 
 def main():
-    out, name, source, script, include, *compiler = sys.argv[1:]
+    end = sys.argv.index('--')
+    out, name, include, script, *sources = sys.argv[1:end]
+    compiler = sys.argv[end + 1:]
     with tempfile.TemporaryDirectory() as directory:
         blob = pathlib.Path(directory) / 'blob'
-        subprocess.run([*compiler, *FLAGS, *LINK, f'-Wl,-T,{script}', f'-I{include}', source, '-o', blob],
+        subprocess.run([*compiler, *FLAGS, *LINK, f'-Wl,-T,{script}', f'-I{include}', *sources,
+                        '-o', blob],
                        check=True)
         code = blob.read_bytes()
     lines = [', '.join(f'0x{byte:02x}' for byte in code[i:i + 16]) for i in range(0, len(code), 16)]

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* The agent: children that the traced process forks. */
+#include "wset/trace_agent.h"
+
+static bool is_zero(const uint64_t *at)
+{
+	for (uint64_t i = 0; i < PAGE / 8; i++) {
+		if (at[i] != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Gives a page to a child that lacks it. Its own changes are taken note of meanwhile. */
+static void give_page(
+	struct agent *agent, struct space *child, const struct trace_area *area, uint64_t page)
+{
+	const uint64_t offset = (page - area->first_page) * PAGE;
+	const uint64_t *from = (const uint64_t *)(uintptr_t)(area->scratch + offset);
+
+	if (get_bit(child->gone, page) || offset >= area->armed_bytes)
+		return;
+	while (!get_bit(child->gone, page) && !is_zero(from)) {
+		int64_t code = agent_copy(child->uffd, area->ram + offset, word(from));
+
+		if (code == -E_NOMEM)
+			nap();
+		else if (code == -E_AGAIN)
+			agent_read_child(agent, child);
+		else
+			break;
+	}
+	set_bit(child->gone, page);
+}
+
+void agent_give_children(struct agent *agent, uint64_t page)
+{
+	for (struct space *child = agent->children; child != NULL; child = child->next) {
+		for (uint32_t j = 0; j < child->area_count; j++) {
+			const struct trace_area *area = &child->areas[j];
+
+			if (page - area->first_page < area->bytes / PAGE)
+				give_page(agent, child, area, page);
+		}
+	}
+}
+
+/* The child has all: what it still waits for are pages that are zero. */
+static void end_child(struct agent *agent, struct space *child)
+{
+	struct space **link = &agent->children;
+
+	while (*link != child)
+		link = &(*link)->next;
+	*link = child->next;
+	for (uint32_t i = 0; i < child->area_count; i++) {
+		struct uffdio_range order = {
+			.start = child->areas[i].ram, .len = child->areas[i].bytes};
+
+		(void)control(child->uffd, UFFDIO_UNREGISTER, &order);
+	}
+	(void)call3(SYS_close, (uint64_t)child->uffd, 0, 0);
+	(void)call3(SYS_munmap, word(child), child->bytes, 0);
+}
+
+/* Its own children may join the list meanwhile; none leaves it. */
+void agent_feed_child(struct agent *agent)
+{
+	struct space *child = agent->children;
+	uint64_t pages = CHILD_PIECE;
+
+	for (; pages > 0 && child->next_page < agent->record->pages; child->next_page++) {
+		for (uint32_t i = 0; i < child->area_count; i++) {
+			const struct trace_area *area = &child->areas[i];
+
+			if (child->next_page - area->first_page < area->bytes / PAGE &&
+				area->kind == TRACE_KIND_PRIVATE && area->dont_fork == 0)
+				give_page(agent, child, area, child->next_page);
+		}
+		pages--;
+	}
+	if (child->next_page >= agent->record->pages)
+		end_child(agent, child);
+}
+
+static void copy_words(void *to, const void *from, uint64_t bytes)
+{
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		((volatile uint64_t *)to)[i] = ((const uint64_t *)from)[i];
+}
+
+void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
+{
+	const uint64_t gone_bytes = (agent->record->pages + 63) / 64 * 8;
+	const uint64_t area_bytes = parent->area_room * sizeof(struct trace_area);
+	const uint64_t bytes = sizeof(struct space) + gone_bytes + area_bytes;
+	struct space *child;
+	int64_t memory;
+
+	agent->record->counters.forks++;
+	agent->hurry = true; /* what is not aside yet the child has */
+	agent_unregister_scratch(agent);
+	for (;;) {
+		memory = call6(SYS_mmap, 0, bytes, 3, 0x22, (uint64_t)-1, 0);
+		if (memory != -E_NOMEM)
+			break;
+		nap();
+	}
+	(void)call3(SYS_madvise, (uint64_t)memory, bytes, DONTFORK);
+	child = (struct space *)(uintptr_t)memory;
+	child->uffd = uffd;
+	child->gone = (uint64_t *)(uintptr_t)((uint64_t)memory + sizeof(struct space));
+	child->areas = (struct trace_area *)(uintptr_t)(word(child->gone) + gone_bytes);
+	child->area_count = parent->area_count;
+	child->area_room = parent->area_room;
+	child->bytes = bytes;
+	copy_words(child->gone, parent->gone, gone_bytes);
+	copy_words(child->areas, parent->areas, area_bytes);
+	child->next = agent->children;
+	agent->children = child;
+}

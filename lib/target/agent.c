@@ -78,6 +78,8 @@ static int make_memory(struct target *target, const char *name, const void *code
 		agent->data = NULL;
 		return rouse_error_errno(error, -errno, "cannot map memory to share");
 	}
+	/* Our children are not agents, and must not look like it. */
+	(void)madvise(agent->data, agent->data_bytes, MADV_DONTFORK);
 	return 0;
 }
 

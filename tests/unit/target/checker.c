@@ -40,7 +40,7 @@ static uint64_t word_of(uint64_t page, uint32_t generation, uint64_t index)
 	       (index * 0xbf58476d1ce4e5b9ULL);
 }
 
-static void stamp(char *memory, uint64_t page, uint32_t generation)
+void checker_stamp(char *memory, uint64_t page, uint32_t generation)
 {
 	volatile uint64_t *at = (volatile uint64_t *)(void *)(memory + page * CHECKER_PAGE);
 
@@ -49,7 +49,7 @@ static void stamp(char *memory, uint64_t page, uint32_t generation)
 }
 
 /* A page of generation 0 was never written: zeros. */
-static bool is_right(const char *memory, uint64_t page, uint32_t generation)
+bool checker_is_right(const char *memory, uint64_t page, uint32_t generation)
 {
 	const volatile uint64_t *at =
 		(const volatile uint64_t *)(const void *)(memory + page * CHECKER_PAGE);
@@ -65,7 +65,7 @@ static void check(struct worker *worker, uint64_t page)
 {
 	struct checker_control *control = worker->control;
 
-	if (!is_right(worker->memory, page, worker->generations[page])) {
+	if (!checker_is_right(worker->memory, page, worker->generations[page])) {
 		if (__atomic_fetch_add(&control->errors, 1, __ATOMIC_SEQ_CST) == 0)
 			control->first_wrong = page + 1;
 	}
@@ -105,7 +105,7 @@ static void *work(void *argument)
 		check(worker, page);
 		if (next_random(&worker->random) % 3 == 0) {
 			worker->generations[page]++;
-			stamp(worker->memory, page, worker->generations[page]);
+			checker_stamp(worker->memory, page, worker->generations[page]);
 			check(worker, page);
 		}
 	}
@@ -120,7 +120,7 @@ static void touch_list(struct worker *worker)
 		const uint64_t page = control->list[i].page;
 
 		if (control->list[i].write)
-			stamp(worker->memory, page, ++worker->generations[page]);
+			checker_stamp(worker->memory, page, ++worker->generations[page]);
 		else
 			check(worker, page);
 	}
@@ -139,7 +139,8 @@ static void carry_out(struct worker *worker)
 		touch_list(worker);
 		break;
 	case CHECKER_CALL:
-		worker->config->call(control, worker->memory);
+		if (!worker->config->call(control, worker->memory, worker->generations))
+			__atomic_fetch_add(&control->errors, 1, __ATOMIC_SEQ_CST);
 		break;
 	case CHECKER_CHECK:
 		for (uint64_t page = 0; page < control->pages; page++)
@@ -184,7 +185,7 @@ static void run(struct checker_control *control, const struct checker_config *co
 	for (uint64_t page = 0; page < config->pages; page++) {
 		if (config->holes_from == 0 || page < config->holes_from) {
 			generations[page] = 1;
-			stamp(memory, page, 1);
+			checker_stamp(memory, page, 1);
 		}
 	}
 	control->pages = config->pages;

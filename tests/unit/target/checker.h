@@ -38,6 +38,7 @@ struct checker_control {
 	uint64_t first_wrong; /* page number + 1 */
 	uint64_t address, pages;
 	uint32_t quiet_threads; /* how many rest */
+	uint32_t step;          /* for functions of CHECKER_CALL: their own */
 	uint32_t list_count;
 	struct checker_list list[65536];
 };
@@ -52,8 +53,13 @@ struct checker_config {
 	bool shared;         /* a memfd, mapped shared */
 	bool huge;           /* MADV_HUGEPAGE */
 	uint64_t holes_from; /* pages from here on are never written; 0: none */
-	void (*call)(struct checker_control *control, char *memory); /* for CHECKER_CALL */
+	/* For CHECKER_CALL: what the process does. False counts as an error. */
+	bool (*call)(struct checker_control *control, char *memory, uint32_t *generations);
 };
+
+/* For such functions. A page of generation 0 is zeros. */
+bool checker_is_right(const char *memory, uint64_t page, uint32_t generation);
+void checker_stamp(char *memory, uint64_t page, uint32_t generation);
 
 void checker_start(struct checker *checker, const struct checker_config *config);
 /** Gives an order, and waits until it has been carried out (WORK: has begun). False: it died. */

@@ -330,7 +330,7 @@ static int find_thread(const struct target *target, struct rouse_error *error)
 static int find_and_stop(struct target *target, struct rouse_error *error)
 {
 	cleanup_free struct target_map *maps = NULL;
-	size_t map_count;
+	size_t map_count = 0;
 	int tid = 0, code = check_status(target, error);
 
 	if (code == 0)

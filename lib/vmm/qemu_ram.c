@@ -247,25 +247,30 @@ int qemu_ram_query(
 int qemu_ram_query_vcpus(struct qmp *qmp, uint32_t **tids, size_t *count, struct rouse_error *error)
 {
 	json_t *result = NULL, *cpu;
-	size_t i;
+	uint32_t *list;
+	size_t i, vcpus;
 	int code = qmp_execute(qmp, "query-cpus-fast", NULL, &result, error);
 
 	if (code < 0)
 		return code;
-	*count = json_array_size(result);
-	if (*count > MAX_VCPUS)
-		*count = MAX_VCPUS;
-	*tids = calloc(*count + 1, sizeof(**tids));
-	if (*tids == NULL)
-		code = rouse_error_errno(error, -ENOMEM, "cannot ask QEMU");
+	vcpus = json_array_size(result);
+	if (vcpus > MAX_VCPUS)
+		vcpus = MAX_VCPUS;
+	list = calloc(vcpus + 1, sizeof(*list));
+	if (list == NULL) {
+		json_decref(result);
+		return rouse_error_errno(error, -ENOMEM, "cannot ask QEMU");
+	}
 	json_array_foreach(result, i, cpu)
 	{
 		const json_int_t index = json_integer_value(json_object_get(cpu, "cpu-index"));
 
-		if (code == 0 && index >= 0 && (size_t)index < *count)
-			(*tids)[index] =
+		if (index >= 0 && (size_t)index < vcpus)
+			list[index] =
 				(uint32_t)json_integer_value(json_object_get(cpu, "thread-id"));
 	}
 	json_decref(result);
-	return code;
+	*tids = list;
+	*count = vcpus;
+	return 0;
 }

@@ -276,10 +276,10 @@ int trace_start(struct target *target, const struct trace_range *ranges, uint32_
 		.pages = pages,
 		.lifeline = -1};
 	code = insert_agent(t, ranges, count, limit_us, error);
-	if (code < 0) {
+	if (code < 0 || t->record == NULL) {
 		target_agent_finish(&t->agent);
 		free(t);
-		return code;
+		return code < 0 ? code : -EIO;
 	}
 	code = take_lifeline(t, error);
 	if (code == 0)

@@ -7,7 +7,8 @@ import pathlib
 import signal
 
 from e2e import (
-    BUILD, REFUSED, USAGE, Rouse, limit, need_userfaultfd, note, rouse, seeded, wait_until, work)
+    BUILD, REFUSED, USAGE, Rouse, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
+    rouse, seeded, wait_until, work)
 from tiny_guest import BASE, TinyGuest
 
 PAGE = 4096
@@ -228,6 +229,26 @@ def test_a_trace_of_nothing_is_wrong_usage():
 
 def test_a_trace_of_no_process_is_an_error():
     rouse('trace', '--pid', 0x3fffffff, '--seconds', 1).expect(1, 'no process')
+
+
+@limit(300)
+def test_a_linux_guest_keeps_its_memory_while_it_is_traced():
+    need_userfaultfd()
+    with busy_guest(machine()) as guest:
+        pid = guest.run.qemu_pid()
+        for _ in range(3):
+            with Rouse('trace', '--qmp', guest.run.qmp, '--seconds', 100, '--json') as run:
+                wait_armed(run, pid)
+                check_memory(guest)
+                rouse('trace', '--disarm', '--pid', pid).expect(0)
+                report = run.end().expect(0).json
+            assert not agent_is_in(pid)
+            assert report['pages'] > 1000
+            note(f'armed in {report["arm_ms"]} ms, at most {report["arm_pause_ms"]} ms for a touch; '
+                 f'{report["faults"]} touches of {report["service_us"]:.1f} us, '
+                 f'disarmed in {report["disarm_ms"]} ms')
+        guest.wait_requests()
+        check_memory(guest)
 
 
 # ---- estimates -------------------------------------------------------------------------------

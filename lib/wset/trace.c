@@ -13,6 +13,7 @@
 
 /* The agent ends the trace by itself so much later than it should have been told to. */
 #define DEADLINE_SPARE_NS UINT64_C(30000000000)
+#define DEATH_TIMEOUT_MS 1000
 #define ALIGN_PAGE(bytes_) (((bytes_) + TRACE_PAGE - 1) / TRACE_PAGE * TRACE_PAGE)
 
 struct trace {
@@ -293,6 +294,22 @@ int trace_start(struct target *target, const struct trace_range *ranges, uint32_
 	return 0;
 }
 
+/*
+ * The agent is gone. One that did not come to its end went with the process, which may take a
+ * moment to be seen; or the process executes another program.
+ */
+static int was_ended(const struct trace *trace, struct rouse_error *error)
+{
+	struct pollfd ended = {.fd = target_pidfd(trace->target), .events = POLLIN};
+	const uint32_t state = trace_load(&trace->record->state);
+	int code = 0;
+
+	if (state != TRACE_STATE_DONE && state != TRACE_STATE_FAILED &&
+		poll(&ended, 1, DEATH_TIMEOUT_MS) > 0)
+		code = still_coming(trace, error);
+	return code < 0 ? code : 1;
+}
+
 int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error)
 {
 	const uint64_t end_us = rouse_clock_us() + us;
@@ -314,7 +331,7 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error)
 		if (fds[1].revents != 0 || fds[2].revents != 0)
 			return still_coming(trace, error);
 		if (fds[0].revents != 0 || trace_load(&trace->record->tid) == 0)
-			return 1;
+			return was_ended(trace, error);
 	}
 }
 

@@ -157,6 +157,14 @@ static uint64_t move_aside(struct agent *agent, const struct trace_area *area, u
 	return 1;
 }
 
+/* How much to move at once from @address on: up to a border of huge pages, which move whole. */
+static uint64_t piece(uint64_t address, uint64_t left)
+{
+	const uint64_t bytes = (address + CHUNK) / HUGE * HUGE - address;
+
+	return left < bytes ? left : bytes;
+}
+
 static void arm_private(struct agent *agent, struct trace_area *area)
 {
 	unsigned int again = 0;
@@ -164,7 +172,7 @@ static void arm_private(struct agent *agent, struct trace_area *area)
 	while (area->armed_bytes < area->bytes && !agent->hurry) {
 		const uint64_t left = area->bytes - area->armed_bytes;
 		uint64_t page = area->first_page + area->armed_bytes / PAGE, pages;
-		const uint64_t end = page + (left < CHUNK ? left : CHUNK) / PAGE;
+		const uint64_t end = page + piece(area->ram + area->armed_bytes, left) / PAGE;
 
 		/* Before they go: what happens to them meanwhile happens to armed pages. */
 		area->armed_bytes += (end - page) * PAGE;
@@ -255,10 +263,11 @@ static uint64_t move_back(
 	return put_back_one(agent, area->ram + offset, area->scratch + offset) ? 1 : 0;
 }
 
+/* Children get what they lack before anything leaves the scratch area. */
 static void feed_all(struct agent *agent)
 {
 	while (agent->children != NULL)
-		agent_feed_child(agent);
+		agent_serve(agent);
 }
 
 /* Areas that are split meanwhile go to the list's end: they are met there. */
@@ -270,13 +279,15 @@ static void disarm_private(struct agent *agent)
 
 		if (area->kind != TRACE_KIND_PRIVATE || area->scratch == 0)
 			continue;
-		while (next_clear(agent->self.gone, &page,
-			area->first_page + area->armed_bytes / PAGE, &pages)) {
-			uint64_t settled;
+		for (;;) {
+			uint64_t settled, offset;
 
 			feed_all(agent);
-			if (pages > CHUNK / PAGE)
-				pages = CHUNK / PAGE;
+			if (!next_clear(agent->self.gone, &page,
+				    area->first_page + area->armed_bytes / PAGE, &pages))
+				break;
+			offset = (page - area->first_page) * PAGE;
+			pages = piece(area->ram + offset, pages * PAGE) / PAGE;
 			settled = move_back(agent, area, page, pages);
 			for (; settled > 0; settled--)
 				set_bit(agent->self.gone, page++);

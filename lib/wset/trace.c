@@ -411,6 +411,8 @@ int trace_stop(struct trace *trace, struct rouse_error *error)
 	if (trace->lifeline >= 0)
 		(void)close(take_fd(&trace->lifeline));
 	code = wait_ended(trace);
+	if (code == 0 && !target_alive(trace->target))
+		code = -ESRCH;
 	if (code == -EBUSY) {
 		/* It cannot run: it will clean up alone. */
 		__atomic_store_n(&record->orderly, 0, __ATOMIC_SEQ_CST);

@@ -296,7 +296,7 @@ static void a_child_gets_all_memory_and_the_parent_keeps_it(void **state)
 
 	(void)state;
 	check_call(false, do_fork, 2, &report);
-	assert_true(report.forks >= 4); /* children and theirs */
+	assert_true(report.forks >= 2); /* theirs too, if they had not got all by then */
 }
 
 static void a_child_may_change_its_memory_while_it_still_lacks_pages(void **state)

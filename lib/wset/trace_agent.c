@@ -79,7 +79,7 @@ static void trace(struct agent *agent)
 			wait_ms = 0;
 		(void)call3(SYS_poll, word(fds), 3, wait_ms);
 		agent_serve(agent);
-		if (fds[0].revents != 0 || ns >= deadline_ns)
+		if (fds[0].revents != 0 || ns >= deadline_ns || agent->ending)
 			return;
 	}
 }
@@ -130,6 +130,7 @@ void agent_main(struct trace_record *record)
 	agent.children = NULL;
 	agent.scratch_registered = false;
 	agent.hurry = false;
+	agent.ending = false;
 	agent.looked_ns = 0;
 	agent.gap_ns = NULL;
 

@@ -40,6 +40,7 @@ struct uffdio_poison {
 #define PAGE ((uint64_t)TRACE_PAGE)
 #define CHUNK (UINT64_C(8) << 20) /* moved between two looks at the faults */
 #define HUGE (UINT64_C(2) << 20)
+#define NOWHERE (UINT64_C(1) << 63) /* no address of a process */
 #define MESSAGES 64
 #define TRIES 64u
 #define CHILD_PIECE 256u    /* pages given to a child between two looks at the faults */
@@ -106,7 +107,8 @@ struct agent {
 	struct trace_entry *log;
 	struct space *children; /* the youngest first */
 	bool scratch_registered;
-	bool hurry; /* no more arming */
+	bool hurry;  /* no more arming */
+	bool ending; /* no more tracing: there are too many areas */
 	uint64_t looked_ns;
 	uint64_t *gap_ns; /* where the longest time without a look is kept; or NULL */
 	struct uffd_msg messages[MESSAGES];

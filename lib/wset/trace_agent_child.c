@@ -11,38 +11,55 @@ static bool is_zero(const uint64_t *at)
 	return true;
 }
 
-/* Gives a page to a child that lacks it. Its own changes are taken note of meanwhile. */
-static void give_page(
-	struct agent *agent, struct space *child, const struct trace_area *area, uint64_t page)
+/* The area of a child that has a page, as a child can have it. */
+static const struct trace_area *find_page(const struct space *child, uint64_t page)
 {
-	const uint64_t offset = (page - area->first_page) * PAGE;
-	const uint64_t *from = (const uint64_t *)(uintptr_t)(area->scratch + offset);
+	for (uint32_t i = 0; i < child->area_count; i++) {
+		const struct trace_area *area = &child->areas[i];
 
-	if (get_bit(child->gone, page) || offset >= area->armed_bytes)
-		return;
-	while (!get_bit(child->gone, page) && !is_zero(from)) {
-		int64_t code = agent_copy(child->uffd, area->ram + offset, word(from));
+		if (page - area->first_page < area->bytes / PAGE &&
+			area->kind == TRACE_KIND_PRIVATE && area->dont_fork == 0)
+			return area;
+	}
+	return NULL;
+}
 
-		if (code == -E_NOMEM)
-			nap();
-		else if (code == -E_AGAIN)
-			agent_read_child(agent, child);
-		else
+/*
+ * Gives a page to a child that lacks it. While the child changes its mappings it cannot be: then
+ * what it does is taken note of, and the page may have another address, or not be wanted, when it
+ * is tried again.
+ */
+static void give_page(struct agent *agent, struct space *child, uint64_t page)
+{
+	while (!get_bit(child->gone, page)) {
+		const struct trace_area *area = find_page(child, page);
+		const uint64_t offset = area != NULL ? (page - area->first_page) * PAGE : 0;
+		int64_t code;
+
+		if (area == NULL || offset >= area->armed_bytes ||
+			is_zero((const uint64_t *)(uintptr_t)(area->scratch + offset)))
 			break;
+		code = agent_copy(child->uffd, area->ram + offset, area->scratch + offset);
+		if (code == -E_AGAIN)
+			agent_read_child(agent, child);
+		else if (code != -E_NOMEM)
+			break;
+		if (code < 0)
+			nap();
 	}
 	set_bit(child->gone, page);
 }
 
 void agent_give_children(struct agent *agent, uint64_t page)
 {
-	for (struct space *child = agent->children; child != NULL; child = child->next) {
-		for (uint32_t j = 0; j < child->area_count; j++) {
-			const struct trace_area *area = &child->areas[j];
+	const struct space *youngest;
 
-			if (page - area->first_page < area->bytes / PAGE)
-				give_page(agent, child, area, page);
-		}
-	}
+	/* While one is given a page it may be seen to have forked: its child joins in front. */
+	do {
+		youngest = agent->children;
+		for (struct space *child = agent->children; child != NULL; child = child->next)
+			give_page(agent, child, page);
+	} while (agent->children != youngest);
 }
 
 /* The child has all: what it still waits for are pages that are zero. */
@@ -70,13 +87,7 @@ void agent_feed_child(struct agent *agent)
 	uint64_t pages = CHILD_PIECE;
 
 	for (; pages > 0 && child->next_page < agent->record->pages; child->next_page++) {
-		for (uint32_t i = 0; i < child->area_count; i++) {
-			const struct trace_area *area = &child->areas[i];
-
-			if (child->next_page - area->first_page < area->bytes / PAGE &&
-				area->kind == TRACE_KIND_PRIVATE && area->dont_fork == 0)
-				give_page(agent, child, area, child->next_page);
-		}
+		give_page(agent, child, child->next_page);
 		pages--;
 	}
 	if (child->next_page >= agent->record->pages)

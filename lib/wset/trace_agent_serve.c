@@ -58,7 +58,39 @@ static bool split_area(struct space *space, uint32_t index, uint64_t offset)
 	return true;
 }
 
-/* mremap(2) took memory elsewhere, without its pages: their place is another now. */
+/* Makes [start, start + bytes) begin and end at borders of areas. */
+static void split_at(struct space *space, uint64_t start, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < space->area_count; i++) {
+		const struct trace_area *area = &space->areas[i];
+
+		if (area->ram < start && start - area->ram < area->bytes)
+			(void)split_area(space, i, start - area->ram);
+		if (area->ram >= start && area->ram < start + bytes)
+			(void)split_area(space, i, start + bytes - area->ram);
+	}
+}
+
+static bool is_within(const struct trace_area *area, uint64_t start, uint64_t bytes)
+{
+	return area->ram >= start && area->ram + area->bytes <= start + bytes;
+}
+
+/* What an area was of is not there any more. */
+static void drop_area(struct agent *agent, struct space *space, struct trace_area *area)
+{
+	for (uint64_t i = 0; i < area->bytes / PAGE; i++) {
+		if (space == &agent->self)
+			agent_give_children(agent, area->first_page + i);
+		set_bit(space->gone, area->first_page + i);
+	}
+	area->ram = NOWHERE;
+}
+
+/*
+ * mremap(2) took memory elsewhere, without its pages: their place is another now. What was there
+ * before is gone.
+ */
 static void note_remap(
 	struct agent *agent, struct space *space, uint64_t from, uint64_t to, uint64_t bytes)
 {
@@ -67,20 +99,18 @@ static void note_remap(
 		agent->hurry = true;
 		agent_unregister_scratch(agent);
 	}
+	split_at(space, from, bytes);
+	split_at(space, to, bytes);
 	for (uint32_t i = 0; i < space->area_count; i++) {
 		struct trace_area *area = &space->areas[i];
 
-		if (area->ram < from && from - area->ram < area->bytes)
-			(void)split_area(space, i, from - area->ram);
-		if (area->ram >= from && area->ram < from + bytes)
-			(void)split_area(space, i, from + bytes - area->ram);
-	}
-	for (uint32_t i = 0; i < space->area_count; i++) {
-		struct trace_area *area = &space->areas[i];
-
-		if (area->ram >= from && area->ram + area->bytes <= from + bytes)
+		if (is_within(area, from, bytes))
 			area->ram += to - from;
+		else if (is_within(area, to, bytes))
+			drop_area(agent, space, area);
 	}
+	if (space->area_room - space->area_count < TRACE_SPARE_AREAS / 2)
+		agent->ending = true;
 }
 
 static void note_touch(

@@ -19,7 +19,8 @@
 #define TRACE_PAGE 4096u
 #define TRACE_STACK_BYTES 65536u
 #define TRACE_MAX_AREAS 256u
-#define TRACE_SPARE_AREAS 64u /* for areas that mremap(2) takes apart */
+/* For areas that mremap(2) takes apart. At half of them the trace ends: it must never be all. */
+#define TRACE_SPARE_AREAS 1024u
 #define TRACE_MAX_PAGES (UINT32_C(1) << 28)
 
 enum trace_state {

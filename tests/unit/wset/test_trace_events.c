@@ -180,6 +180,26 @@ static bool do_move(struct checker_control *control, char *memory, uint32_t *gen
 		       from + half;
 }
 
+/* Puts a part over another, which is lost by it. */
+static bool do_move_over(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const size_t size = 100 * CHECKER_PAGE;
+	char *from = memory + 2000 * CHECKER_PAGE, *to = memory + 500 * CHECKER_PAGE;
+
+	(void)control;
+	if (mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to ||
+		mmap(from, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+			-1, 0) != from)
+		return false;
+	for (uint64_t page = 2000; page < 2100; page++) {
+		if (!checker_is_right(memory - 1500 * CHECKER_PAGE, page, generations[page]))
+			return false;
+		generations[page] = 0;
+		checker_stamp(memory, page - 1500, ++generations[page - 1500]);
+	}
+	return true;
+}
+
 /* Step 0: parts become read-only or inaccessible. Step 1: they become as before. */
 static bool do_protect(struct checker_control *control, char *memory, uint32_t *generations)
 {
@@ -355,6 +375,14 @@ static void memory_may_be_moved(void **state)
 	(void)state;
 	check_call(false, do_move, 2, &report);
 	assert_true(report.remaps >= 3);
+}
+
+static void memory_may_be_moved_over_other_memory(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	check_call(false, do_move_over, 2, &report);
 }
 
 static void shared_memory_may_be_moved(void **state)
@@ -599,14 +627,16 @@ static void pinned_pages_are_skipped_and_counted(void **state)
 /* A child that lives on shares all pages. */
 static bool do_keep_child(struct checker_control *control, char *memory, uint32_t *generations)
 {
+	const pid_t pid = fork();
+
 	(void)memory, (void)generations;
-	control->step = (uint32_t)fork();
-	if (control->step == 0) {
+	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		(void)pause();
 		_exit(0);
 	}
-	return true;
+	control->step = (uint32_t)pid;
+	return pid > 0;
 }
 
 static void pages_shared_with_a_child_are_skipped_and_counted(void **state)
@@ -623,6 +653,7 @@ static void pages_shared_with_a_child_are_skipped_and_counted(void **state)
 	assert_true(checker_wait(&checker, 500));
 	stop(target, trace, &report);
 	assert_int_equal(report.skipped, WRITTEN);
+	assert_true(checker.control->step > 1);
 	(void)kill((pid_t)checker.control->step, SIGKILL);
 	assert_true(checker_end(&checker));
 }
@@ -638,6 +669,7 @@ int main(void)
 		cmocka_unit_test(shared_memory_that_is_punched_out_is_zeros),
 		cmocka_unit_test(memory_may_be_unmapped_and_mapped_anew),
 		cmocka_unit_test(memory_may_be_moved),
+		cmocka_unit_test(memory_may_be_moved_over_other_memory),
 		cmocka_unit_test(shared_memory_may_be_moved),
 		cmocka_unit_test(memory_may_be_locked),
 		cmocka_unit_test(memory_may_be_advised_on),

@@ -426,7 +426,8 @@ ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
 /* ---- 6. What this machine allows ------------------------------------------------------------ */
 
 struct rouse_finding {
-	const char *name; /**< "userfaultfd", "kvm", "io_uring", "page_idle", "qemu" */
+	const char *name; /**< "qemu", "userfaultfd", "trace", "kvm", "io_uring", "page_idle",
+			     "priority" */
 	bool available;
 	const char *detail; /**< version, or why not */
 	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */

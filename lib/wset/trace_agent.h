@@ -136,6 +136,12 @@ static inline int64_t call3(int64_t number, uint64_t a, uint64_t b, uint64_t c)
 	return call6(number, a, b, c, 0, 0, 0);
 }
 
+/* Whether a result, of mmap(2) for one, is an error. */
+static inline bool is_error(int64_t result)
+{
+	return result < 0 && result >= -4095;
+}
+
 static inline uint64_t word(const void *pointer)
 {
 	return (uint64_t)(uintptr_t)pointer;
@@ -148,7 +154,7 @@ static inline int64_t control(int fd, uint64_t request, void *argument)
 
 static inline uint64_t now_ns(void)
 {
-	struct time now;
+	struct time now = {0, 0};
 
 	(void)call3(SYS_clock_gettime, 1, word(&now), 0);
 	return (uint64_t)now.s * SECOND_NS + (uint64_t)now.ns;

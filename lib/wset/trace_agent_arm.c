@@ -73,7 +73,7 @@ static bool map_scratch(struct agent *agent, struct trace_area *area)
 	int64_t got = call6(SYS_mmap, 0, room, 3, 0x4022, (uint64_t)-1, 0); /* NORESERVE */
 	uint64_t start, before;
 
-	if (got < 0 && got > -TRACE_PAGE) {
+	if (is_error(got)) {
 		fail(agent, TRACE_STEP_SCRATCH, got);
 		return false;
 	}

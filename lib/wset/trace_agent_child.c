@@ -113,7 +113,7 @@ void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
 	agent_unregister_scratch(agent);
 	for (;;) {
 		memory = call6(SYS_mmap, 0, bytes, 3, 0x22, (uint64_t)-1, 0);
-		if (memory != -E_NOMEM)
+		if (!is_error(memory))
 			break;
 		nap();
 	}

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -588,6 +589,50 @@ static void memory_with_a_userfaultfd_is_refused(void **state)
 	assert_true(checker_end(&checker));
 }
 
+/* No address space for the memory to be moved to. */
+static bool do_limit(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	struct rlimit limit;
+	unsigned long long kib = 0;
+	char line[128];
+	FILE *file = fopen("/proc/self/status", "re");
+
+	(void)control, (void)memory, (void)generations;
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "VmSize: %llu", &kib) == 1)
+			break;
+	}
+	if (file == NULL || kib == 0)
+		return false;
+	(void)fclose(file);
+	limit = (struct rlimit){kib * 1024 + (4 << 20), RLIM_INFINITY};
+	return setrlimit(RLIMIT_AS, &limit) == 0;
+}
+
+static void a_process_without_room_for_a_scratch_area_is_refused(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+	bool found = true;
+
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	print_message("sanitizers need the address space themselves\n");
+	skip();
+#endif
+	begin(false, do_limit);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_int_equal(try_start(&target, &trace, false, &error), -ENOMEM);
+	assert_non_null(strstr(error.message, "address space"));
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	assert_false(found);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
 /* ---- Pages that cannot be moved ----------------------------------------------------------------
  */
 
@@ -681,6 +726,7 @@ int main(void)
 		cmocka_unit_test(a_process_that_is_stopped_is_refused),
 		cmocka_unit_test(a_process_that_is_debugged_is_refused),
 		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),
+		cmocka_unit_test(a_process_without_room_for_a_scratch_area_is_refused),
 		cmocka_unit_test(pinned_pages_are_skipped_and_counted),
 		cmocka_unit_test(pages_shared_with_a_child_are_skipped_and_counted),
 	};

@@ -96,9 +96,12 @@ static void *work(void *argument)
 			nap();
 			continue;
 		}
-		if (quiet)
+		if (quiet) {
+			/* Looked at again: the order may have gone before we were counted out. */
 			__atomic_fetch_sub(&control->quiet_threads, 1, __ATOMIC_SEQ_CST);
-		quiet = false;
+			quiet = false;
+			continue;
+		}
 		page = next_random(&worker->random) % (control->pages / CHECKER_THREADS) *
 			       CHECKER_THREADS +
 		       worker->index;

@@ -512,7 +512,11 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 	if (code == 0)
 		code = save_look(&save, error);
 	if (code == 0) {
-		save_estimate_prepare(&save.estimate, &options, save.qmp, observer);
+		if (save.was_running || options.estimate == ROUSE_ESTIMATE_NONE)
+			save_estimate_prepare(&save.estimate, &options, save.qmp, observer);
+		else
+			rouse_log(observer, ROUSE_LOG_WARNING,
+				"the image will have no working set: the VM stands still");
 		code = save_run(&save, &stats, error);
 		if (code < 0)
 			save_undo(&save, error);

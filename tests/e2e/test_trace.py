@@ -4,10 +4,11 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
 import signal
 
 from e2e import (
-    BUILD, REFUSED, USAGE, Rouse, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
+    BUILD, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
     rouse, seeded, wait_until, work)
 from tiny_guest import BASE, TinyGuest
 
@@ -20,9 +21,19 @@ MEMFD = ('-object', f'memory-backend-memfd,id=mem0,size={RAM_MB}M,share=on',
 
 # ---- helpers ---------------------------------------------------------------------------------
 
+def need_trace():
+    """What a trace needs of the machine."""
+    need_userfaultfd()
+    system = os.uname()
+    if system.machine != 'x86_64':
+        raise Skip('memory is traced on x86-64 only')
+    if tuple(int(each) for each in re.findall(r'\d+', system.release)[:2]) < (6, 8):
+        raise Skip(f'the kernel is {system.release}: UFFDIO_MOVE came with 6.8')
+
+
 @contextlib.contextmanager
 def working_guest(extra=(), **more):
-    need_userfaultfd()
+    need_trace()
     with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, extra=extra, **more) as guest:
         guest.wait_works()
         yield guest
@@ -233,7 +244,7 @@ def test_a_trace_of_no_process_is_an_error():
 
 @limit(300)
 def test_a_linux_guest_keeps_its_memory_while_it_is_traced():
-    need_userfaultfd()
+    need_trace()
     with busy_guest(machine()) as guest:
         pid = guest.run.qemu_pid()
         for _ in range(3):

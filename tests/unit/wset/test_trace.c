@@ -3,6 +3,7 @@
 #include "../unit.h"
 
 #include "../target/checker.h"
+#include "trace_possible.h"
 #include "wset/trace.h"
 
 #include <stdlib.h>
@@ -75,18 +76,21 @@ static void check_known_touches(bool shared, bool huge)
 static void known_touches_of_private_memory_are_traced_in_order(void **state)
 {
 	(void)state;
+	need_trace();
 	check_known_touches(false, false);
 }
 
 static void known_touches_of_huge_pages_are_traced_in_order(void **state)
 {
 	(void)state;
+	need_trace();
 	check_known_touches(false, true);
 }
 
 static void known_touches_of_shared_memory_are_traced_in_order(void **state)
 {
 	(void)state;
+	need_trace();
 	check_known_touches(true, false);
 }
 
@@ -116,18 +120,21 @@ static void check_work(bool shared, bool huge)
 static void private_memory_stays_right_under_work(void **state)
 {
 	(void)state;
+	need_trace();
 	check_work(false, false);
 }
 
 static void huge_pages_stay_right_under_work(void **state)
 {
 	(void)state;
+	need_trace();
 	check_work(false, true);
 }
 
 static void shared_memory_stays_right_under_work(void **state)
 {
 	(void)state;
+	need_trace();
 	check_work(true, false);
 }
 

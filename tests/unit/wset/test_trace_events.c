@@ -3,6 +3,7 @@
 #include "../unit.h"
 
 #include "../target/checker.h"
+#include "trace_possible.h"
 #include "wset/trace.h"
 
 #include <liburing.h>
@@ -316,6 +317,7 @@ static void a_child_gets_all_memory_and_the_parent_keeps_it(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_fork, 2, &report);
 	assert_true(report.forks >= 2); /* theirs too, if they had not got all by then */
 }
@@ -325,6 +327,7 @@ static void a_child_may_change_its_memory_while_it_still_lacks_pages(void **stat
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_busy_child, 2, &report);
 }
 
@@ -333,6 +336,7 @@ static void a_child_that_executes_another_program_costs_nothing(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_exec_child, 2, &report);
 }
 
@@ -341,6 +345,7 @@ static void memory_that_is_given_back_is_zeros_and_does_not_come_back(void **sta
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_give_back, 2, &report);
 	assert_true(report.removed >= 900);
 }
@@ -350,6 +355,7 @@ static void shared_memory_that_is_unmapped_keeps_its_data(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(true, do_unmap_shared, 2, &report);
 }
 
@@ -358,6 +364,7 @@ static void shared_memory_that_is_punched_out_is_zeros(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(true, do_punch_shared, 2, &report);
 }
 
@@ -366,6 +373,7 @@ static void memory_may_be_unmapped_and_mapped_anew(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_map_over, 2, &report);
 }
 
@@ -374,6 +382,7 @@ static void memory_may_be_moved(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_move, 2, &report);
 	assert_true(report.remaps >= 3);
 }
@@ -383,6 +392,7 @@ static void memory_may_be_moved_over_other_memory(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_move_over, 2, &report);
 }
 
@@ -391,6 +401,7 @@ static void shared_memory_may_be_moved(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(true, do_move, 2, &report);
 }
 
@@ -399,6 +410,7 @@ static void memory_may_be_locked(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_lock, 1, &report);
 }
 
@@ -407,6 +419,7 @@ static void memory_may_be_advised_on(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_advise, 2, &report);
 }
 
@@ -415,6 +428,7 @@ static void the_process_may_close_all_its_files(void **state)
 	struct trace_report report;
 
 	(void)state;
+	need_trace();
 	check_call(false, do_close_all, 2, &report);
 }
 
@@ -425,6 +439,7 @@ static void memory_may_be_protected_when_it_is_put_back(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, do_protect);
 	trace = start(&target, false);
 	assert_true(checker_order(&checker, CHECKER_CALL));
@@ -445,6 +460,7 @@ static void a_process_that_executes_another_program_is_left_alone(void **state)
 	bool found;
 
 	(void)state;
+	need_trace();
 	begin(false, do_exec);
 	trace = start(&target, false);
 	__atomic_store_n(&checker.control->order, CHECKER_CALL, __ATOMIC_SEQ_CST);
@@ -467,6 +483,7 @@ static void a_process_that_is_killed_ends_the_trace(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, NULL);
 	trace = start(&target, false);
 	(void)kill(checker.pid, SIGKILL);
@@ -505,6 +522,7 @@ static void a_process_that_is_stopped_puts_everything_back_when_it_goes_on(void 
 	bool found;
 
 	(void)state;
+	need_trace();
 	begin(false, NULL);
 	trace = start(&target, false);
 	assert_true(checker_order(&checker, CHECKER_WORK));
@@ -529,6 +547,7 @@ static void a_process_that_is_stopped_is_refused(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, NULL);
 	(void)kill(checker.pid, SIGSTOP);
 	wait_for_state('T');
@@ -546,6 +565,7 @@ static void a_process_that_is_debugged_is_refused(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, NULL);
 	assert_int_equal(ptrace(PTRACE_SEIZE, checker.pid, NULL, NULL), 0);
 	assert_int_equal(try_start(&target, &trace, false, &error), -EPERM);
@@ -579,6 +599,7 @@ static void memory_with_a_userfaultfd_is_refused(void **state)
 	bool found = true;
 
 	(void)state;
+	need_trace();
 	begin(false, do_register);
 	assert_true(checker_order(&checker, CHECKER_CALL));
 	assert_int_equal(try_start(&target, &trace, false, &error), -EBUSY);
@@ -617,6 +638,7 @@ static void a_process_without_room_for_a_scratch_area_is_refused(void **state)
 	bool found = true;
 
 	(void)state;
+	need_trace();
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	print_message("sanitizers need the address space themselves\n");
 	skip();
@@ -654,6 +676,7 @@ static void pinned_pages_are_skipped_and_counted(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, do_pin);
 	assert_true(checker_order(&checker, CHECKER_CALL));
 	if (checker.control->step == 0) {
@@ -691,6 +714,7 @@ static void pages_shared_with_a_child_are_skipped_and_counted(void **state)
 	struct trace *trace;
 
 	(void)state;
+	need_trace();
 	begin(false, do_keep_child);
 	assert_true(checker_order(&checker, CHECKER_CALL));
 	trace = start(&target, false);

@@ -7,6 +7,7 @@
 #include "../unit.h"
 
 #include "../target/checker.h"
+#include "trace_possible.h"
 #include "wset/trace.h"
 
 #include <signal.h>
@@ -129,12 +130,14 @@ static void check_every_step(bool shared)
 static void a_tracer_of_private_memory_is_killed_at_each_system_call(void **state)
 {
 	(void)state;
+	need_trace();
 	check_every_step(false);
 }
 
 static void a_tracer_of_shared_memory_is_killed_at_each_system_call(void **state)
 {
 	(void)state;
+	need_trace();
 	check_every_step(true);
 }
 
@@ -182,18 +185,21 @@ static void check_random_moments(bool shared, bool huge)
 static void a_tracer_of_private_memory_is_killed_at_random_moments(void **state)
 {
 	(void)state;
+	need_trace();
 	check_random_moments(false, false);
 }
 
 static void a_tracer_of_huge_pages_is_killed_at_random_moments(void **state)
 {
 	(void)state;
+	need_trace();
 	check_random_moments(false, true);
 }
 
 static void a_tracer_of_shared_memory_is_killed_at_random_moments(void **state)
 {
 	(void)state;
+	need_trace();
 	check_random_moments(true, false);
 }
 

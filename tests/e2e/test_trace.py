@@ -279,7 +279,27 @@ def check_estimate_trace(extra):
 
 def test_estimate_trace_lays_the_image_out_for_what_is_touched_after_the_checkpoint():
     image, _ = check_estimate_trace(())
-    restore_and_check(image, '--policy', 'ws')
+    first = restore_and_check(image, '--policy', 'ws', '--background', '8MiB')['faults']
+    lazy = restore_and_check(image, '--policy', 'lazy', '--background', '8MiB')['faults']
+    note(f'{first} faults with the traced working set, {lazy} without')
+    assert first * 5 < lazy
+
+
+def test_rouse_killed_while_it_estimates_leaves_the_vm_running_and_no_image():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        with Rouse('save', '--qmp', guest.qmp, '--keep-running', '--estimate', 'trace:100',
+                   image) as run:
+            wait_armed(run, guest.process.pid)
+            guest.wait_letters('.')
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+        guest.check()
+        assert guest.monitor.status() == 'running'
+        assert not image.exists()
+        disarm(guest)
+        for left in image.parent.glob(f'.{image.name}*'):
+            left.unlink()  # the temporary file of a save that was killed
 
 
 def test_estimate_trace_works_on_a_memfd():

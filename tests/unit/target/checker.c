@@ -100,7 +100,8 @@ static void *work(void *argument)
 			/* Looked at again: the order may have gone before we were counted out. */
 			__atomic_fetch_sub(&control->quiet_threads, 1, __ATOMIC_SEQ_CST);
 			quiet = false;
-			/* What the main thread did before; the order itself is another process's. */
+			/* What the main thread did before; the order itself is another process's.
+			 */
 			(void)__atomic_load_n(&control->done, __ATOMIC_SEQ_CST);
 			continue;
 		}

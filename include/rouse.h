@@ -119,6 +119,36 @@ struct rouse_layout {
 	unsigned int threads; /**< that compress; 0: one per processor, 4 at most */
 };
 
+/** How a save finds out the working set that it lays the image out for. */
+enum rouse_estimate {
+	ROUSE_ESTIMATE_NONE = 0,
+	ROUSE_ESTIMATE_TRACE, /**< what is touched after the checkpoint (needs keep_running) */
+	ROUSE_ESTIMATE_TRACE_BEFORE,   /**< what was touched before it */
+	ROUSE_ESTIMATE_SNAPSHOT_ORDER, /**< first writes, by a background snapshot's page order */
+};
+
+/** What a trace found and what it cost: see rouse_trace(). */
+struct rouse_trace_report {
+	uint64_t traced_us; /**< from all memory being watched to the end */
+	uint64_t pages;     /**< touched */
+	uint64_t traced_bytes, untraced_bytes;
+	uint64_t stop_us;         /**< one thread stood still for so long at the start */
+	uint64_t arm_us;          /**< from the first page moved aside to the last */
+	uint64_t arm_pause_us;    /**< the longest that a touch could wait meanwhile */
+	uint64_t disarm_us;       /**< until everything was as before */
+	uint64_t disarm_pause_us; /**< the longest that a touch could wait meanwhile */
+	uint64_t faults;          /**< touches that waited for an answer */
+	uint64_t stalled_us;      /**< the sum of what answering them took */
+	double service_us;        /**< the mean of it for one */
+	double slowdown;        /**< stalled_us by traced_us and threads: an estimate, 0.01: 1 % */
+	unsigned int threads;   /**< that touched something */
+	uint64_t skipped_pages; /**< could not be moved aside (pinned, shared after fork) */
+	uint64_t copied_pages;  /**< could not be moved back, and were copied */
+	uint64_t removed_pages; /**< given back by the process meanwhile (a balloon) */
+	uint64_t forks;
+	uint64_t lost_pages; /**< touched, but the log was full */
+};
+
 struct rouse_save_options {
 	size_t size;
 	const char *qmp_socket; /**< path of the VM's QMP socket */
@@ -128,6 +158,8 @@ struct rouse_save_options {
 	enum rouse_disks disks;
 	struct rouse_layout layout;
 	const char *wset; /**< a working-set file to lay the image out for, or NULL */
+	enum rouse_estimate estimate;
+	uint64_t estimate_us; /**< how long to trace; 0: 10 s */
 };
 
 struct rouse_save_report {
@@ -139,6 +171,9 @@ struct rouse_save_report {
 	uint64_t image_bytes;
 	uint64_t pages, zero_pages, duplicate_pages;
 	bool background_snapshot; /**< whether QEMU's background-snapshot was used */
+	enum rouse_estimate estimate;
+	uint64_t wset_pages; /**< in the estimated working set; 0: there is none, see the log */
+	struct rouse_trace_report trace; /**< of an estimate by a trace */
 };
 
 ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
@@ -445,6 +480,41 @@ ROUSE_PUBLIC int rouse_wset_read_text(
 ROUSE_PUBLIC int rouse_wset_write_text(
 	const struct rouse_wset *wset, int fd, struct rouse_error *error);
 
+/** What rouse_trace() does. Either @pid or @qmp_socket. */
+struct rouse_trace_options {
+	size_t size;
+	int pid;                /**< a process; 0: the QEMU behind qmp_socket */
+	const char *qmp_socket; /**< path; NULL: an ordinary process */
+	const char *out;        /**< a working-set file to write, or NULL */
+	uint64_t duration_us;   /**< 10 s by default */
+	uint64_t min_bytes;     /**< of an ordinary process: smaller mappings are left out */
+};
+
+ROUSE_PUBLIC void rouse_trace_options_init(struct rouse_trace_options *options);
+
+/**
+ * Finds out which pages a live process touches, in the order of first touch, read or written. The
+ * process is asked for nothing and loses nothing, also if this one is killed at any moment:
+ * docs/estimators.md says why. Linux 6.8 or later (shared memory only: 5.14), x86-64.
+ *
+ * Errors: -ESRCH (no such process, or it ended), -EPERM (no right to trace it, a debugger has it,
+ * seccomp is on it, or it may not use userfaultfd), -EBUSY (it is stopped; its memory has a
+ * userfaultfd already: postcopy or background-snapshot), -EALREADY (it is being traced),
+ * -ENOTSUP (the kernel, or nothing in it can be traced), -ECANCELED, those of rouse_save() for the
+ * QMP socket, and of the file.
+ */
+ROUSE_PUBLIC int rouse_trace(const struct rouse_trace_options *options,
+	struct rouse_trace_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
+
+/**
+ * Ends a trace of process @pid, whoever began it, and takes out what a tracer that was killed has
+ * left. *found: whether there was anything. -ESRCH, -EPERM, -EBUSY (the process is stopped),
+ * -ENOTSUP, -EUCLEAN, -ECANCELED.
+ */
+ROUSE_PUBLIC int rouse_trace_disarm(
+	int pid, bool *found, const struct rouse_observer *observer, struct rouse_error *error);
+
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,
 	const struct rouse_observer *observer, struct rouse_error *error);
@@ -477,7 +547,8 @@ ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
 /* ---- 6. What this machine allows ------------------------------------------------------------ */
 
 struct rouse_finding {
-	const char *name; /**< "userfaultfd", "kvm", "io_uring", "page_idle", "qemu" */
+	const char *name; /**< "qemu", "userfaultfd", "trace", "kvm", "io_uring", "page_idle",
+			     "priority" */
 	bool available;
 	const char *detail; /**< version, or why not */
 	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */

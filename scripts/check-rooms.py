@@ -15,12 +15,14 @@ MAY_USE = {
     'base': set(),
     'source': {'base'},
     'image': {'base', 'source'},  # the reader reads through a source
-    'wset': {'base'},
+    'target': {'base'},
+    'wset': {'base', 'target'},
     'ttr': {'base'},
     'sink': {'base'},
     'vmm': {'base', 'sink'},  # QEMU's postcopy sink speaks QEMU's wire format: it lives here
     'engine': {'base', 'image', 'source', 'wset', 'sink'},
-    'api': {'base', 'source', 'image', 'wset', 'ttr', 'sink', 'vmm', 'engine'},
+    'api': {'base', 'source', 'image', 'wset', 'ttr', 'sink', 'vmm', 'engine',
+            'target'},
 }
 
 # Where a library may be met; libc and the kernel's headers may be anywhere.

@@ -3,6 +3,9 @@
 #include "tool.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define MAX_SECONDS 86400.0
 
 struct save {
 	struct rouse_save_options library;
@@ -15,6 +18,35 @@ static const struct option_value disks_values[] = {
 	{"ignore", ROUSE_DISKS_IGNORE},
 	{NULL, 0},
 };
+
+/* KIND or KIND:SECONDS */
+static bool parse_estimate(const char *text, void *options)
+{
+	static const struct option_value kinds[] = {
+		{"trace", ROUSE_ESTIMATE_TRACE},
+		{"trace-before", ROUSE_ESTIMATE_TRACE_BEFORE},
+		{"snapshot-order", ROUSE_ESTIMATE_SNAPSHOT_ORDER},
+		{NULL, 0},
+	};
+	struct rouse_save_options *library = &((struct save *)options)->library;
+	const size_t length = strcspn(text, ":");
+	double seconds;
+
+	for (const struct option_value *kind = kinds; kind->word != NULL; kind++) {
+		if (strlen(kind->word) != length || strncmp(kind->word, text, length) != 0)
+			continue;
+		library->estimate = (enum rouse_estimate)kind->value;
+		if (text[length] == '\0')
+			return true;
+		if (kind->value == ROUSE_ESTIMATE_SNAPSHOT_ORDER ||
+			!parse_fraction(text + length + 1, &seconds) || seconds <= 0 ||
+			seconds > MAX_SECONDS)
+			return false;
+		library->estimate_us = (uint64_t)(seconds * 1e6);
+		return true;
+	}
+	return false;
+}
 
 static const struct option_spec options[] = {
 	STRING_OPTION(struct save, library.qmp_socket, 0, "qmp", "SOCKET",
@@ -32,6 +64,14 @@ static const struct option_spec options[] = {
 		"keep running by stop, stream and continue"),
 	STRING_OPTION(struct save, library.wset, 'w', "working-set", "FILE",
 		"lay the image out for this working set"),
+	{.name = "estimate",
+		.letter = 'e',
+		.kind = OPTION_CUSTOM,
+		.argument = "trace|trace-before[:SECONDS]|snapshot-order",
+		.parse = parse_estimate,
+		.help = "lay it out for what the VM touches for so long (default: 10)\n"
+			"after the checkpoint or before it, or for what it writes while a\n"
+			"background snapshot is taken"},
 	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
 	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),
 	FLAG_OPTION(struct save, quiet, 'q', "quiet", "no progress, no report; errors only"),

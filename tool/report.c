@@ -36,7 +36,12 @@ static double percent(uint64_t part, uint64_t whole)
 
 json_t *save_report_json(const struct rouse_save_report *report)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
+	static const char *const kinds[] = {
+		[ROUSE_ESTIMATE_TRACE] = "trace",
+		[ROUSE_ESTIMATE_TRACE_BEFORE] = "trace-before",
+		[ROUSE_ESTIMATE_SNAPSHOT_ORDER] = "snapshot-order",
+	};
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
 		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),
 		"stream_ms", json_ms(report->stream_us), "ram_bytes",
 		json_number(report->ram_bytes), "stored_bytes", json_number(report->stored_bytes),
@@ -44,6 +49,14 @@ json_t *save_report_json(const struct rouse_save_report *report)
 		json_number(report->pages), "zero_pages", json_number(report->zero_pages),
 		"duplicate_pages", json_number(report->duplicate_pages), "background_snapshot",
 		report->background_snapshot);
+
+	if (report->estimate == ROUSE_ESTIMATE_NONE)
+		return json;
+	(void)json_object_set_new(json, "estimate", json_string(kinds[report->estimate]));
+	(void)json_object_set_new(json, "wset_pages", json_number(report->wset_pages));
+	if (report->trace.traced_bytes > 0)
+		(void)json_object_set_new(json, "trace", trace_report_json(&report->trace));
+	return json;
 }
 
 void save_report_print(const struct rouse_save_report *report, const char *image)
@@ -57,6 +70,55 @@ void save_report_print(const struct rouse_save_report *report, const char *image
 	printf("%llu pages: %.0f %% zero, %.0f %% stored for another page already\n",
 		(unsigned long long)report->pages, percent(report->zero_pages, report->pages),
 		percent(report->duplicate_pages, report->pages));
+	if (report->estimate != ROUSE_ESTIMATE_NONE)
+		printf("working set: %llu pages (%s)\n", (unsigned long long)report->wset_pages,
+			human_bytes(report->wset_pages * 4096).text);
+	if (report->trace.traced_bytes > 0)
+		trace_report_print(&report->trace, NULL);
+}
+
+json_t *trace_report_json(const struct rouse_trace_report *report)
+{
+	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "traced_ms",
+		json_ms(report->traced_us), "pages", json_number(report->pages), "traced_bytes",
+		json_number(report->traced_bytes), "untraced_bytes",
+		json_number(report->untraced_bytes), "stop_ms", json_ms(report->stop_us), "arm_ms",
+		json_ms(report->arm_us), "arm_pause_ms", json_ms(report->arm_pause_us), "disarm_ms",
+		json_ms(report->disarm_us), "disarm_pause_ms", json_ms(report->disarm_pause_us));
+	json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:i, s:o, s:o, s:o, s:o, s:o}", "faults",
+		json_number(report->faults), "stalled_ms", json_ms(report->stalled_us),
+		"service_us", report->service_us, "slowdown", report->slowdown, "threads",
+		(int)report->threads, "skipped_pages", json_number(report->skipped_pages),
+		"copied_pages", json_number(report->copied_pages), "removed_pages",
+		json_number(report->removed_pages), "forks", json_number(report->forks),
+		"lost_pages", json_number(report->lost_pages));
+
+	(void)json_object_update(json, more);
+	json_decref(more);
+	return json;
+}
+
+void trace_report_print(const struct rouse_trace_report *report, const char *out)
+{
+	if (out != NULL)
+		printf("%s: ", out);
+	printf("%llu pages (%s) of %s touched in %s\n", (unsigned long long)report->pages,
+		human_bytes(report->pages * 4096).text, human_bytes(report->traced_bytes).text,
+		human_us((double)report->traced_us).text);
+	printf("armed in %s, disarmed in %s; a touch waited at most %s and %s then\n",
+		human_us((double)report->arm_us).text, human_us((double)report->disarm_us).text,
+		human_us((double)report->arm_pause_us).text,
+		human_us((double)report->disarm_pause_us).text);
+	printf("%llu touches waited for %s each, %s in all: some %.1f %% of the time of %u "
+	       "threads\n",
+		(unsigned long long)report->faults, human_us(report->service_us).text,
+		human_us((double)report->stalled_us).text, report->slowdown * 100, report->threads);
+	printf("not watched: %s, and %llu pages that could not be moved\n",
+		human_bytes(report->untraced_bytes).text,
+		(unsigned long long)report->skipped_pages);
+	if (report->lost_pages > 0)
+		printf("%llu touches are missing: the log was full\n",
+			(unsigned long long)report->lost_pages);
 }
 
 json_t *write_report_json(const struct rouse_write_report *report)

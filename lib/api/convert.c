@@ -95,7 +95,7 @@ static int stream_to_image(int fd, const char *wset, const char *out,
 
 	if (fstat(fd, &status) < 0)
 		return rouse_error_errno(error, -errno, "cannot read the migration file");
-	code = stream_image_new(out, layout, wset, &image, error);
+	code = stream_image_new(out, layout, wset, NULL, &image, error);
 	if (code == 0)
 		code = feed_file(fd, (uint64_t)status.st_size, image, observer, error);
 	if (code < 0)

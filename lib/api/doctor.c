@@ -180,6 +180,33 @@ static void probe_userfaultfd(struct doctor *doctor)
 		"sysctl vm.unprivileged_userfaultfd=1, or rights on /dev/userfaultfd and QEMU 8.0");
 }
 
+/* Tracing moves private memory, and follows shared memory by minor faults. */
+static void probe_trace(struct doctor *doctor)
+{
+	const uint64_t moves = UINT64_C(1) << 16, minor = UFFD_FEATURE_MINOR_SHMEM;
+	cleanup_close int fd = open_userfaultfd(0);
+	struct uffdio_api api = {.api = UFFD_API};
+	bool works = fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
+
+	begin(doctor);
+#ifdef __x86_64__
+	if (!works)
+		say(doctor, "userfaultfd: %s", strerrordesc_np(fd < 0 ? -fd : errno));
+	else
+		say(doctor, "private memory: %s, shared memory: %s",
+			(api.features & moves) != 0 ? "yes" : "no",
+			(api.features & minor) != 0 ? "yes" : "no");
+#else
+	works = false;
+	say(doctor, "not on this processor");
+#endif
+	tell(doctor, "trace", works && (api.features & moves) != 0,
+		"no working sets by rouse trace and rouse save --estimate trace (of a VM on a "
+		"memfd if "
+		"shared memory says yes); needed: Linux 6.8 on x86-64, and root or the sysctl "
+		"vm.unprivileged_userfaultfd=1 for QEMU's user");
+}
+
 /* ---- KVM, io_uring, page_idle, schedstat, priority -------------------------------------  */
 
 static void probe_kvm(struct doctor *doctor, const char *qemu, const char *kernel)
@@ -278,6 +305,7 @@ int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding
 		return rouse_error_errno(error, -errno, "cannot read the kernel %s", kernel);
 	probe_qemu(&doctor, qemu);
 	probe_userfaultfd(&doctor);
+	probe_trace(&doctor);
 	probe_kvm(&doctor, qemu, kernel);
 	probe_io_uring(&doctor);
 	probe_page_idle(&doctor);

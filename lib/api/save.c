@@ -21,6 +21,7 @@
  */
 #include "api/save_describe.h"
 #include "api/save_disks.h"
+#include "api/save_estimate.h"
 #include "api/save_migrate.h"
 #include "api/save_pack.h"
 #include "base/cleanup.h"
@@ -49,6 +50,7 @@ struct save {
 	struct save_migrate migrate;
 	struct save_drain *drain;
 	struct save_pack *pack;
+	struct save_estimate estimate;
 	int notify_fd;
 	bool was_running;
 	bool stopped;     /* by our `stop`, and not continued yet */
@@ -140,6 +142,23 @@ static int save_continue(struct save *save, struct rouse_error *error)
 	return code;
 }
 
+static int save_check_estimate(const struct rouse_save_options *options, struct rouse_error *error)
+{
+	if (options->estimate != ROUSE_ESTIMATE_NONE && options->wset != NULL)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"an image is laid out for a given working set or for an estimated one, not "
+			"for both");
+	if (options->estimate == ROUSE_ESTIMATE_TRACE && !options->keep_running)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"what a VM touches after its checkpoint can be traced only if it goes on "
+			"(--keep-running); trace-before is for one that does not");
+	if (options->estimate == ROUSE_ESTIMATE_SNAPSHOT_ORDER &&
+		(!options->keep_running || options->no_background_snapshot))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"snapshot-order needs a background snapshot (--keep-running)");
+	return 0;
+}
+
 /* Only what the caller knows of: fields beyond its size are zero. */
 static int save_check_options(const struct rouse_save_options *given,
 	struct rouse_save_options *options, struct rouse_error *error)
@@ -155,7 +174,7 @@ static int save_check_options(const struct rouse_save_options *given,
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"overlays for the disks make sense only for a VM that goes on "
 			"(--keep-running)");
-	return 0;
+	return save_check_estimate(options, error);
 }
 
 /* Everything that can be found out and refused before anything is changed. */
@@ -192,8 +211,9 @@ static bool save_wants_background(const struct save *save)
 	const struct rouse_save_options *options = save->options;
 	long major = strtol(qmp_version(save->qmp), NULL, 10);
 
+	/* A trace sees everything from the checkpoint on only if the VM stands still for it. */
 	return options->keep_running && !options->no_background_snapshot &&
-	       (save->was_running || major >= 9);
+	       options->estimate != ROUSE_ESTIMATE_TRACE && (save->was_running || major >= 9);
 }
 
 static uint64_t memory_available(void)
@@ -224,7 +244,8 @@ static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_erro
 		.wset = save->options->wset,
 		.layout = &save->options->layout,
 		.observer = save->observer,
-		.low_priority = save->migrate.background,
+		.order = save->estimate.order,
+		.low_priority = save->migrate.background || save->estimate.session != NULL,
 		.notify_fd = save->notify_fd,
 	};
 	const struct save_drain_config drain = {
@@ -306,8 +327,13 @@ static int save_settle_vm(struct save *save, struct rouse_error *error)
 {
 	int code = 0;
 
-	if (save->options->keep_running && save->was_running)
-		code = save_continue(save, error);
+	if (save->options->keep_running && save->was_running) {
+		code = save_estimate_arm(&save->estimate, error);
+		if (code == 0)
+			code = save_continue(save, error);
+		if (code == 0)
+			code = save_estimate_trace(&save->estimate, error);
+	}
 	if (code == 0)
 		code = save_take_events(save, error);
 	return code;
@@ -391,12 +417,37 @@ static void save_fill_report(const struct save *save, struct rouse_save_report *
 		(unsigned long long)drain.most_bytes, (unsigned long long)drain.waits);
 }
 
+/* The image is complete: what goes wrong now costs it only its working set. */
+static void save_apply_estimate(struct save *save, struct rouse_save_report *report)
+{
+	struct rouse_write_report written;
+	struct rouse_error error;
+	int64_t pages;
+
+	report->estimate = save->options->estimate;
+	report->trace = save->estimate.report;
+	pages = save_estimate_apply(
+		&save->estimate, save->options->image, &save->options->layout, &written, &error);
+	if (pages < 0)
+		rouse_log(save->observer, ROUSE_LOG_WARNING, "the image has no working set: %s",
+			error.message);
+	if (pages <= 0)
+		return;
+	report->wset_pages = (uint64_t)pages;
+	report->image_bytes = written.image_bytes;
+	report->stored_bytes = written.stored_bytes;
+}
+
 /* From the first change to the VM to the committed image. */
 static int save_run(struct save *save, struct rouse_writer_stats *stats, struct rouse_error *error)
 {
 	cleanup_close int qemu_fd = -1;
-	int code = save_migrate_configure(&save->migrate, save_wants_background(save), error);
+	int code = 0;
 
+	if (save->was_running)
+		code = save_estimate_before(&save->estimate, error);
+	if (code == 0)
+		code = save_migrate_configure(&save->migrate, save_wants_background(save), error);
 	if (code == 0)
 		code = save_start_threads(save, &qemu_fd, error);
 	if (code == 0)
@@ -421,6 +472,7 @@ static void save_finish(struct save *save)
 	if (save->drain != NULL)
 		save_drain_abort(save->drain);
 	save_pack_free(save->pack);
+	save_estimate_finish(&save->estimate);
 	save_drain_free(save->drain);
 	if (save->qmp != NULL) {
 		qmp_ignore_cancel(save->qmp);
@@ -460,6 +512,11 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 	if (code == 0)
 		code = save_look(&save, error);
 	if (code == 0) {
+		if (save.was_running || options.estimate == ROUSE_ESTIMATE_NONE)
+			save_estimate_prepare(&save.estimate, &options, save.qmp, observer);
+		else
+			rouse_log(observer, ROUSE_LOG_WARNING,
+				"the image will have no working set: the VM stands still");
 		code = save_run(&save, &stats, error);
 		if (code < 0)
 			save_undo(&save, error);
@@ -468,6 +525,7 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 		if (!options.keep_running)
 			save_quit(&save);
 		save_fill_report(&save, report, &stats);
+		save_apply_estimate(&save, report);
 		report->elapsed_us = rouse_clock_us() - began_us;
 	}
 	save_finish(&save);

@@ -83,7 +83,7 @@ static void *pack_run(void *argument)
 	if (pack->config.low_priority)
 		stand_back();
 	code = stream_image_new(pack->config.image, pack->config.layout, pack->config.wset,
-		&pack->image, &pack->error);
+		pack->config.order, &pack->image, &pack->error);
 	(void)pthread_mutex_lock(&pack->lock);
 	pack->code = code;
 	pack->ready = true;

@@ -8,6 +8,7 @@
 #define ROUSE_API_SAVE_PACK_H
 
 #include "api/metadata.h"
+#include "api/page_order.h"
 #include "api/save_drain.h"
 #include "image/image_writer.h"
 
@@ -17,6 +18,7 @@ struct save_pack_config {
 	const char *image;
 	const char *wset; /**< or NULL */
 	const struct rouse_layout *layout;
+	struct page_order *order; /**< is told of every page, or NULL */
 	const struct rouse_observer *observer;
 	bool low_priority; /**< the guest goes before it */
 	int notify_fd;     /**< an eventfd: written to at the first page, and when all is packed */

@@ -13,7 +13,8 @@ struct stream_image {
 	struct rouse_writer *writer;
 	struct qemu_stream *stream;
 	const char *wset_path;
-	struct rouse_wset *wset; /* or NULL */
+	struct rouse_wset *wset;  /* or NULL */
+	struct page_order *order; /* or NULL */
 	/* Of a callback: the decoder hands on only its code. */
 	bool callback_failed;
 	struct rouse_error callback_error;
@@ -57,20 +58,25 @@ static int on_blocks(void *user, const struct qemu_block *blocks, uint32_t count
 	atomic_store(&image->ram_bytes, bytes);
 	code = set_blocks(image, list, count, &image->callback_error);
 	image->callback_failed = code < 0;
+	if (code == 0 && image->order != NULL)
+		code = page_order_set_blocks(image->order, list, count);
 	return code;
 }
 
 static int on_page(void *user, uint64_t page, const void *data)
 {
 	struct stream_image *image = user;
+	int code = image->order != NULL ? page_order_note(image->order, page) : 0;
 
+	if (code < 0)
+		return code;
 	(void)atomic_fetch_add_explicit(&image->done_pages, 1, memory_order_relaxed);
 	return data != NULL ? rouse_writer_put_page(image->writer, page, data)
 			    : rouse_writer_put_zero(image->writer, page);
 }
 
 int stream_image_new(const char *path, const struct rouse_layout *layout, const char *wset,
-	struct stream_image **image, struct rouse_error *error)
+	struct page_order *order, struct stream_image **image, struct rouse_error *error)
 {
 	static const struct qemu_stream_ops ops = {.blocks = on_blocks, .page = on_page};
 	struct stream_image *i = calloc(1, sizeof(*i));
@@ -81,6 +87,7 @@ int stream_image_new(const char *path, const struct rouse_layout *layout, const 
 		return rouse_error_errno(error, code, "cannot decode QEMU's stream");
 	}
 	i->wset_path = wset;
+	i->order = order;
 	code = wset != NULL ? rouse_wset_open(wset, &i->wset, error) : 0;
 	if (code == 0)
 		code = rouse_writer_create(path, layout, &i->writer, error);

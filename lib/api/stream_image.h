@@ -4,16 +4,17 @@
 #define ROUSE_API_STREAM_IMAGE_H
 
 #include "api/metadata.h"
+#include "api/page_order.h"
 #include "image/image_writer.h"
 
 struct stream_image;
 
 /**
  * Creates the image's temporary file. @wset: a working-set file to lay it out for, or NULL; it must
- * stay valid. Errors: as rouse_writer_create().
+ * stay valid. @order: is told of every page, or NULL. Errors: as rouse_writer_create().
  */
 int stream_image_new(const char *path, const struct rouse_layout *layout, const char *wset,
-	struct stream_image **image, struct rouse_error *error);
+	struct page_order *order, struct stream_image **image, struct rouse_error *error);
 
 /** The next bytes of the stream. Errors: as qemu_stream_feed(), of the writer and of the wset. */
 int stream_image_feed(

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+#include "api/save_estimate.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+#include <string.h>
+
+#define DEFAULT_US UINT64_C(10000000)
+
+static void give_up(struct save_estimate *estimate, const struct rouse_error *why)
+{
+	rouse_log(estimate->observer, ROUSE_LOG_WARNING, "the image will have no working set: %s",
+		why->message);
+	trace_session_free(estimate->session);
+	estimate->session = NULL;
+	estimate->armed = false;
+}
+
+/* -ECANCELED ends the save; everything else only the estimate. */
+static int judge(struct save_estimate *estimate, int code, const struct rouse_error *why,
+	struct rouse_error *error)
+{
+	if (code == -ECANCELED && rouse_cancelled(estimate->observer)) {
+		if (error != NULL)
+			*error = *why;
+		return code;
+	}
+	if (code < 0)
+		give_up(estimate, why);
+	return 0;
+}
+
+void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_save_options *options,
+	struct qmp *qmp, const struct rouse_observer *observer)
+{
+	const struct trace_session_config config = {
+		.pid = qmp_peer_pid(qmp), .qmp = qmp, .observer = observer};
+	struct rouse_error why = {0};
+	int code = 0;
+
+	estimate->kind = options->estimate;
+	estimate->us = options->estimate_us > 0 ? options->estimate_us : DEFAULT_US;
+	estimate->observer = observer;
+	if (estimate->kind == ROUSE_ESTIMATE_TRACE || estimate->kind == ROUSE_ESTIMATE_TRACE_BEFORE)
+		code = trace_session_new(&config, &estimate->session, &why);
+	else if (estimate->kind == ROUSE_ESTIMATE_SNAPSHOT_ORDER)
+		code = page_order_new(&estimate->order);
+	if (code == -ENOMEM)
+		(void)rouse_error_errno(&why, code, "cannot estimate");
+	if (code < 0)
+		give_up(estimate, &why);
+}
+
+static int start(struct save_estimate *estimate, struct rouse_error *error)
+{
+	struct rouse_error why = {0};
+	int code = trace_session_start(estimate->session, estimate->us, &why);
+
+	estimate->armed = code == 0;
+	return judge(estimate, code, &why, error);
+}
+
+/* Waits until it is time, ends the trace, and takes the working set. */
+static int finish(struct save_estimate *estimate, struct rouse_error *error)
+{
+	struct rouse_error why = {0}, ignored;
+	int waited = trace_session_wait(estimate->session, estimate->us, &why);
+	int code = trace_session_stop(estimate->session, waited < 0 ? &ignored : &why);
+
+	estimate->armed = false;
+	if (waited < 0)
+		code = waited;
+	if (code == 0)
+		code = trace_session_wset(
+			estimate->session, estimate->began_ns, &estimate->wset, &why);
+	if (code == 0)
+		trace_session_get_report(estimate->session, &estimate->report);
+	return judge(estimate, code, &why, error);
+}
+
+int save_estimate_before(struct save_estimate *estimate, struct rouse_error *error)
+{
+	int code;
+
+	if (estimate->kind != ROUSE_ESTIMATE_TRACE_BEFORE || estimate->session == NULL)
+		return 0;
+	code = start(estimate, error);
+	if (code == 0 && estimate->armed)
+		code = finish(estimate, error);
+	return code;
+}
+
+int save_estimate_arm(struct save_estimate *estimate, struct rouse_error *error)
+{
+	int code;
+
+	if (estimate->kind != ROUSE_ESTIMATE_TRACE || estimate->session == NULL)
+		return 0;
+	code = start(estimate, error);
+	estimate->began_ns = rouse_clock_ns();
+	return code;
+}
+
+int save_estimate_trace(struct save_estimate *estimate, struct rouse_error *error)
+{
+	return estimate->armed ? finish(estimate, error) : 0;
+}
+
+/* The file of the working set, beside the image; it is removed. */
+static int pack(const struct save_estimate *estimate, const char *path,
+	const struct rouse_layout *layout, struct rouse_write_report *written,
+	struct rouse_error *error)
+{
+	cleanup_free char *file = NULL;
+	int code;
+
+	if (asprintf(&file, "%s.%d.wset", path, (int)getpid()) < 0) {
+		file = NULL;
+		return rouse_error_errno(error, -ENOMEM, "cannot write the working set");
+	}
+	code = rouse_wset_write(estimate->wset, file, error);
+	if (code == 0)
+		code = rouse_pack(path, file, path, layout, written, estimate->observer, error);
+	(void)unlink(file);
+	return code;
+}
+
+int64_t save_estimate_apply(struct save_estimate *estimate, const char *path,
+	const struct rouse_layout *layout, struct rouse_write_report *written,
+	struct rouse_error *error)
+{
+	struct rouse_error why = {0};
+	int code = 0;
+
+	if (estimate->order != NULL)
+		code = page_order_wset(estimate->order, &estimate->wset);
+	if (code < 0)
+		(void)rouse_error_errno(&why, code, "cannot estimate");
+	if (code == 0 && (estimate->wset == NULL || estimate->wset->page_count == 0))
+		return 0;
+	if (code == 0)
+		code = pack(estimate, path, layout, written, &why);
+	if (code == 0)
+		return estimate->wset->page_count;
+	return judge(estimate, code, &why, error);
+}
+
+void save_estimate_finish(struct save_estimate *estimate)
+{
+	struct rouse_error ignored;
+
+	if (estimate->armed)
+		(void)trace_session_stop(estimate->session, &ignored);
+	trace_session_free(estimate->session);
+	page_order_free(estimate->order);
+	rouse_wset_close(estimate->wset);
+	*estimate = (struct save_estimate){0};
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* The agent: moves the memory aside, and back. */
+#include "wset/trace_agent.h"
+
+/* ---- Arming -------------------------------------------------------------------------------- */
+
+static int64_t open_uffd(uint64_t features, int32_t *fd)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	int64_t code = call3(SYS_userfaultfd, FLAGS_CLOEXEC | FLAGS_NONBLOCK, 0, 0);
+
+	if (code < 0)
+		return code;
+	*fd = (int32_t)code;
+	return control(*fd, UFFDIO_API, &api);
+}
+
+static bool has_kind(const struct agent *agent, uint32_t kind)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		if (agent->self.areas[i].kind == kind)
+			return true;
+	}
+	return false;
+}
+
+/* EVENT_FORK wants a privilege; without it only memory that no child has can be traced. */
+static bool fork_matters(const struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		if (agent->self.areas[i].kind == TRACE_KIND_PRIVATE &&
+			agent->self.areas[i].dont_fork == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool open_uffds(struct agent *agent)
+{
+	const uint64_t private_features = UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID |
+					  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP;
+	const uint64_t shared_features =
+		UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID;
+	int32_t *uffd = agent->record->uffd;
+	int64_t code = 0;
+
+	if (has_kind(agent, TRACE_KIND_PRIVATE))
+		code = open_uffd(
+			private_features | (fork_matters(agent) ? UFFD_FEATURE_EVENT_FORK : 0),
+			&uffd[TRACE_KIND_PRIVATE]);
+	agent->self.uffd = uffd[TRACE_KIND_PRIVATE];
+	if (code < 0) {
+		fail(agent, agent->self.uffd < 0 ? TRACE_STEP_USERFAULTFD : TRACE_STEP_FEATURES,
+			code);
+		return false;
+	}
+	if (has_kind(agent, TRACE_KIND_SHARED))
+		code = open_uffd(shared_features, &uffd[TRACE_KIND_SHARED]);
+	if (code < 0)
+		fail(agent,
+			uffd[TRACE_KIND_SHARED] < 0 ? TRACE_STEP_USERFAULTFD : TRACE_STEP_FEATURES,
+			code);
+	return code >= 0;
+}
+
+/*
+ * A scratch area as large as the area, and as far from a border of huge pages, so that they move
+ * whole. What is left of the mapping in front is given back.
+ */
+static bool map_scratch(struct agent *agent, struct trace_area *area)
+{
+	const uint64_t room = area->bytes + HUGE;
+	int64_t got = call6(SYS_mmap, 0, room, 3, 0x4022, (uint64_t)-1, 0); /* NORESERVE */
+	uint64_t start, before;
+
+	if (is_error(got)) {
+		fail(agent, TRACE_STEP_SCRATCH, got);
+		return false;
+	}
+	start = (uint64_t)got;
+	before = (area->ram - start) % HUGE;
+	if (before > 0)
+		(void)call3(SYS_munmap, start, before, 0);
+	if (room > before + area->bytes)
+		(void)call3(
+			SYS_munmap, start + before + area->bytes, room - before - area->bytes, 0);
+	area->scratch = start + before;
+	(void)call3(SYS_madvise, area->scratch, area->bytes, DONTFORK);
+	return true;
+}
+
+static bool register_range(
+	struct agent *agent, int uffd, uint64_t start, uint64_t bytes, uint64_t mode)
+{
+	struct uffdio_register order = {.range = {.start = start, .len = bytes}, .mode = mode};
+	int64_t code = control(uffd, UFFDIO_REGISTER, &order);
+
+	if (code < 0)
+		fail(agent, TRACE_STEP_REGISTER, code);
+	return code >= 0;
+}
+
+static bool prepare(struct agent *agent)
+{
+	if (!open_uffds(agent))
+		return false;
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		struct trace_area *area = &agent->self.areas[i];
+
+		if (area->kind == TRACE_KIND_PRIVATE && !map_scratch(agent, area))
+			return false;
+	}
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		const struct trace_area *area = &agent->self.areas[i];
+
+		if (area->kind == TRACE_KIND_SHARED) {
+			if (!register_range(agent, agent->record->uffd[TRACE_KIND_SHARED],
+				    area->ram, area->bytes,
+				    UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR))
+				return false;
+			continue;
+		}
+		agent->scratch_registered = true;
+		if (!register_range(agent, agent->self.uffd, area->scratch, area->bytes,
+			    UFFDIO_REGISTER_MODE_MISSING) ||
+			!register_range(agent, agent->self.uffd, area->ram, area->bytes,
+				UFFDIO_REGISTER_MODE_MISSING))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Moves pages aside, as many of a run as one call takes; how many are settled. 0: not now. A page
+ * that cannot be moved is left, and not watched.
+ */
+static uint64_t move_aside(struct agent *agent, const struct trace_area *area, uint64_t page,
+	uint64_t pages, unsigned int *again)
+{
+	const uint64_t offset = (page - area->first_page) * PAGE;
+	uint64_t moved;
+	int64_t code = agent_move(
+		agent->self.uffd, area->scratch + offset, area->ram + offset, pages * PAGE, &moved);
+
+	if (moved > 0)
+		return moved / PAGE;
+	if (code == -E_AGAIN && (*again)++ < TRIES)
+		return 0;
+	*again = 0;
+	if (pages > 1)
+		code = agent_move(
+			agent->self.uffd, area->scratch + offset, area->ram + offset, PAGE, &moved);
+	if (code < 0 && code != -E_NOENT) { /* ENOENT: a hole */
+		set_bit(agent->self.gone, page);
+		agent->record->counters.skipped++;
+	}
+	return 1;
+}
+
+/* How much to move at once from @address on: up to a border of huge pages, which move whole. */
+static uint64_t piece(uint64_t address, uint64_t left)
+{
+	const uint64_t bytes = (address + CHUNK) / HUGE * HUGE - address;
+
+	return left < bytes ? left : bytes;
+}
+
+static void arm_private(struct agent *agent, struct trace_area *area)
+{
+	unsigned int again = 0;
+
+	while (area->armed_bytes < area->bytes && !agent->hurry) {
+		const uint64_t left = area->bytes - area->armed_bytes;
+		uint64_t page = area->first_page + area->armed_bytes / PAGE, pages;
+		const uint64_t end = page + piece(area->ram + area->armed_bytes, left) / PAGE;
+
+		/* Before they go: what happens to them meanwhile happens to armed pages. */
+		area->armed_bytes += (end - page) * PAGE;
+		/* A page that was touched meanwhile must stay: so the bits are looked at anew. */
+		while (!agent->hurry && next_clear(agent->self.gone, &page, end, &pages)) {
+			const uint64_t settled = move_aside(agent, area, page, pages, &again);
+
+			page += settled;
+			if (settled == 0)
+				agent_serve_private(agent);
+		}
+		agent_serve(agent);
+	}
+}
+
+static bool arm_shared(struct agent *agent, struct trace_area *area)
+{
+	while (area->armed_bytes < area->bytes) {
+		uint64_t bytes = area->bytes - area->armed_bytes;
+		int64_t code;
+
+		if (bytes > CHUNK)
+			bytes = CHUNK;
+		code = call3(SYS_madvise, area->ram + area->armed_bytes, bytes, DONTNEED);
+		if (code < 0) {
+			fail(agent, TRACE_STEP_UNMAP, code);
+			return false;
+		}
+		area->armed_bytes += bytes;
+		agent_serve(agent);
+	}
+	return true;
+}
+
+bool agent_arm(struct agent *agent)
+{
+	struct trace_record *record = agent->record;
+
+	set_state(record, TRACE_STATE_ARMING);
+	record->arm_begin_ns = now_ns();
+	agent->looked_ns = record->arm_begin_ns;
+	agent->gap_ns = &record->arm_gap_ns;
+	if (!prepare(agent))
+		return false;
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		struct trace_area *area = &agent->self.areas[i];
+
+		if (area->kind == TRACE_KIND_PRIVATE)
+			arm_private(agent, area);
+		else if (!arm_shared(agent, area))
+			return false;
+	}
+	agent_unregister_scratch(agent);
+	agent->gap_ns = NULL;
+	record->arm_end_ns = now_ns();
+	return true;
+}
+
+/* ---- Disarming ----------------------------------------------------------------------------- */
+
+/* A page that could not be moved back. False: not now. */
+static bool put_back_one(struct agent *agent, uint64_t to, uint64_t from)
+{
+	uint64_t moved;
+	int64_t code = agent_move(agent->self.uffd, to, from, PAGE, &moved);
+
+	/* EEXIST: RAM has a page already, and that one is right. ENOENT: a hole. */
+	if (code == 0 || code == -E_EXIST || code == -E_NOENT)
+		return true;
+	code = agent_put_back_copy(agent, to, from);
+	agent->record->counters.copied += code == 0;
+	return code != -E_AGAIN;
+}
+
+/* Moves pages back, as many of a run as one call takes; how many are settled. 0: not now. */
+static uint64_t move_back(
+	struct agent *agent, const struct trace_area *area, uint64_t page, uint64_t pages)
+{
+	const uint64_t offset = (page - area->first_page) * PAGE;
+	uint64_t moved;
+	int64_t code = agent_move(
+		agent->self.uffd, area->ram + offset, area->scratch + offset, pages * PAGE, &moved);
+
+	if (moved > 0)
+		return moved / PAGE;
+	/* The copy that it ends with is refused only while the process changes its mappings. */
+	(void)code;
+	return put_back_one(agent, area->ram + offset, area->scratch + offset) ? 1 : 0;
+}
+
+/* Children get what they lack before anything leaves the scratch area. */
+static void feed_all(struct agent *agent)
+{
+	while (agent->children != NULL)
+		agent_serve(agent);
+}
+
+/* Areas that are split meanwhile go to the list's end: they are met there. */
+static void disarm_private(struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		const struct trace_area *area = &agent->self.areas[i];
+		uint64_t page = area->first_page, pages;
+
+		if (area->kind != TRACE_KIND_PRIVATE || area->scratch == 0)
+			continue;
+		for (;;) {
+			uint64_t settled, offset;
+
+			feed_all(agent);
+			if (!next_clear(agent->self.gone, &page,
+				    area->first_page + area->armed_bytes / PAGE, &pages))
+				break;
+			offset = (page - area->first_page) * PAGE;
+			pages = piece(area->ram + offset, pages * PAGE) / PAGE;
+			settled = move_back(agent, area, page, pages);
+			for (; settled > 0; settled--)
+				set_bit(agent->self.gone, page++);
+			agent_serve(agent);
+		}
+	}
+	feed_all(agent);
+}
+
+static void unregister_all(struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		const struct trace_area *area = &agent->self.areas[i];
+		struct uffdio_range order = {.start = area->ram, .len = area->bytes};
+
+		if (agent->record->uffd[area->kind] >= 0)
+			(void)control(agent->record->uffd[area->kind], UFFDIO_UNREGISTER, &order);
+	}
+}
+
+void agent_disarm(struct agent *agent)
+{
+	struct trace_record *record = agent->record;
+
+	set_state(record, TRACE_STATE_DISARMING);
+	record->disarm_begin_ns = now_ns();
+	agent->looked_ns = record->disarm_begin_ns;
+	agent->gap_ns = &record->disarm_gap_ns;
+	agent_unregister_scratch(agent);
+	disarm_private(agent);
+	/* Twice: memory may move (mremap) between the last look and the first time. */
+	for (unsigned int i = 0; i < 2; i++) {
+		unregister_all(agent);
+		agent_serve(agent);
+		feed_all(agent);
+	}
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		const struct trace_area *area = &agent->self.areas[i];
+
+		if (area->scratch != 0)
+			(void)call3(SYS_munmap, area->scratch, area->bytes, 0);
+	}
+	close_fd(&record->uffd[TRACE_KIND_PRIVATE]);
+	close_fd(&record->uffd[TRACE_KIND_SHARED]);
+	record->disarm_end_ns = now_ns();
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* The agent: children that the traced process forks. */
+#include "wset/trace_agent.h"
+
+static bool is_zero(const uint64_t *at)
+{
+	for (uint64_t i = 0; i < PAGE / 8; i++) {
+		if (at[i] != 0)
+			return false;
+	}
+	return true;
+}
+
+/* The area of a child that has a page, as a child can have it. */
+static const struct trace_area *find_page(const struct space *child, uint64_t page)
+{
+	for (uint32_t i = 0; i < child->area_count; i++) {
+		const struct trace_area *area = &child->areas[i];
+
+		if (page - area->first_page < area->bytes / PAGE &&
+			area->kind == TRACE_KIND_PRIVATE && area->dont_fork == 0)
+			return area;
+	}
+	return NULL;
+}
+
+/*
+ * Gives a page to a child that lacks it. While the child changes its mappings it cannot be: then
+ * what it does is taken note of, and the page may have another address, or not be wanted, when it
+ * is tried again.
+ */
+static void give_page(struct agent *agent, struct space *child, uint64_t page)
+{
+	while (!get_bit(child->gone, page)) {
+		const struct trace_area *area = find_page(child, page);
+		const uint64_t offset = area != NULL ? (page - area->first_page) * PAGE : 0;
+		int64_t code;
+
+		if (area == NULL || offset >= area->armed_bytes ||
+			is_zero((const uint64_t *)(uintptr_t)(area->scratch + offset)))
+			break;
+		code = agent_copy(child->uffd, area->ram + offset, area->scratch + offset);
+		if (code == -E_AGAIN)
+			agent_read_child(agent, child);
+		else if (code != -E_NOMEM)
+			break;
+		if (code < 0)
+			nap();
+	}
+	set_bit(child->gone, page);
+}
+
+void agent_give_children(struct agent *agent, uint64_t page)
+{
+	const struct space *youngest;
+
+	/* While one is given a page it may be seen to have forked: its child joins in front. */
+	do {
+		youngest = agent->children;
+		for (struct space *child = agent->children; child != NULL; child = child->next)
+			give_page(agent, child, page);
+	} while (agent->children != youngest);
+}
+
+/* The child has all: what it still waits for are pages that are zero. */
+static void end_child(struct agent *agent, struct space *child)
+{
+	struct space **link = &agent->children;
+
+	while (*link != child)
+		link = &(*link)->next;
+	*link = child->next;
+	for (uint32_t i = 0; i < child->area_count; i++) {
+		struct uffdio_range order = {
+			.start = child->areas[i].ram, .len = child->areas[i].bytes};
+
+		(void)control(child->uffd, UFFDIO_UNREGISTER, &order);
+	}
+	(void)call3(SYS_close, (uint64_t)child->uffd, 0, 0);
+	(void)call3(SYS_munmap, word(child), child->bytes, 0);
+}
+
+/* Its own children may join the list meanwhile; none leaves it. */
+void agent_feed_child(struct agent *agent)
+{
+	struct space *child = agent->children;
+	uint64_t pages = CHILD_PIECE;
+
+	for (; pages > 0 && child->next_page < agent->record->pages; child->next_page++) {
+		give_page(agent, child, child->next_page);
+		pages--;
+	}
+	if (child->next_page >= agent->record->pages)
+		end_child(agent, child);
+}
+
+static void copy_words(void *to, const void *from, uint64_t bytes)
+{
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		((volatile uint64_t *)to)[i] = ((const uint64_t *)from)[i];
+}
+
+void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
+{
+	const uint64_t gone_bytes = (agent->record->pages + 63) / 64 * 8;
+	const uint64_t area_bytes = parent->area_room * sizeof(struct trace_area);
+	const uint64_t bytes = sizeof(struct space) + gone_bytes + area_bytes;
+	struct space *child;
+	int64_t memory;
+
+	agent->record->counters.forks++;
+	agent->hurry = true; /* what is not aside yet the child has */
+	agent_unregister_scratch(agent);
+	for (;;) {
+		memory = call6(SYS_mmap, 0, bytes, 3, 0x22, (uint64_t)-1, 0);
+		if (!is_error(memory))
+			break;
+		nap();
+	}
+	(void)call3(SYS_madvise, (uint64_t)memory, bytes, DONTFORK);
+	child = (struct space *)(uintptr_t)memory;
+	child->uffd = uffd;
+	child->gone = (uint64_t *)(uintptr_t)((uint64_t)memory + sizeof(struct space));
+	child->areas = (struct trace_area *)(uintptr_t)(word(child->gone) + gone_bytes);
+	child->area_count = parent->area_count;
+	child->area_room = parent->area_room;
+	child->bytes = bytes;
+	copy_words(child->gone, parent->gone, gone_bytes);
+	copy_words(child->areas, parent->areas, area_bytes);
+	child->next = agent->children;
+	agent->children = child;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* The record as bytes from another process, and waiting for the one who writes it. */
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "wset/trace_private.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#define SLEEP_NS 20000000
+
+static bool is_inside(uint64_t offset, uint64_t count, uint64_t each, uint64_t end)
+{
+	return offset >= sizeof(struct trace_record) && offset % 8 == 0 && offset <= end &&
+	       count <= (end - offset) / each;
+}
+
+int trace_record_check(const struct trace_record *record, uint64_t memfd_bytes)
+{
+	const uint64_t end = record->data_bytes;
+
+	if (record->magic != TRACE_MAGIC)
+		return -EUCLEAN;
+	if (record->version != TRACE_VERSION)
+		return -EPROTONOSUPPORT;
+	if (record->code_bytes % TRACE_PAGE != 0 || record->data_bytes % TRACE_PAGE != 0 ||
+		record->code_bytes > memfd_bytes ||
+		record->data_bytes != memfd_bytes - record->code_bytes ||
+		record->code_address % TRACE_PAGE != 0 || record->data_address % TRACE_PAGE != 0)
+		return -EUCLEAN;
+	if (record->pages > TRACE_MAX_PAGES || record->area_count > record->area_room ||
+		record->log_count > record->log_room ||
+		!is_inside(
+			record->areas_offset, record->area_room, sizeof(struct trace_area), end) ||
+		!is_inside(record->gone_offset, (record->pages + 63) / 64, 8, end) ||
+		!is_inside(record->seen_offset, (record->pages + 63) / 64, 8, end) ||
+		!is_inside(record->log_offset, record->log_room, sizeof(struct trace_entry), end))
+		return -EUCLEAN;
+	return 0;
+}
+
+void trace_wake(uint32_t *word)
+{
+	(void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void trace_sleep(uint32_t *word, uint32_t value)
+{
+	const struct timespec limit = {.tv_nsec = SLEEP_NS};
+
+	(void)syscall(SYS_futex, word, FUTEX_WAIT, value, &limit, NULL, 0);
+}
+
+int trace_find_thread(const struct target *target)
+{
+	cleanup_free int *tids = NULL;
+	size_t count;
+
+	if (target_threads(target, &tids, &count, NULL) < 0)
+		return 0;
+	for (size_t i = 0; i < count; i++) {
+		cleanup_free char *name = NULL;
+		char path[64];
+		size_t size;
+
+		(void)snprintf(
+			path, sizeof(path), "/proc/%d/task/%d/comm", target_pid(target), tids[i]);
+		if (rouse_io_read_file(path, 64, &name, &size) == 0 &&
+			strcmp(name, TRACE_MEMFD_NAME "\n") == 0)
+			return tids[i];
+	}
+	return 0;
+}
+
+int trace_open_lifeline(const struct target *target, int fd)
+{
+	const int tid = trace_find_thread(target);
+	char path[64];
+	int lifeline;
+
+	if (tid == 0)
+		return -ESRCH;
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", target_pid(target), tid, fd);
+	lifeline = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	return lifeline >= 0 ? lifeline : -errno;
+}
+
+bool trace_is_agents(const struct target_map *map)
+{
+	static const char name[] = "/memfd:" TRACE_MEMFD_NAME " ";
+
+	return map->shared && strncmp(map->name, name, strlen(name)) == 0;
+}

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: MIT
+"""Tracing the memory of a running VM: what it finds, and that the VM loses nothing by it."""
+import contextlib
+import ctypes
+import os
+import pathlib
+import re
+import signal
+
+from e2e import (
+    BUILD, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
+    rouse, seeded, wait_until, work)
+from tiny_guest import BASE, TinyGuest
+
+PAGE = 4096
+FIXED_MB, MOVING_MB = 24, 4
+RAM_MB = FIXED_MB + MOVING_MB + 28
+MEMFD = ('-object', f'memory-backend-memfd,id=mem0,size={RAM_MB}M,share=on',
+         '-machine', 'memory-backend=mem0')
+
+
+# ---- helpers ---------------------------------------------------------------------------------
+
+def need_trace():
+    """What a trace needs of the machine."""
+    need_userfaultfd()
+    system = os.uname()
+    if system.machine != 'x86_64':
+        raise Skip('memory is traced on x86-64 only')
+    if tuple(int(each) for each in re.findall(r'\d+', system.release)[:2]) < (6, 8):
+        raise Skip(f'the kernel is {system.release}: UFFDIO_MOVE came with 6.8')
+
+
+@contextlib.contextmanager
+def working_guest(extra=(), **more):
+    need_trace()
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, extra=extra, **more) as guest:
+        guest.wait_works()
+        yield guest
+
+
+def wset_pages(path):
+    """The page numbers in a working-set file, in order, by the library itself."""
+    library = ctypes.CDLL(str(BUILD / 'lib/librouse.so'))
+    wset = ctypes.c_void_p()
+    assert library.rouse_wset_open(str(path).encode(), ctypes.byref(wset), None) == 0
+    pages, page, time_us = [], ctypes.c_uint64(), ctypes.c_uint64()
+    while library.rouse_wset_get_page(wset, ctypes.c_uint64(len(pages)), ctypes.byref(page),
+                                      ctypes.byref(time_us)) == 0:
+        pages.append(page.value)
+    library.rouse_wset_close(wset)
+    return pages
+
+
+def worked_pages():
+    """What the guest reads or writes in each of its rounds; its RAM is the first block."""
+    first = BASE // PAGE
+    return range(first, first + ((FIXED_MB + MOVING_MB) << 20) // PAGE)
+
+
+def agent_is_in(pid):
+    """Whether anything of a trace is in the process: a mapping or a thread."""
+    process = pathlib.Path(f'/proc/{pid}')
+    return 'rouse-trace' in (process / 'maps').read_text() or any(
+        (thread / 'comm').read_text() == 'rouse-trace\n' for thread in (process / 'task').iterdir())
+
+
+def wait_armed(run, pid):
+    """Waits until the agent is at work."""
+    def there():
+        assert run.running(), 'the trace has ended'
+        return any((thread / 'comm').read_text() == 'rouse-trace\n'
+                   for thread in pathlib.Path(f'/proc/{pid}/task').iterdir())
+    wait_until(there, 'the agent')
+
+
+def disarm(guest):
+    rouse('trace', '--disarm', '--pid', guest.process.pid).expect(0)
+    assert not agent_is_in(guest.process.pid), 'something of the trace is left'
+
+
+def trace_rounds(guest, wset, *options):
+    """Traces the guest until it has worked through all its memory. The report."""
+    with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100, '-o', wset, '--json',
+               *options) as run:
+        wait_armed(run, guest.process.pid)
+        guest.check()
+        disarm(guest)
+        return run.end().expect(0).json
+
+
+def check_trace(extra):
+    wset = work('vm.wset')
+    with working_guest(extra) as guest:
+        report = trace_rounds(guest, wset)
+        guest.check()
+    pages = wset_pages(wset)
+    missed = set(worked_pages()) - set(pages)
+    note(f'{len(pages)} pages, {report["arm_ms"]} ms to arm')
+    assert not missed, f'{len(missed)} of {len(worked_pages())} pages were missed'
+    # Beside its memory the guest has code, a stack, and what QEMU's devices touch.
+    assert len(pages) - len(worked_pages()) < 100, f'{len(pages)} pages are too many'
+    assert report['pages'] == len(pages)
+    assert report['lost_pages'] == 0
+
+
+def save(guest, image, *options):
+    return rouse('save', '--qmp', guest.qmp, '--json', *options, image, timeout=120)
+
+
+def restore_and_check(image, *options):
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, incoming='defer') as guest:
+        report = rouse('restore', '--json', '--qmp', guest.qmp, *options, image).expect(0).json
+        guest.check()
+    return report
+
+
+def image_info(image):
+    rouse('verify', image).expect(0)
+    return rouse('inspect', '--json', image).expect(0).json
+
+
+# ---- tracing ---------------------------------------------------------------------------------
+
+def test_every_page_that_a_vm_works_on_is_traced():
+    check_trace(())
+
+
+def test_every_page_is_traced_in_a_memfd():
+    check_trace(MEMFD)
+
+
+def test_a_trace_ends_by_itself_and_leaves_nothing():
+    with working_guest() as guest:
+        report = rouse('trace', '--qmp', guest.qmp, '--seconds', 0.2, '--json').expect(0).json
+        assert not agent_is_in(guest.process.pid)
+        assert report['traced_bytes'] >= RAM_MB << 20
+        guest.check()
+
+
+def test_an_interrupted_trace_leaves_nothing_and_no_file():
+    wset = work('vm.wset')
+    with working_guest() as guest:
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100, '-o', wset) as run:
+            wait_armed(run, guest.process.pid)
+            run.signal(signal.SIGINT)
+            run.end().expect(130)
+        assert not agent_is_in(guest.process.pid)
+        assert not wset.exists()
+        guest.check()
+
+
+def test_a_second_trace_is_refused():
+    with working_guest() as guest:
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100) as run:
+            wait_armed(run, guest.process.pid)
+            rouse('trace', '--pid', guest.process.pid, '--seconds', 1).expect(REFUSED, '--disarm')
+            disarm(guest)
+            run.end().expect(0)
+        guest.check()
+
+
+def check_kills(extra):
+    random = seeded()
+    with working_guest(extra) as guest:
+        pid = guest.process.pid
+        for _ in range(20):
+            with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100) as run:
+                if random.random() < 0.5:
+                    wait_armed(run, pid)
+                with contextlib.suppress(Exception):
+                    run.process.wait(random.random() * 0.1)
+                run.signal(signal.SIGKILL)
+                run.process.wait()
+            if random.random() < 0.5:
+                guest.wait_letters('..')
+            disarm(guest)
+            guest.wait_letters('.')
+        guest.check()
+
+
+@limit(300)
+def test_a_tracer_killed_at_20_random_moments_costs_the_vm_nothing():
+    check_kills(())
+
+
+@limit(300)
+def test_a_tracer_of_a_memfd_killed_at_20_random_moments_costs_the_vm_nothing():
+    check_kills(MEMFD)
+
+
+def test_without_its_tracer_the_vm_puts_everything_back_alone():
+    with working_guest() as guest:
+        pid = guest.process.pid
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100) as run:
+            wait_armed(run, pid)
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+        wait_until(lambda: not any(
+            (thread / 'comm').read_text() == 'rouse-trace\n'
+            for thread in pathlib.Path(f'/proc/{pid}/task').iterdir()), 'the agent to end')
+        guest.check()
+        disarm(guest)
+
+
+def test_qemu_killed_while_it_is_traced_is_an_error():
+    with working_guest() as guest:
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100) as run:
+            wait_armed(run, guest.process.pid)
+            guest.process.kill()
+            run.end().expect(1, 'has ended')
+
+
+def test_qemu_stopped_while_it_is_traced_goes_on_later():
+    with working_guest() as guest:
+        pid = guest.process.pid
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 0.5) as run:
+            wait_armed(run, pid)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                run.end().expect(REFUSED, 'stopped')
+                rouse('trace', '--disarm', '--pid', pid).expect(REFUSED, 'stopped')
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        disarm(guest)
+        guest.check()
+
+
+def test_qemu_in_a_sandbox_is_refused():
+    with working_guest(('-sandbox', 'on')) as guest:
+        rouse('trace', '--qmp', guest.qmp, '--seconds', 1).expect(REFUSED, 'seccomp')
+        guest.check()
+
+
+def test_a_trace_of_nothing_is_wrong_usage():
+    rouse('trace', '--seconds', 1).expect(USAGE, '--pid')
+    rouse('trace', '--qmp', 'a', '--pid', 1).expect(USAGE, '--pid')
+    rouse('trace', '--qmp', 'a', '--disarm').expect(USAGE, '--disarm')
+
+
+def test_a_trace_of_no_process_is_an_error():
+    rouse('trace', '--pid', 0x3fffffff, '--seconds', 1).expect(1, 'no process')
+
+
+@limit(300)
+def test_a_linux_guest_keeps_its_memory_while_it_is_traced():
+    need_trace()
+    with busy_guest(machine()) as guest:
+        pid = guest.run.qemu_pid()
+        for _ in range(3):
+            with Rouse('trace', '--qmp', guest.run.qmp, '--seconds', 100, '--json') as run:
+                wait_armed(run, pid)
+                check_memory(guest)
+                rouse('trace', '--disarm', '--pid', pid).expect(0)
+                report = run.end().expect(0).json
+            assert not agent_is_in(pid)
+            assert report['pages'] > 1000
+            note(f'armed in {report["arm_ms"]} ms, at most {report["arm_pause_ms"]} ms for a touch; '
+                 f'{report["faults"]} touches of {report["service_us"]:.1f} us, '
+                 f'disarmed in {report["disarm_ms"]} ms')
+        guest.wait_requests()
+        check_memory(guest)
+
+
+# ---- estimates -------------------------------------------------------------------------------
+
+def check_estimate_trace(extra):
+    image = work('vm.rouse')
+    with working_guest(extra) as guest:
+        report = save(guest, image, '--keep-running', '--estimate', 'trace:2').expect(0).json
+        assert not agent_is_in(guest.process.pid)
+        guest.check()
+    info = image_info(image)
+    assert report['estimate'] == 'trace'
+    assert report['wset_pages'] == report['trace']['pages'] > (MOVING_MB << 20) // PAGE
+    assert info['wset_pages'] == report['wset_pages']
+    return image, report
+
+
+def test_estimate_trace_lays_the_image_out_for_what_is_touched_after_the_checkpoint():
+    image, _ = check_estimate_trace(())
+    first = restore_and_check(image, '--policy', 'ws', '--background', '8MiB')['faults']
+    lazy = restore_and_check(image, '--policy', 'lazy', '--background', '8MiB')['faults']
+    note(f'{first} faults with the traced working set, {lazy} without')
+    assert first * 5 < lazy
+
+
+def test_rouse_killed_while_it_estimates_leaves_the_vm_running_and_no_image():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        with Rouse('save', '--qmp', guest.qmp, '--keep-running', '--estimate', 'trace:100',
+                   image) as run:
+            wait_armed(run, guest.process.pid)
+            guest.wait_letters('.')
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+        guest.check()
+        assert guest.monitor.status() == 'running'
+        assert not image.exists()
+        disarm(guest)
+        for left in image.parent.glob(f'.{image.name}*'):
+            left.unlink()  # the temporary file of a save that was killed
+
+
+def test_estimate_trace_works_on_a_memfd():
+    image, _ = check_estimate_trace(MEMFD)
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, incoming='defer',
+                   extra=MEMFD) as guest:
+        rouse('restore', '--policy', 'ws', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
+
+
+def test_estimate_trace_before_is_for_a_vm_that_is_suspended():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        report = save(guest, image, '--estimate', 'trace-before:2').expect(0).json
+        assert guest.process.wait(5) == 0
+    assert image_info(image)['wset_pages'] == report['wset_pages'] == report['trace']['pages'] > 0
+    restore_and_check(image, '--policy', 'ws')
+
+
+def test_estimate_snapshot_order_finds_what_is_written_meanwhile():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        report = save(guest, image, '--keep-running', '--estimate', 'snapshot-order').expect(0).json
+        guest.check()
+    assert report['background_snapshot']
+    assert image_info(image)['wset_pages'] == report['wset_pages'] > 0
+    restore_and_check(image, '--policy', 'ws')
+
+
+def test_an_estimate_that_fails_does_not_cost_the_image():
+    image = work('vm.rouse')
+    with working_guest(('-sandbox', 'on')) as guest:
+        result = save(guest, image, '--keep-running', '--estimate', 'trace:1').expect(
+            0, 'no working set.*seccomp')
+        guest.check()
+    assert result.json['wset_pages'] == 0
+    assert image_info(image)['wset_pages'] == 0
+    restore_and_check(image, '--policy', 'lazy')
+
+
+def test_an_interrupted_estimate_leaves_the_vm_as_it_was():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        with Rouse('save', '--qmp', guest.qmp, '--keep-running', '--estimate', 'trace:100',
+                   image) as run:
+            wait_armed(run, guest.process.pid)
+            guest.wait_letters('..')
+            run.signal(signal.SIGINT)
+            run.end().expect(130)
+        assert not image.exists()
+        assert not agent_is_in(guest.process.pid)
+        guest.check()
+
+
+def test_estimate_trace_needs_a_vm_that_goes_on():
+    rouse('save', '--qmp', 'x', '--estimate', 'trace', work('vm.rouse')).expect(
+        USAGE, 'trace-before')

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/* System calls in another process: what they return, and that they leave nothing behind. */
+#include "../unit.h"
+
+#include "target/target.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define HAVE_REGISTERS 1
+#endif
+
+struct shared {
+	uint64_t rounds, errors, interrupted;
+};
+
+/* Starts a process that runs @function for ever, with memory shared with it. */
+static pid_t start(void (*function)(struct shared *shared), struct shared **shared)
+{
+	pid_t pid;
+
+	*shared = mmap(
+		NULL, sizeof(**shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(*shared, MAP_FAILED);
+	(void)fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			function(*shared);
+	}
+	assert_true(pid > 0);
+	return pid;
+}
+
+static void wait_rounds(struct shared *shared, uint64_t rounds)
+{
+	const uint64_t until = __atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) + rounds;
+	const time_t began = time(NULL);
+
+	while (__atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) < until) {
+		if (time(NULL) - began > 60)
+			fail_msg("the process hangs");
+		(void)usleep(200);
+	}
+}
+
+static void end(pid_t pid, struct shared *shared)
+{
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	assert_int_equal(shared->errors, 0);
+	(void)munmap(shared, sizeof(*shared));
+}
+
+/* A system call that has to be taken up again where it was interrupted. */
+static void sleep_a_little(struct shared *shared)
+{
+	const struct timespec pause = {.tv_nsec = 2000000};
+	struct timespec before, after;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &before);
+	if (nanosleep(&pause, NULL) != 0)
+		shared->interrupted++;
+	(void)clock_gettime(CLOCK_MONOTONIC, &after);
+	if ((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec <
+			2000000 &&
+		shared->interrupted == 0)
+		shared->errors++;
+	__atomic_fetch_add(&shared->rounds, 1, __ATOMIC_SEQ_CST);
+}
+
+#ifdef HAVE_REGISTERS
+/* All registers hold known values, and are looked at without end: no system call is ever made. */
+static void watch_registers(struct shared *shared)
+{
+	uint64_t wrong = 0;
+
+	__asm__ volatile("mov $0x1111111111111111, %%rbx\n"
+			 "mov $0x2222222222222222, %%r12\n"
+			 "mov $0x3333333333333333, %%r13\n"
+			 "mov $0x4444444444444444, %%r11\n"
+			 "mov $0x5555555555555555, %%rcx\n"
+			 "mov $0x6666666666666666, %%rdx\n"
+			 "movq %%rbx, %%xmm3\n"
+			 "movq %%rcx, %%xmm13\n"
+			 "mov %%rdx, -128(%%rsp)\n" /* the red zone */
+			 "mov %%rcx, -8(%%rsp)\n"
+			 "mov $20000, %%esi\n"
+			 "1:\n"
+			 "mov $0x1111111111111111, %%r8\n"
+			 "cmp %%r8, %%rbx\n"
+			 "jne 2f\n"
+			 "movq %%xmm3, %%r9\n"
+			 "cmp %%r8, %%r9\n"
+			 "jne 2f\n"
+			 "mov $0x2222222222222222, %%r8\n"
+			 "cmp %%r8, %%r12\n"
+			 "jne 2f\n"
+			 "mov $0x3333333333333333, %%r8\n"
+			 "cmp %%r8, %%r13\n"
+			 "jne 2f\n"
+			 "mov $0x4444444444444444, %%r8\n"
+			 "cmp %%r8, %%r11\n"
+			 "jne 2f\n"
+			 "mov $0x5555555555555555, %%r8\n"
+			 "cmp %%r8, %%rcx\n"
+			 "jne 2f\n"
+			 "cmp %%r8, -8(%%rsp)\n"
+			 "jne 2f\n"
+			 "movq %%xmm13, %%r9\n"
+			 "cmp %%r8, %%r9\n"
+			 "jne 2f\n"
+			 "cmp %%rdx, -128(%%rsp)\n"
+			 "jne 2f\n"
+			 "dec %%esi\n"
+			 "jnz 1b\n"
+			 "jmp 3f\n"
+			 "2:\n"
+			 "mov $1, %0\n"
+			 "3:\n"
+			 : "+r"(wrong)
+			 :
+			 : "rbx", "r12", "r13", "r11", "rcx", "rdx", "rsi", "r8", "r9", "xmm3",
+			 "xmm13", "memory", "cc");
+	shared->errors += wrong;
+	__atomic_fetch_add(&shared->rounds, 1, __ATOMIC_SEQ_CST);
+}
+#endif
+
+/* Some calls with and without data. */
+static int make_calls(pid_t pid, struct rouse_error *error)
+{
+	const uint64_t none[6] = {0}, file[6] = {TARGET_DATA, O_RDONLY | O_CLOEXEC};
+	struct target *target = NULL;
+	int64_t result = 0;
+	int code = target_open(pid, &target, error);
+
+	if (code == 0)
+		code = target_stop(target, error);
+	if (code == 0)
+		code = target_call(target, SYS_getppid, none, NULL, 0, &result, error);
+	if (code == 0)
+		code = target_call(target, SYS_open, file, "/dev/null", 10, &result, error);
+	if (code == 0 && result >= 0) {
+		const uint64_t close_it[6] = {(uint64_t)result};
+
+		code = target_call(target, SYS_close, close_it, NULL, 0, &result, error);
+	}
+	target_close(target);
+	return code;
+}
+
+static void check_results(pid_t pid)
+{
+	const uint64_t none[6] = {0}, bad[6] = {(uint64_t)-1};
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	int64_t result = 0;
+
+	assert_int_equal(target_open(pid, &target, &error), 0);
+	assert_int_equal(target_stop(target, &error), 0);
+	assert_int_equal(target_call(target, SYS_getpid, none, NULL, 0, &result, &error), 0);
+	assert_int_equal(result, pid);
+	assert_int_equal(target_call(target, SYS_close, bad, NULL, 0, &result, &error), 0);
+	assert_int_equal(result, -EBADF);
+	target_close(target);
+}
+
+/* Skips the test if this user may not make calls in a process of his own. */
+static void need_calls(pid_t pid)
+{
+	struct rouse_error error = {0};
+	int code = make_calls(pid, &error);
+
+	if (code == -EPERM || code == -ENOTSUP || code == -ENOSYS) {
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+		print_message("%s\n", error.message);
+		skip();
+	}
+}
+
+static void a_sleeping_process_sleeps_on(void **state)
+{
+	struct shared *shared;
+	pid_t pid = start(sleep_a_little, &shared);
+
+	(void)state;
+	need_calls(pid);
+	wait_rounds(shared, 3);
+	for (unsigned int i = 0; i < 50; i++) {
+		check_results(pid);
+		wait_rounds(shared, 1);
+	}
+	assert_int_equal(shared->interrupted, 0);
+	end(pid, shared);
+}
+
+static void registers_stay_as_they_were(void **state)
+{
+#ifdef HAVE_REGISTERS
+	struct shared *shared;
+	pid_t pid = start(watch_registers, &shared);
+
+	(void)state;
+	need_calls(pid);
+	for (unsigned int i = 0; i < 50; i++) {
+		check_results(pid);
+		wait_rounds(shared, 1);
+	}
+	end(pid, shared);
+#else
+	(void)state;
+	print_message("registers can be watched on x86-64 without sanitizers only\n");
+	skip();
+#endif
+}
+
+/* False: it ended before. */
+static bool kill_caller_at(pid_t pid, unsigned int steps)
+{
+	pid_t caller;
+	int status;
+
+	(void)fflush(NULL);
+	caller = fork();
+	if (caller == 0) {
+		struct rouse_error error = {0};
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		(void)raise(SIGSTOP);
+		_exit(make_calls(pid, &error) == 0 ? 0 : 1);
+	}
+	assert_int_equal(waitpid(caller, &status, 0), caller);
+	for (unsigned int i = 0; i < steps; i++) {
+		assert_int_equal(ptrace(PTRACE_SYSCALL, caller, NULL, NULL), 0);
+		assert_int_equal(waitpid(caller, &status, 0), caller);
+		if (WIFEXITED(status)) {
+			assert_int_equal(WEXITSTATUS(status), 0);
+			return false;
+		}
+	}
+	(void)kill(caller, SIGKILL);
+	while (waitpid(caller, &status, 0) == caller && !WIFSIGNALED(status))
+		;
+	return true;
+}
+
+static unsigned int kill_at_each_step(pid_t pid, struct shared *shared)
+{
+	unsigned int step = 1;
+
+	while (kill_caller_at(pid, step)) {
+		wait_rounds(shared, 2);
+		assert_int_equal(shared->errors, 0);
+		step++;
+	}
+	return step;
+}
+
+static void registers_stay_when_the_caller_is_killed_at_each_of_its_system_calls(void **state)
+{
+#ifdef HAVE_REGISTERS
+	struct shared *shared;
+	pid_t pid = start(watch_registers, &shared);
+
+	(void)state;
+	need_calls(pid);
+	assert_true(kill_at_each_step(pid, shared) > 50);
+	end(pid, shared);
+#else
+	(void)state;
+	print_message("registers can be watched on x86-64 without sanitizers only\n");
+	skip();
+#endif
+}
+
+static void a_sleeping_process_wakes_when_the_caller_is_killed(void **state)
+{
+	struct shared *shared;
+	pid_t pid = start(sleep_a_little, &shared);
+
+	(void)state;
+	need_calls(pid);
+	assert_true(kill_at_each_step(pid, shared) > 50);
+	end(pid, shared);
+}
+
+static void a_process_that_is_not_there_is_an_error(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+
+	(void)state;
+	assert_int_equal(target_open(0x3fffffff, &target, &error), -ESRCH);
+	assert_int_equal(target_open(0, &target, &error), -ESRCH);
+	assert_null(target);
+}
+
+static void lines_of_maps_are_parsed(void **state)
+{
+	static const char good[] =
+		"7f00-8000 rw-s 00001000 fe:01 123                 /a b (deleted)";
+	static const char *const bad[] = {"", "7f00", "7f00-7f00 rw-p 0 0:0 0",
+		"8000-7f00 rw-p 0 0:0 0", "7f00-8000 rw-x 0 0:0 0", "7f00-8000 rw-p 0 0:0 ",
+		"10000000000000000-20000000000000000 rw-p 0 0:0 0"};
+	struct target_map map;
+
+	(void)state;
+	assert_int_equal(target_map_parse(good, strlen(good), &map), 0);
+	assert_int_equal(map.start, 0x7f00);
+	assert_int_equal(map.end, 0x8000);
+	assert_int_equal(map.offset, 0x1000);
+	assert_int_equal(map.inode, 123);
+	assert_true(map.read && map.write && !map.execute && map.shared);
+	assert_string_equal(map.name, "/a b (deleted)");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(target_map_parse(bad[i], strlen(bad[i]), &map), -EUCLEAN);
+}
+
+static void flags_of_mappings_are_found(void **state)
+{
+	static const char *const flags[] = {"dc", "rd", "zz"};
+	const size_t size = 4 << 20;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	uint32_t any, all;
+
+	(void)state;
+	assert_ptr_not_equal(memory, MAP_FAILED);
+	assert_int_equal(madvise(memory, size / 2, MADV_DONTFORK), 0);
+	assert_int_equal(target_open(getpid(), &target, &error), 0);
+	assert_int_equal(target_flags(target, (uintptr_t)memory, (uintptr_t)memory + size, flags, 3,
+				 &any, &all, &error),
+		0);
+	assert_int_equal(any, 3);
+	assert_int_equal(all, 2);
+	assert_int_equal(target_flags(target, (uintptr_t)memory, (uintptr_t)memory + size / 2,
+				 flags, 3, &any, &all, &error),
+		0);
+	assert_int_equal(all, 3);
+	target_close(target);
+	(void)munmap(memory, size);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_sleeping_process_sleeps_on),
+		cmocka_unit_test(registers_stay_as_they_were),
+		cmocka_unit_test(
+			registers_stay_when_the_caller_is_killed_at_each_of_its_system_calls),
+		cmocka_unit_test(a_sleeping_process_wakes_when_the_caller_is_killed),
+		cmocka_unit_test(a_process_that_is_not_there_is_an_error),
+		cmocka_unit_test(lines_of_maps_are_parsed),
+		cmocka_unit_test(flags_of_mappings_are_found),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,759 @@
+/* SPDX-License-Identifier: MIT */
+/* What the traced process may do, or what may become of it, while it is traced. */
+#include "../unit.h"
+
+#include "../target/checker.h"
+#include "trace_possible.h"
+#include "wset/trace.h"
+
+#include <liburing.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGES 3072u
+#define WRITTEN 3000u /* the rest are holes */
+
+/* ---- What the process does ------------------------------------------------------------------- */
+
+static bool wait_child(pid_t pid)
+{
+	int status;
+
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool check_all(const char *memory, const uint32_t *generations)
+{
+	for (uint64_t page = 0; page < PAGES; page++) {
+		if (!checker_is_right(memory, page, generations[page]))
+			return false;
+	}
+	return true;
+}
+
+/* Children see what was there when they were forked, whatever the parent writes meanwhile. */
+static bool do_fork(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	pid_t pid = fork();
+
+	(void)control;
+	if (pid == 0) {
+		pid_t grandchild = fork();
+		bool good = check_all(memory, generations);
+
+		if (grandchild == 0)
+			_exit(good ? 0 : 1);
+		_exit(good && wait_child(grandchild) ? 0 : 1);
+	}
+	for (uint64_t page = 0; page < PAGES; page += 3)
+		checker_stamp(memory, page, ++generations[page]);
+	return wait_child(pid);
+}
+
+/* A child that gives memory back, writes and forks while it still lacks pages. */
+static bool do_busy_child(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	pid_t pid = fork();
+
+	(void)control;
+	if (pid == 0) {
+		(void)madvise(memory + 2000 * CHECKER_PAGE, 500 * CHECKER_PAGE, MADV_DONTNEED);
+		for (uint64_t page = 2000; page < 2500; page++)
+			generations[page] = 0;
+		for (uint64_t page = 2900; page < 2950; page++)
+			checker_stamp(memory, page, ++generations[page]);
+		(void)do_fork(control, memory, generations);
+		_exit(check_all(memory, generations) ? 0 : 1);
+	}
+	return wait_child(pid);
+}
+
+static bool do_exec_child(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control, (void)memory, (void)generations;
+	for (unsigned int i = 0; i < 5; i++) {
+		char name[] = "true";
+		char *const argv[] = {name, NULL};
+		pid_t pid = 0;
+
+		if (i % 2 == 0)
+			pid = fork();
+		else if (posix_spawn(&pid, "/bin/true", NULL, NULL, argv, NULL) != 0)
+			return false;
+		if (pid == 0) {
+			(void)execv("/bin/true", argv);
+			_exit(1);
+		}
+		if (!wait_child(pid))
+			return false;
+	}
+	return true;
+}
+
+/* Pages that are given back are zeros from then on, touched or not. */
+static bool do_give_back(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	for (uint64_t page = 100; page < 150; page++) {
+		if (!checker_is_right(memory, page, generations[page]))
+			return false;
+	}
+	if (madvise(memory + 100 * CHECKER_PAGE, 900 * CHECKER_PAGE, MADV_DONTNEED) < 0)
+		return false;
+	for (uint64_t page = 100; page < 1000; page++)
+		generations[page] = 0;
+	for (uint64_t page = 140; page < 200; page++) {
+		if (!checker_is_right(memory, page, 0))
+			return false;
+	}
+	for (uint64_t page = 160; page < 170; page++)
+		checker_stamp(memory, page, ++generations[page]);
+	return true;
+}
+
+/* The same for shared memory: the pages are unmapped, the data stays. */
+static bool do_unmap_shared(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	return madvise(memory, 900 * CHECKER_PAGE, MADV_DONTNEED) == 0 &&
+	       check_all(memory, generations);
+}
+
+static bool do_punch_shared(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	for (uint64_t page = 100; page < 150; page++) {
+		if (!checker_is_right(memory, page, generations[page]))
+			return false;
+	}
+	if (madvise(memory + 100 * CHECKER_PAGE, 900 * CHECKER_PAGE, MADV_REMOVE) < 0)
+		return false;
+	for (uint64_t page = 100; page < 1000; page++)
+		generations[page] = 0;
+	return checker_is_right(memory, 120, 0) && checker_is_right(memory, 800, 0);
+}
+
+static bool do_map_over(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	char *at = memory + 1000 * CHECKER_PAGE;
+
+	(void)control;
+	if (munmap(at, 500 * CHECKER_PAGE) < 0 ||
+		mmap(at, 500 * CHECKER_PAGE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at)
+		return false;
+	for (uint64_t page = 1000; page < 1500; page++)
+		generations[page] = 0;
+	for (uint64_t page = 1100; page < 1200; page++)
+		checker_stamp(memory, page, ++generations[page]);
+	return true;
+}
+
+/* Takes a part away, looks at it there, takes a part of that back, and later the rest. */
+static bool do_move(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const size_t size = 1000 * CHECKER_PAGE, half = size / 2;
+	char *from = memory + 700 * CHECKER_PAGE, *to;
+
+	(void)control;
+	to = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (to == MAP_FAILED || mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		return false;
+	for (uint64_t page = 700; page < 1700; page += 2) {
+		if (!checker_is_right(to - 700 * CHECKER_PAGE, page, generations[page]))
+			return false;
+		if (page % 10 == 0)
+			checker_stamp(to - 700 * CHECKER_PAGE, page, ++generations[page]);
+	}
+	return mremap(to, half, half, MREMAP_MAYMOVE | MREMAP_FIXED, from) == from &&
+	       mremap(to + half, half, half, MREMAP_MAYMOVE | MREMAP_FIXED, from + half) ==
+		       from + half;
+}
+
+/* Puts a part over another, which is lost by it. */
+static bool do_move_over(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const size_t size = 100 * CHECKER_PAGE;
+	char *from = memory + 2000 * CHECKER_PAGE, *to = memory + 500 * CHECKER_PAGE;
+
+	(void)control;
+	if (mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to ||
+		mmap(from, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+			-1, 0) != from)
+		return false;
+	for (uint64_t page = 2000; page < 2100; page++) {
+		if (!checker_is_right(memory - 1500 * CHECKER_PAGE, page, generations[page]))
+			return false;
+		generations[page] = 0;
+		checker_stamp(memory, page - 1500, ++generations[page - 1500]);
+	}
+	return true;
+}
+
+/* Step 0: parts become read-only or inaccessible. Step 1: they become as before. */
+static bool do_protect(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	if (control->step++ == 1)
+		return mprotect(memory, PAGES * CHECKER_PAGE, PROT_READ | PROT_WRITE) == 0;
+	if (mprotect(memory + 10 * CHECKER_PAGE, 300 * CHECKER_PAGE, PROT_READ) < 0 ||
+		mprotect(memory + 1500 * CHECKER_PAGE, 900 * CHECKER_PAGE, PROT_NONE) < 0)
+		return false;
+	return checker_is_right(memory, 20, generations[20]);
+}
+
+static bool do_lock(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	return mlock(memory + 500 * CHECKER_PAGE, 200 * CHECKER_PAGE) == 0 &&
+	       checker_is_right(memory, 600, generations[600]);
+}
+
+static bool do_close_all(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control, (void)memory, (void)generations;
+	return syscall(SYS_close_range, 3, ~0U, 0) == 0;
+}
+
+static bool do_advise(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control, (void)generations;
+	return madvise(memory, 512 * CHECKER_PAGE, MADV_HUGEPAGE) == 0 &&
+	       madvise(memory + 600 * CHECKER_PAGE, 100 * CHECKER_PAGE, MADV_DONTFORK) == 0 &&
+	       madvise(memory + 800 * CHECKER_PAGE, 100 * CHECKER_PAGE, MADV_DONTDUMP) == 0;
+}
+
+static bool do_exec(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control, (void)memory, (void)generations;
+	(void)execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+	return false;
+}
+
+/* ---- The frame of a test ----------------------------------------------------------------------
+ */
+
+static struct checker checker;
+
+static void begin(bool shared,
+	bool (*call)(struct checker_control *control, char *memory, uint32_t *generations))
+{
+	/* Copied by the fork that it begins with. */
+	const struct checker_config config = {
+		.pages = PAGES, .shared = shared, .holes_from = WRITTEN, .call = call};
+
+	checker_start(&checker, &config);
+}
+
+static int try_start(
+	struct target **target, struct trace **trace, bool shared, struct rouse_error *error)
+{
+	const struct trace_range range = {.address = checker.control->address,
+		.bytes = PAGES * CHECKER_PAGE,
+		.shared = shared};
+	int code = target_open(checker.pid, target, error);
+
+	*trace = NULL;
+	return code < 0 ? code : trace_start(*target, &range, 1, 60000000, NULL, trace, error);
+}
+
+static struct trace *start(struct target **target, bool shared)
+{
+	struct rouse_error error = {0};
+	struct trace *trace;
+
+	if (try_start(target, &trace, shared, &error) < 0)
+		fail_msg("%s", error.message);
+	return trace;
+}
+
+static void stop(struct target *target, struct trace *trace, struct trace_report *report)
+{
+	struct rouse_error error = {0};
+
+	if (trace_stop(trace, &error) < 0)
+		fail_msg("%s", error.message);
+	trace_get_report(trace, report);
+	trace_free(trace);
+	target_close(target);
+}
+
+/* The process does it twice while it is traced, with work before, between and behind. */
+static void check_call(bool shared,
+	bool (*call)(struct checker_control *control, char *memory, uint32_t *generations),
+	unsigned int times, struct trace_report *report)
+{
+	struct target *target;
+	struct trace *trace;
+
+	begin(shared, call);
+	trace = start(&target, shared);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_true(checker_wait(&checker, 200));
+	for (unsigned int i = 0; i < times; i++) {
+		assert_true(checker_order(&checker, CHECKER_CALL));
+		assert_int_equal(checker.control->errors, 0);
+		assert_true(checker_order(&checker, CHECKER_WORK));
+		assert_true(checker_wait(&checker, 200));
+	}
+	stop(target, trace, report);
+	assert_true(checker_wait(&checker, 200));
+	assert_true(checker_end(&checker));
+}
+
+static void a_child_gets_all_memory_and_the_parent_keeps_it(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_fork, 2, &report);
+	assert_true(report.forks >= 2); /* theirs too, if they had not got all by then */
+}
+
+static void a_child_may_change_its_memory_while_it_still_lacks_pages(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_busy_child, 2, &report);
+}
+
+static void a_child_that_executes_another_program_costs_nothing(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_exec_child, 2, &report);
+}
+
+static void memory_that_is_given_back_is_zeros_and_does_not_come_back(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_give_back, 2, &report);
+	assert_true(report.removed >= 900);
+}
+
+static void shared_memory_that_is_unmapped_keeps_its_data(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(true, do_unmap_shared, 2, &report);
+}
+
+static void shared_memory_that_is_punched_out_is_zeros(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(true, do_punch_shared, 2, &report);
+}
+
+static void memory_may_be_unmapped_and_mapped_anew(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_map_over, 2, &report);
+}
+
+static void memory_may_be_moved(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_move, 2, &report);
+	assert_true(report.remaps >= 3);
+}
+
+static void memory_may_be_moved_over_other_memory(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_move_over, 2, &report);
+}
+
+static void shared_memory_may_be_moved(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(true, do_move, 2, &report);
+}
+
+static void memory_may_be_locked(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_lock, 1, &report);
+}
+
+static void memory_may_be_advised_on(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_advise, 2, &report);
+}
+
+static void the_process_may_close_all_its_files(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_close_all, 2, &report);
+}
+
+static void memory_may_be_protected_when_it_is_put_back(void **state)
+{
+	struct trace_report report;
+	struct target *target;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, do_protect);
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	stop(target, trace, &report);
+	assert_true(report.copied > 0);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_true(checker_end(&checker));
+}
+
+/* ---- What becomes of the process ---------------------------------------------------------------
+ */
+
+static void a_process_that_executes_another_program_is_left_alone(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target;
+	struct trace *trace;
+	bool found;
+
+	(void)state;
+	need_trace();
+	begin(false, do_exec);
+	trace = start(&target, false);
+	__atomic_store_n(&checker.control->order, CHECKER_CALL, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&checker.control->number, 1, __ATOMIC_SEQ_CST);
+	assert_int_equal(trace_wait(trace, 60000000, &error), 1);
+	(void)trace_stop(trace, &error);
+	trace_free(trace);
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	assert_false(found);
+	assert_true(target_alive(target));
+	target_close(target);
+	(void)kill(checker.pid, SIGKILL);
+	(void)waitpid(checker.pid, NULL, 0);
+}
+
+static void a_process_that_is_killed_ends_the_trace(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, NULL);
+	trace = start(&target, false);
+	(void)kill(checker.pid, SIGKILL);
+	assert_int_equal(trace_wait(trace, 60000000, &error), -ESRCH);
+	assert_int_equal(trace_stop(trace, &error), -ESRCH);
+	trace_free(trace);
+	target_close(target);
+	(void)waitpid(checker.pid, NULL, 0);
+}
+
+static void wait_for_state(char wanted)
+{
+	char path[64], line[128];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", checker.pid);
+	for (;;) {
+		FILE *file = fopen(path, "re");
+		const char *at;
+
+		assert_non_null(file);
+		at = fgets(line, sizeof(line), file);
+		(void)fclose(file);
+		assert_non_null(at);
+		at = strrchr(line, ')');
+		if (at != NULL && at[2] == wanted)
+			return;
+		(void)usleep(1000);
+	}
+}
+
+static void a_process_that_is_stopped_puts_everything_back_when_it_goes_on(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target;
+	struct trace *trace;
+	bool found;
+
+	(void)state;
+	need_trace();
+	begin(false, NULL);
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_true(checker_wait(&checker, 50));
+	(void)kill(checker.pid, SIGSTOP);
+	wait_for_state('T');
+	assert_int_equal(trace_stop(trace, &error), -EBUSY);
+	assert_non_null(strstr(error.message, "SIGCONT"));
+	trace_free(trace);
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), -EBUSY);
+	(void)kill(checker.pid, SIGCONT);
+	assert_true(checker_wait(&checker, 500));
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
+static void a_process_that_is_stopped_is_refused(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, NULL);
+	(void)kill(checker.pid, SIGSTOP);
+	wait_for_state('T');
+	assert_int_equal(try_start(&target, &trace, false, &error), -EBUSY);
+	assert_non_null(strstr(error.message, "SIGSTOP"));
+	target_close(target);
+	(void)kill(checker.pid, SIGCONT);
+	assert_true(checker_end(&checker));
+}
+
+static void a_process_that_is_debugged_is_refused(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, NULL);
+	assert_int_equal(ptrace(PTRACE_SEIZE, checker.pid, NULL, NULL), 0);
+	assert_int_equal(try_start(&target, &trace, false, &error), -EPERM);
+	assert_non_null(strstr(error.message, "debugged"));
+	target_close(target);
+	/* Not stopped: it can be let go only so. */
+	assert_int_equal(ptrace(PTRACE_INTERRUPT, checker.pid, NULL, NULL), 0);
+	assert_int_equal(waitpid(checker.pid, NULL, __WALL), checker.pid);
+	assert_int_equal(ptrace(PTRACE_DETACH, checker.pid, NULL, NULL), 0);
+	assert_true(checker_end(&checker));
+}
+
+static bool do_register(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register order = {.range = {.start = (uintptr_t)memory + 100 * CHECKER_PAGE,
+						.len = 64 * CHECKER_PAGE},
+		.mode = UFFDIO_REGISTER_MODE_MISSING};
+	int fd = (int)syscall(SYS_userfaultfd, 0);
+
+	(void)control, (void)generations;
+	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 &&
+	       ioctl(fd, UFFDIO_REGISTER, &order) == 0;
+}
+
+static void memory_with_a_userfaultfd_is_refused(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+	bool found = true;
+
+	(void)state;
+	need_trace();
+	begin(false, do_register);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(try_start(&target, &trace, false, &error), -EBUSY);
+	assert_non_null(strstr(error.message, "userfaultfd already"));
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	assert_false(found);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
+/* No address space for the memory to be moved to. */
+static bool do_limit(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	struct rlimit limit;
+	unsigned long long kib = 0;
+	char line[128];
+	FILE *file = fopen("/proc/self/status", "re");
+
+	(void)control, (void)memory, (void)generations;
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "VmSize: %llu", &kib) == 1)
+			break;
+	}
+	if (file == NULL || kib == 0)
+		return false;
+	(void)fclose(file);
+	limit = (struct rlimit){kib * 1024 + (4 << 20), RLIM_INFINITY};
+	return setrlimit(RLIMIT_AS, &limit) == 0;
+}
+
+static void a_process_without_room_for_a_scratch_area_is_refused(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+	bool found = true;
+
+	(void)state;
+	need_trace();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	print_message("sanitizers need the address space themselves\n");
+	skip();
+#endif
+	begin(false, do_limit);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_int_equal(try_start(&target, &trace, false, &error), -ENOMEM);
+	assert_non_null(strstr(error.message, "address space"));
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	assert_false(found);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
+/* ---- Pages that cannot be moved ----------------------------------------------------------------
+ */
+
+static bool do_pin(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	static struct io_uring ring;
+	const struct iovec buffer = {memory + 40 * CHECKER_PAGE, 16 * CHECKER_PAGE};
+
+	(void)generations;
+	control->step = io_uring_queue_init(4, &ring, 0) == 0 &&
+			io_uring_register_buffers(&ring, &buffer, 1) == 0;
+	return true;
+}
+
+static void pinned_pages_are_skipped_and_counted(void **state)
+{
+	struct trace_report report;
+	struct target *target;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, do_pin);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	if (checker.control->step == 0) {
+		assert_true(checker_end(&checker));
+		print_message("io_uring cannot pin memory here\n");
+		skip();
+	}
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_true(checker_wait(&checker, 500));
+	stop(target, trace, &report);
+	assert_int_equal(report.skipped, 16);
+	assert_true(checker_end(&checker));
+}
+
+/* A child that lives on shares all pages. */
+static bool do_keep_child(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const pid_t pid = fork();
+
+	(void)memory, (void)generations;
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)pause();
+		_exit(0);
+	}
+	control->step = (uint32_t)pid;
+	return pid > 0;
+}
+
+static void pages_shared_with_a_child_are_skipped_and_counted(void **state)
+{
+	struct trace_report report;
+	struct target *target;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, do_keep_child);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_true(checker_wait(&checker, 500));
+	stop(target, trace, &report);
+	assert_int_equal(report.skipped, WRITTEN);
+	assert_true(checker.control->step > 1);
+	(void)kill((pid_t)checker.control->step, SIGKILL);
+	assert_true(checker_end(&checker));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_child_gets_all_memory_and_the_parent_keeps_it),
+		cmocka_unit_test(a_child_may_change_its_memory_while_it_still_lacks_pages),
+		cmocka_unit_test(a_child_that_executes_another_program_costs_nothing),
+		cmocka_unit_test(memory_that_is_given_back_is_zeros_and_does_not_come_back),
+		cmocka_unit_test(shared_memory_that_is_unmapped_keeps_its_data),
+		cmocka_unit_test(shared_memory_that_is_punched_out_is_zeros),
+		cmocka_unit_test(memory_may_be_unmapped_and_mapped_anew),
+		cmocka_unit_test(memory_may_be_moved),
+		cmocka_unit_test(memory_may_be_moved_over_other_memory),
+		cmocka_unit_test(shared_memory_may_be_moved),
+		cmocka_unit_test(memory_may_be_locked),
+		cmocka_unit_test(memory_may_be_advised_on),
+		cmocka_unit_test(the_process_may_close_all_its_files),
+		cmocka_unit_test(memory_may_be_protected_when_it_is_put_back),
+		cmocka_unit_test(a_process_that_executes_another_program_is_left_alone),
+		cmocka_unit_test(a_process_that_is_killed_ends_the_trace),
+		cmocka_unit_test(a_process_that_is_stopped_puts_everything_back_when_it_goes_on),
+		cmocka_unit_test(a_process_that_is_stopped_is_refused),
+		cmocka_unit_test(a_process_that_is_debugged_is_refused),
+		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),
+		cmocka_unit_test(a_process_without_room_for_a_scratch_area_is_refused),
+		cmocka_unit_test(pinned_pages_are_skipped_and_counted),
+		cmocka_unit_test(pages_shared_with_a_child_are_skipped_and_counted),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tracer is killed: at each of its system calls, and at random moments. The traced process
+ * checks itself all the time: it must lose nothing, must not hang, and must be as it was at the
+ * end.
+ */
+#include "../unit.h"
+
+#include "../target/checker.h"
+#include "trace_possible.h"
+#include "wset/trace.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RANDOM_KILLS 100u
+#define TRACE_US 2000u
+
+static void trace_once(const struct checker *checker, bool shared)
+{
+	const struct trace_range range = {.address = checker->control->address,
+		.bytes = checker->control->pages * CHECKER_PAGE,
+		.shared = shared};
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace = NULL;
+	int code = target_open(checker->pid, &target, &error);
+
+	if (code == 0)
+		code = trace_start(target, &range, 1, 20000000, NULL, &trace, &error);
+	if (code == 0)
+		code = trace_wait(trace, TRACE_US, &error);
+	if (code == 0)
+		code = trace_stop(trace, &error);
+	if (code < 0)
+		(void)fprintf(stderr, "%s\n", error.message);
+	trace_free(trace);
+	target_close(target);
+	_exit(code == 0 ? 0 : 1);
+}
+
+/* In the tracer: never outlives the test. */
+static pid_t fork_tracer(const struct checker *checker, bool shared, bool stepped)
+{
+	pid_t pid;
+
+	(void)fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (stepped) {
+			(void)ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+			(void)raise(SIGSTOP);
+		}
+		trace_once(checker, shared);
+	}
+	assert_true(pid > 0);
+	return pid;
+}
+
+/* Ends what is left, as anybody could; nothing may be left then. Whether there was anything. */
+static bool disarm(const struct checker *checker)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	bool found = false, again = true;
+
+	if (target_open(checker->pid, &target, &error) < 0 ||
+		trace_disarm(target, NULL, &found, &error) < 0 ||
+		trace_disarm(target, NULL, &again, &error) < 0)
+		fail_msg("%s", error.message);
+	assert_false(again);
+	target_close(target);
+	return found;
+}
+
+/* Runs a tracer up to its @steps-th system call stop, and kills it there. False: it ended before.
+ */
+static bool kill_at_step(struct checker *checker, bool shared, unsigned int steps)
+{
+	pid_t pid = fork_tracer(checker, shared, true);
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSTOPPED(status));
+	(void)ptrace(PTRACE_SETOPTIONS, pid, NULL, (long)PTRACE_O_EXITKILL);
+	for (unsigned int i = 0; i < steps; i++) {
+		if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) < 0 || waitpid(pid, &status, 0) != pid)
+			fail_msg("the tracer cannot be stepped");
+		if (WIFEXITED(status)) {
+			assert_int_equal(WEXITSTATUS(status), 0);
+			return false;
+		}
+		assert_true(WIFSTOPPED(status));
+	}
+	(void)kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) == pid && !WIFSIGNALED(status))
+		;
+	return true;
+}
+
+static void check_every_step(bool shared)
+{
+	const struct checker_config config = {.pages = 1536, .shared = shared, .holes_from = 1500};
+	struct checker checker;
+	unsigned int step = 1, left = 0;
+
+	checker_start(&checker, &config);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	while (kill_at_step(&checker, shared, step)) {
+		assert_true(checker_wait(&checker, 30));
+		left += disarm(&checker);
+		assert_true(checker_wait(&checker, 30));
+		assert_int_equal(checker.control->errors, 0);
+		step++;
+	}
+	print_message("killed at %u system calls, something was left after %u\n", step - 1, left);
+	assert_true(step > 100);
+	assert_true(left > 10);
+	assert_true(checker_end(&checker));
+}
+
+static void a_tracer_of_private_memory_is_killed_at_each_system_call(void **state)
+{
+	(void)state;
+	need_trace();
+	check_every_step(false);
+}
+
+static void a_tracer_of_shared_memory_is_killed_at_each_system_call(void **state)
+{
+	(void)state;
+	need_trace();
+	check_every_step(true);
+}
+
+static unsigned int seeded(void)
+{
+	const char *given = getenv("ROUSE_TEST_SEED");
+	unsigned int seed = given != NULL ? (unsigned int)strtoul(given, NULL, 10)
+					  : (unsigned int)time(NULL) ^ (unsigned int)getpid();
+
+	print_message("ROUSE_TEST_SEED=%u\n", seed);
+	return seed;
+}
+
+static void check_random_moments(bool shared, bool huge)
+{
+	const struct checker_config config = {
+		.pages = 12288, .shared = shared, .huge = huge, .holes_from = 12000};
+	unsigned int seed = seeded(), ended = 0;
+	struct checker checker;
+
+	checker_start(&checker, &config);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	for (unsigned int i = 0; i < RANDOM_KILLS; i++) {
+		pid_t pid = fork_tracer(&checker, shared, false);
+		/* A run takes some 5 to 20 ms; much of it is disarming. */
+		struct timespec delay = {.tv_nsec = rand_r(&seed) % 15000000};
+		int status;
+
+		(void)nanosleep(&delay, NULL);
+		(void)kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		ended += WIFEXITED(status);
+		assert_true(checker_wait(&checker, 50));
+		if (i % 2 == 0)
+			(void)disarm(&checker); /* while the agent may be at work */
+		else
+			assert_true(checker_wait(&checker, 500));
+		(void)disarm(&checker);
+		assert_int_equal(checker.control->errors, 0);
+	}
+	print_message("%u of %u tracers ended before they were killed\n", ended, RANDOM_KILLS);
+	assert_true(checker_end(&checker));
+}
+
+static void a_tracer_of_private_memory_is_killed_at_random_moments(void **state)
+{
+	(void)state;
+	need_trace();
+	check_random_moments(false, false);
+}
+
+static void a_tracer_of_huge_pages_is_killed_at_random_moments(void **state)
+{
+	(void)state;
+	need_trace();
+	check_random_moments(false, true);
+}
+
+static void a_tracer_of_shared_memory_is_killed_at_random_moments(void **state)
+{
+	(void)state;
+	need_trace();
+	check_random_moments(true, false);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_tracer_of_private_memory_is_killed_at_each_system_call),
+		cmocka_unit_test(a_tracer_of_shared_memory_is_killed_at_each_system_call),
+		cmocka_unit_test(a_tracer_of_private_memory_is_killed_at_random_moments),
+		cmocka_unit_test(a_tracer_of_huge_pages_is_killed_at_random_moments),
+		cmocka_unit_test(a_tracer_of_shared_memory_is_killed_at_random_moments),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -15,6 +15,7 @@ static const struct command *const commands[] = {
 	&command_convert,
 	&command_cat,
 	&command_trace,
+	&command_scan,
 	&command_ttr,
 	&command_doctor,
 };

@@ -40,6 +40,7 @@ json_t *save_report_json(const struct rouse_save_report *report)
 		[ROUSE_ESTIMATE_TRACE] = "trace",
 		[ROUSE_ESTIMATE_TRACE_BEFORE] = "trace-before",
 		[ROUSE_ESTIMATE_SNAPSHOT_ORDER] = "snapshot-order",
+		[ROUSE_ESTIMATE_SCAN] = "scan",
 	};
 	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
 		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),
@@ -56,6 +57,8 @@ json_t *save_report_json(const struct rouse_save_report *report)
 	(void)json_object_set_new(json, "wset_pages", json_number(report->wset_pages));
 	if (report->trace.traced_bytes > 0)
 		(void)json_object_set_new(json, "trace", trace_report_json(&report->trace));
+	if (report->scan.scans > 0)
+		(void)json_object_set_new(json, "scan", scan_report_json(&report->scan));
 	return json;
 }
 
@@ -75,6 +78,8 @@ void save_report_print(const struct rouse_save_report *report, const char *image
 			human_bytes(report->wset_pages * 4096).text);
 	if (report->trace.traced_bytes > 0)
 		trace_report_print(&report->trace, NULL);
+	if (report->scan.scans > 0)
+		scan_report_print(&report->scan, NULL);
 }
 
 json_t *trace_report_json(const struct rouse_trace_report *report)

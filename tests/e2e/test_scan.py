@@ -88,6 +88,30 @@ def test_a_scan_says_what_it_did_not_see_and_what_it_cost():
     assert 'stops of one thread' in result.out
 
 
+def check_estimate(extra, *options):
+    image = work('vm.rouse')
+    with working_guest(extra) as guest:
+        report = save(guest, image, '--estimate', 'scan:200,10', *options).expect(0).json
+        if options:
+            guest.check()
+    assert report['estimate'] == 'scan'
+    assert report['scan']['scans'] == 10
+    assert report['wset_pages'] == report['scan']['pages'] > (MOVING_MB << 20) // 4096
+    assert image_info(image)['wset_pages'] == report['wset_pages']
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, incoming='defer', extra=extra) as new:
+        rouse('restore', '--policy', 'ws', '--qmp', new.qmp, image).expect(0)
+        new.check()
+    return report
+
+
+def test_estimate_scan_lays_the_image_of_a_suspended_vm_out():
+    check_estimate(MEMFD)
+
+
+def test_estimate_scan_is_out_of_the_way_of_a_background_snapshot():
+    assert check_estimate((), '--keep-running')['background_snapshot']
+
+
 # ---- that nothing is lost or left ------------------------------------------------------------
 
 def check_nothing_left(extra):
@@ -168,6 +192,8 @@ def test_scans_that_make_no_sense_are_wrong_usage():
     rouse('scan', '--pid', 1, '--count', 0).expect(USAGE)
     rouse('scan', '--pid', 1, '--last', 33).expect(USAGE)
     rouse('scan', '--pid', 1, '--decay', 2).expect(USAGE)
+    for estimate in ('scan:1', 'scan:,1', 'scan:0,1', 'scan:1,0', 'scan:1,65536', 'scan:x,1'):
+        rouse('save', '--qmp', 'a', '--estimate', estimate, work('vm.rouse')).expect(USAGE)
 
 
 def test_a_scan_of_no_process_is_an_error():

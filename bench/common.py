@@ -199,6 +199,8 @@ def verdict(what, value, target, at_most=True, digits=2):
 def main(function):
     """Runs a benchmark's main function; 1 if it failed. A target that is missed is no failure."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what runs in the background with SIGINT ignored, and the tool keeps to that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return function()
     except KeyboardInterrupt:

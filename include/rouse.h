@@ -125,6 +125,7 @@ enum rouse_estimate {
 	ROUSE_ESTIMATE_TRACE, /**< what is touched after the checkpoint (needs keep_running) */
 	ROUSE_ESTIMATE_TRACE_BEFORE,   /**< what was touched before it */
 	ROUSE_ESTIMATE_SNAPSHOT_ORDER, /**< first writes, by a background snapshot's page order */
+	ROUSE_ESTIMATE_SCAN,           /**< what was accessed before it, by rouse_scan() */
 };
 
 /** What a trace found and what it cost: see rouse_trace(). */
@@ -149,6 +150,24 @@ struct rouse_trace_report {
 	uint64_t lost_pages; /**< touched, but the log was full */
 };
 
+/** What a scan found and what it cost: see rouse_scan(). */
+struct rouse_scan_report {
+	uint64_t scanned_us; /**< from the beginning to the last scan */
+	uint32_t scans;
+	uint64_t pages;      /**< in the set */
+	uint64_t seen_pages; /**< accessed in any scan; the rule may leave some out */
+	/** By source: page-table presence (reads and writes), write protection (writes only). */
+	uint64_t presence_bytes, writes_only_bytes;
+	uint64_t unscanned_bytes; /**< of memory of another kind */
+	uint64_t skipped_pages;   /**< of mappings that changed meanwhile */
+	uint64_t begin_us;        /**< what it took to begin */
+	uint64_t scan_us;         /**< what the scans took, in all */
+	double scan_us_per_gib;   /**< the mean for one scan of 1 GiB */
+	uint64_t stops, stop_us;  /**< one thread stood still so often, for so long in all */
+	uint64_t stop_max_us;     /**< for so long at most */
+	bool page_idle; /**< the kernel has /sys/kernel/mm/page_idle, which is not used yet */
+};
+
 struct rouse_save_options {
 	size_t size;
 	const char *qmp_socket; /**< path of the VM's QMP socket */
@@ -159,7 +178,9 @@ struct rouse_save_options {
 	struct rouse_layout layout;
 	const char *wset; /**< a working-set file to lay the image out for, or NULL */
 	enum rouse_estimate estimate;
-	uint64_t estimate_us; /**< how long to trace; 0: 10 s */
+	uint64_t estimate_us;    /**< how long to trace; 0: 10 s */
+	uint64_t scan_period_us; /**< of an estimate by scans; 0: 1 s */
+	uint32_t scan_count;     /**< of scans; 0: 10 */
 };
 
 struct rouse_save_report {
@@ -174,6 +195,7 @@ struct rouse_save_report {
 	enum rouse_estimate estimate;
 	uint64_t wset_pages; /**< in the estimated working set; 0: there is none, see the log */
 	struct rouse_trace_report trace; /**< of an estimate by a trace */
+	struct rouse_scan_report scan;   /**< of an estimate by scans */
 };
 
 ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
@@ -514,6 +536,42 @@ ROUSE_PUBLIC int rouse_trace(const struct rouse_trace_options *options,
  */
 ROUSE_PUBLIC int rouse_trace_disarm(
 	int pid, bool *found, const struct rouse_observer *observer, struct rouse_error *error);
+
+/** What rouse_scan() does. Either @pid or @qmp_socket. */
+struct rouse_scan_options {
+	size_t size;
+	int pid;                /**< a process; 0: the QEMU behind qmp_socket */
+	const char *qmp_socket; /**< path; NULL: an ordinary process */
+	const char *out;        /**< a working-set file to write, or NULL */
+	uint64_t period_us;     /**< from one scan to the next; 1 s by default */
+	uint32_t count;         /**< of scans, 1 to 65535; 10 by default */
+	uint64_t min_bytes;     /**< of an ordinary process: smaller mappings are left out */
+	/**
+	 * The rule. A page's score is the sum of decay^(N-i) over the scans i that saw it, of N;
+	 * the set has those with a score of the threshold or more. Default: 1 and 0, all that were
+	 * seen. docs/estimators.md has examples.
+	 */
+	double decay, threshold;
+	uint32_t last; /**< instead of them: seen in the last so many scans, 1 to 32; 0: not so */
+};
+
+ROUSE_PUBLIC void rouse_scan_options_init(struct rouse_scan_options *options);
+
+/**
+ * Finds out by scanning, again and again, which pages a live process accesses: in the order of the
+ * first scan that saw them, then of their numbers. The process is asked for nothing, waits for
+ * nothing and loses nothing, also if this one is killed at any moment: docs/estimators.md says why.
+ * Of private memory (QEMU's default) only writes are seen. Linux 6.7 or later, x86-64.
+ *
+ * Errors: -ESRCH (no such process, or it ended), -EPERM (no right to look into it, a debugger has
+ * it, seccomp is on it), -EBUSY (it is stopped; its memory has a userfaultfd already: a trace,
+ * another scan, postcopy or background-snapshot), -ENOTSUP (the kernel, or nothing in it can be
+ * scanned), -EINVAL (options that make no sense), -ENOMEM, -ECANCELED, those of rouse_save() for
+ * the QMP socket, and of the file.
+ */
+ROUSE_PUBLIC int rouse_scan(const struct rouse_scan_options *options,
+	struct rouse_scan_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
 
 /** Copies a file to a descriptor through the throttle: for reading beside Rouse at equal terms. */
 ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttle *throttle,

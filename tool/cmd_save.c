@@ -19,13 +19,34 @@ static const struct option_value disks_values[] = {
 	{NULL, 0},
 };
 
-/* KIND or KIND:SECONDS */
+/* PERIOD,COUNT */
+static bool parse_scans(const char *text, struct rouse_save_options *library)
+{
+	const char *comma = strchr(text, ',');
+	char period[32];
+	uint64_t count;
+	double ms;
+
+	if (comma == NULL || (size_t)(comma - text) >= sizeof(period))
+		return false;
+	memcpy(period, text, (size_t)(comma - text));
+	period[comma - text] = '\0';
+	if (!parse_fraction(period, &ms) || ms < 0.001 || ms > MAX_SECONDS * 1e3 ||
+		!parse_count(comma + 1, UINT16_MAX, &count) || count == 0)
+		return false;
+	library->scan_period_us = (uint64_t)(ms * 1e3);
+	library->scan_count = (uint32_t)count;
+	return true;
+}
+
+/* KIND, KIND:SECONDS or scan:PERIOD,COUNT */
 static bool parse_estimate(const char *text, void *options)
 {
 	static const struct option_value kinds[] = {
 		{"trace", ROUSE_ESTIMATE_TRACE},
 		{"trace-before", ROUSE_ESTIMATE_TRACE_BEFORE},
 		{"snapshot-order", ROUSE_ESTIMATE_SNAPSHOT_ORDER},
+		{"scan", ROUSE_ESTIMATE_SCAN},
 		{NULL, 0},
 	};
 	struct rouse_save_options *library = &((struct save *)options)->library;
@@ -38,6 +59,8 @@ static bool parse_estimate(const char *text, void *options)
 		library->estimate = (enum rouse_estimate)kind->value;
 		if (text[length] == '\0')
 			return true;
+		if (kind->value == ROUSE_ESTIMATE_SCAN)
+			return parse_scans(text + length + 1, library);
 		if (kind->value == ROUSE_ESTIMATE_SNAPSHOT_ORDER ||
 			!parse_fraction(text + length + 1, &seconds) || seconds <= 0 ||
 			seconds > MAX_SECONDS)
@@ -67,10 +90,11 @@ static const struct option_spec options[] = {
 	{.name = "estimate",
 		.letter = 'e',
 		.kind = OPTION_CUSTOM,
-		.argument = "trace|trace-before[:SECONDS]|snapshot-order",
+		.argument = "trace|trace-before[:SECONDS]|scan[:MS,N]|snapshot-order",
 		.parse = parse_estimate,
 		.help = "lay it out for what the VM touches for so long (default: 10)\n"
-			"after the checkpoint or before it, or for what it writes while a\n"
+			"after the checkpoint or before it, for what N scans find, one each\n"
+			"MS, before it (default: 1000,10), or for what it writes while a\n"
 			"background snapshot is taken"},
 	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
 	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),

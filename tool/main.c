@@ -16,6 +16,7 @@ static const struct command *const commands[] = {
 	&command_wset,
 	&command_cat,
 	&command_trace,
+	&command_scan,
 	&command_ttr,
 	&command_doctor,
 };

@@ -40,6 +40,7 @@ json_t *save_report_json(const struct rouse_save_report *report)
 		[ROUSE_ESTIMATE_TRACE] = "trace",
 		[ROUSE_ESTIMATE_TRACE_BEFORE] = "trace-before",
 		[ROUSE_ESTIMATE_SNAPSHOT_ORDER] = "snapshot-order",
+		[ROUSE_ESTIMATE_SCAN] = "scan",
 	};
 	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
 		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),
@@ -56,6 +57,8 @@ json_t *save_report_json(const struct rouse_save_report *report)
 	(void)json_object_set_new(json, "wset_pages", json_number(report->wset_pages));
 	if (report->trace.traced_bytes > 0)
 		(void)json_object_set_new(json, "trace", trace_report_json(&report->trace));
+	if (report->scan.scans > 0)
+		(void)json_object_set_new(json, "scan", scan_report_json(&report->scan));
 	return json;
 }
 
@@ -75,6 +78,8 @@ void save_report_print(const struct rouse_save_report *report, const char *image
 			human_bytes(report->wset_pages * 4096).text);
 	if (report->trace.traced_bytes > 0)
 		trace_report_print(&report->trace, NULL);
+	if (report->scan.scans > 0)
+		scan_report_print(&report->scan, NULL);
 }
 
 json_t *trace_report_json(const struct rouse_trace_report *report)
@@ -119,6 +124,64 @@ void trace_report_print(const struct rouse_trace_report *report, const char *out
 	if (report->lost_pages > 0)
 		printf("%llu touches are missing: the log was full\n",
 			(unsigned long long)report->lost_pages);
+}
+
+/* Which memory was scanned how: what a source does not see is said with it. */
+static json_t *scan_sources_json(const struct rouse_scan_report *report)
+{
+	json_t *sources = json_array();
+
+	if (report->presence_bytes > 0)
+		(void)json_array_append_new(
+			sources, json_pack("{s:s, s:o, s:b}", "source", "presence", "bytes",
+					 json_number(report->presence_bytes), "writes_only", 0));
+	if (report->writes_only_bytes > 0)
+		(void)json_array_append_new(
+			sources, json_pack("{s:s, s:o, s:b}", "source", "write-protection", "bytes",
+					 json_number(report->writes_only_bytes), "writes_only", 1));
+	return sources;
+}
+
+json_t *scan_report_json(const struct rouse_scan_report *report)
+{
+	json_t *json = json_pack("{s:o, s:b, s:o, s:i, s:o, s:o, s:o, s:o}", "sources",
+		scan_sources_json(report), "page_idle", report->page_idle, "scanned_ms",
+		json_ms(report->scanned_us), "scans", (int)report->scans, "pages",
+		json_number(report->pages), "seen_pages", json_number(report->seen_pages),
+		"unscanned_bytes", json_number(report->unscanned_bytes), "skipped_pages",
+		json_number(report->skipped_pages));
+	json_t *more = json_pack("{s:o, s:o, s:f, s:o, s:o, s:o}", "begin_ms",
+		json_ms(report->begin_us), "scan_ms", json_ms(report->scan_us), "scan_ms_per_gib",
+		report->scan_us_per_gib / 1000, "stops", json_number(report->stops), "stop_ms",
+		json_ms(report->stop_us), "stop_max_ms", json_ms(report->stop_max_us));
+
+	(void)json_object_update(json, more);
+	json_decref(more);
+	return json;
+}
+
+void scan_report_print(const struct rouse_scan_report *report, const char *out)
+{
+	if (out != NULL)
+		printf("%s: ", out);
+	printf("%llu pages (%s), of %llu that %u scans in %s saw\n",
+		(unsigned long long)report->pages, human_bytes(report->pages * 4096).text,
+		(unsigned long long)report->seen_pages, report->scans,
+		human_us((double)report->scanned_us).text);
+	if (report->presence_bytes > 0)
+		printf("%s scanned by page-table presence: reads and writes\n",
+			human_bytes(report->presence_bytes).text);
+	if (report->writes_only_bytes > 0)
+		printf("%s scanned by write protection: writes only, no reads\n",
+			human_bytes(report->writes_only_bytes).text);
+	printf("a scan of 1 GiB took %s; %llu stops of one thread, %s in all, at most %s\n",
+		human_us(report->scan_us_per_gib).text, (unsigned long long)report->stops,
+		human_us((double)report->stop_us).text, human_us((double)report->stop_max_us).text);
+	printf("not scanned: %s, and %llu pages of mappings that changed\n",
+		human_bytes(report->unscanned_bytes).text,
+		(unsigned long long)report->skipped_pages);
+	if (report->page_idle)
+		printf("this kernel has page_idle, which Rouse does not use yet\n");
 }
 
 json_t *write_report_json(const struct rouse_write_report *report)

@@ -20,8 +20,8 @@ enum {
 };
 
 extern const struct command command_save, command_restore, command_inspect, command_verify,
-	command_pack, command_convert, command_wset, command_cat, command_ttr, command_trace,
-	command_doctor;
+	command_pack, command_convert, command_wset, command_cat, command_ttr, command_scan,
+	command_trace, command_doctor;
 
 /* ---- Messages (message.c) ------------------------------------------------------------------ */
 
@@ -83,6 +83,9 @@ void learn_report_print(const struct rouse_learn_report *learn);
 json_t *trace_report_json(const struct rouse_trace_report *report);
 /** @out: the file that was written, or NULL. */
 void trace_report_print(const struct rouse_trace_report *report, const char *out);
+json_t *scan_report_json(const struct rouse_scan_report *report);
+/** @out: the file that was written, or NULL. */
+void scan_report_print(const struct rouse_scan_report *report, const char *out);
 /** [{"utilization", "window_ms", "ttr_ms"}, ...] */
 json_t *ttr_table_json(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS]);
 void ttr_table_print(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS]);

@@ -152,6 +152,9 @@ static int save_check_estimate(const struct rouse_save_options *options, struct 
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"what a VM touches after its checkpoint can be traced only if it goes on "
 			"(--keep-running); trace-before is for one that does not");
+	if (options->scan_count > SCAN_RULE_MAX_SCANS)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"the number of scans must be 1 to %u", SCAN_RULE_MAX_SCANS);
 	if (options->estimate == ROUSE_ESTIMATE_SNAPSHOT_ORDER &&
 		(!options->keep_running || options->no_background_snapshot))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
@@ -426,6 +429,7 @@ static void save_apply_estimate(struct save *save, struct rouse_save_report *rep
 
 	report->estimate = save->options->estimate;
 	report->trace = save->estimate.report;
+	report->scan = save->estimate.scan_report;
 	pages = save_estimate_apply(
 		&save->estimate, save->options->image, &save->options->layout, &written, &error);
 	if (pages < 0)

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #define DEFAULT_US UINT64_C(10000000)
+#define DEFAULT_PERIOD_US UINT64_C(1000000)
+#define DEFAULT_SCANS 10u
 
 static void give_up(struct save_estimate *estimate, const struct rouse_error *why)
 {
@@ -15,6 +17,8 @@ static void give_up(struct save_estimate *estimate, const struct rouse_error *wh
 		why->message);
 	trace_session_free(estimate->session);
 	estimate->session = NULL;
+	scan_session_free(estimate->scan);
+	estimate->scan = NULL;
 	estimate->armed = false;
 }
 
@@ -32,6 +36,23 @@ static int judge(struct save_estimate *estimate, int code, const struct rouse_er
 	return 0;
 }
 
+/* Every page that any scan sees: what is needed after a restore is not known better. */
+static int prepare_scan(struct save_estimate *estimate, const struct rouse_save_options *options,
+	struct qmp *qmp, struct rouse_error *error)
+{
+	struct scan_session_config config = {
+		.pid = qmp_peer_pid(qmp),
+		.qmp = qmp,
+		.period_us =
+			options->scan_period_us > 0 ? options->scan_period_us : DEFAULT_PERIOD_US,
+		.count = options->scan_count > 0 ? options->scan_count : DEFAULT_SCANS,
+		.observer = estimate->observer,
+	};
+
+	(void)scan_rule_set(&config.rule, 1, 0);
+	return scan_session_new(&config, &estimate->scan, error);
+}
+
 void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_save_options *options,
 	struct qmp *qmp, const struct rouse_observer *observer)
 {
@@ -45,6 +66,8 @@ void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_sa
 	estimate->observer = observer;
 	if (estimate->kind == ROUSE_ESTIMATE_TRACE || estimate->kind == ROUSE_ESTIMATE_TRACE_BEFORE)
 		code = trace_session_new(&config, &estimate->session, &why);
+	else if (estimate->kind == ROUSE_ESTIMATE_SCAN)
+		code = prepare_scan(estimate, options, qmp, &why);
 	else if (estimate->kind == ROUSE_ESTIMATE_SNAPSHOT_ORDER)
 		code = page_order_new(&estimate->order);
 	if (code == -ENOMEM)
@@ -80,10 +103,28 @@ static int finish(struct save_estimate *estimate, struct rouse_error *error)
 	return judge(estimate, code, &why, error);
 }
 
+/* Scans, takes the working set, and takes the scan out of QEMU: its stream may come now. */
+static int scan(struct save_estimate *estimate, struct rouse_error *error)
+{
+	struct rouse_error why = {0};
+	int code = scan_session_start(estimate->scan, &why);
+
+	if (code == 0)
+		code = scan_session_run(estimate->scan, &why);
+	if (code == 0)
+		code = scan_session_wset(estimate->scan, &estimate->wset, &why);
+	if (code == 0)
+		scan_session_get_report(estimate->scan, &estimate->scan_report);
+	scan_session_free(take_ptr(&estimate->scan));
+	return judge(estimate, code, &why, error);
+}
+
 int save_estimate_before(struct save_estimate *estimate, struct rouse_error *error)
 {
 	int code;
 
+	if (estimate->scan != NULL)
+		return scan(estimate, error);
 	if (estimate->kind != ROUSE_ESTIMATE_TRACE_BEFORE || estimate->session == NULL)
 		return 0;
 	code = start(estimate, error);
@@ -154,6 +195,7 @@ void save_estimate_finish(struct save_estimate *estimate)
 	if (estimate->armed)
 		(void)trace_session_stop(estimate->session, &ignored);
 	trace_session_free(estimate->session);
+	scan_session_free(estimate->scan);
 	page_order_free(estimate->order);
 	rouse_wset_close(estimate->wset);
 	*estimate = (struct save_estimate){0};

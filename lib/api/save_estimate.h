@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The working set of a save, estimated while the VM is there: by a trace before or after the
- * checkpoint, or by the page order of a background snapshot. An estimate that fails costs the image
- * nothing: it is then one without a working set, and the log says why.
+ * checkpoint, by scans before it, or by the page order of a background snapshot. An estimate that
+ *fails costs the image nothing: it is then one without a working set, and the log says why.
  *
- *	trace-before      _prepare _before | stream, commit                         | _apply
- *	trace             _prepare | stream | _arm, VM goes on, _trace | commit      | _apply
- *	snapshot-order    _prepare | stream, _note_page for each page | commit       | _apply
+ *	trace-before, scan  _prepare _before | stream, commit                         | _apply
+ *	trace               _prepare | stream | _arm, VM goes on, _trace | commit      | _apply
+ *	snapshot-order      _prepare | stream, _note_page for each page | commit       | _apply
  */
 #ifndef ROUSE_API_SAVE_ESTIMATE_H
 #define ROUSE_API_SAVE_ESTIMATE_H
 
 #include "api/page_order.h"
+#include "api/scan_session.h"
 #include "api/trace_session.h"
 
 struct save_estimate {
@@ -19,17 +20,19 @@ struct save_estimate {
 	uint64_t us; /**< how long to trace */
 	const struct rouse_observer *observer;
 	struct trace_session *session; /**< or NULL */
+	struct scan_session *scan;     /**< or NULL */
 	struct page_order *order;      /**< for snapshot-order, or NULL */
 	struct rouse_wset *wset;       /**< the result, or NULL */
 	bool armed;
 	uint64_t began_ns; /**< the VM went on */
 	struct rouse_trace_report report;
+	struct rouse_scan_report scan_report;
 };
 
-/** Finds out what will be traced. Nothing is changed. @options: estimate and estimate_us. */
+/** Finds out what will be traced. Nothing is changed. @options: estimate and what is for it. */
 void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_save_options *options,
 	struct qmp *qmp, const struct rouse_observer *observer);
-/** trace-before: traces. -ECANCELED. */
+/** trace-before, scan: traces or scans. -ECANCELED. */
 int save_estimate_before(struct save_estimate *estimate, struct rouse_error *error);
 /** trace: begins, with the VM standing still. -ECANCELED. */
 int save_estimate_arm(struct save_estimate *estimate, struct rouse_error *error);

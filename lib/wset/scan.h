@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Access-bit scanning: which pages of a live process were accessed since the scan before. Nothing
+ * is asked of the process. docs/estimators.md tells how it works, what it sees and what it misses.
+ *
+ *	scan_start()   every page is taken as not accessed
+ *	scan_take()    reads what was accessed since then, and takes it back; as often as one likes
+ *	scan_free()    everything is as it was
+ *
+ * Two sources, by the kind of the memory; both need Linux 6.7:
+ *
+ *	shared (shmem)  the process's page-table entries are dropped, which come back with the next
+ *	                access; the page cache keeps the data. Reads and writes
+ *	private         write protection that the kernel lifts alone. Writes only
+ *
+ * No fault is ever delivered to us and no page ever missing: whatever happens to the caller, the
+ * process loses nothing and does not wait.
+ */
+#ifndef ROUSE_WSET_SCAN_H
+#define ROUSE_WSET_SCAN_H
+
+#include "base/observer.h"
+#include "wset/scan_rule.h"
+#include "wset/trace.h"
+
+struct scan_report {
+	uint32_t scans;
+	uint64_t began_ns;       /**< CLOCK_MONOTONIC: all pages count as not accessed since then */
+	uint64_t scan_ns;        /**< the sum of what the scans took */
+	uint64_t reset_ns;       /**< what it took to begin */
+	uint64_t stops;          /**< how often a thread of the process stood still */
+	uint64_t stop_ns;        /**< for so long in all */
+	uint64_t stop_max_ns;    /**< for so long at most */
+	uint64_t presence_pages; /**< scanned by their page-table entries */
+	uint64_t written_pages;  /**< scanned for writes only */
+	uint64_t skipped_pages;  /**< of mappings that changed meanwhile: not scanned any more */
+};
+
+struct scan;
+
+/**
+ * Begins to scan @ranges of @target, which must outlive the scan.
+ *
+ *   -EINVAL   ranges that overlap or are not of whole pages, none, or too many
+ *   -EPERM    userfaultfd(2) is not allowed to it, or /proc/PID/pagemap to us
+ *   -EBUSY    the memory has a userfaultfd already: it is being traced or scanned, QEMU is in a
+ *             postcopy migration or background-snapshot
+ *   -ENOTSUP  this kernel cannot do it (6.7 or later can)
+ *   -ESRCH    the process ended; -ENOMEM; and those of target_stop()
+ */
+int scan_start(struct target *target, const struct trace_range *ranges, uint32_t count,
+	const struct scan_rule *rule, const struct rouse_observer *observer, struct scan **scan,
+	struct rouse_error *error);
+
+/**
+ * Takes a scan. @last: there is none after it, and nothing is taken back; no thread is stopped.
+ * -EINVAL: there were SCAN_RULE_MAX_SCANS already. -ESRCH, and those of target_stop().
+ */
+int scan_take(struct scan *scan, bool last, struct rouse_error *error);
+
+/** The pages of all ranges, in their order. Valid until scan_free(). */
+const struct scan_page *scan_pages(const struct scan *scan, size_t *count);
+void scan_get_report(const struct scan *scan, struct scan_report *report);
+/** Takes everything back. NULL is fine. */
+void scan_free(struct scan *scan);
+
+/**
+ * Takes out of the process what a scan that was killed while it began has left: at most two
+ * descriptors that nobody uses. *found: whether there was anything. scan_start() does it, too.
+ * Those of target_stop().
+ */
+int scan_clean(struct target *target, bool *found, struct rouse_error *error);
+
+#endif

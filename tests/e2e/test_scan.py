@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Scanning the memory of a running VM: what it finds, and that the VM loses nothing by it."""
+import contextlib
+import pathlib
+import re
+import signal
+
+from e2e import REFUSED, USAGE, Rouse, limit, note, rouse, seeded, wait_until, work
+from test_trace import (
+    FIXED_MB, MEMFD, MOVING_MB, RAM_MB, image_info, save, worked_pages, working_guest, wset_pages)
+from tiny_guest import TinyGuest
+
+
+# ---- helpers ---------------------------------------------------------------------------------
+
+def scan(guest, wset, *options):
+    return rouse('scan', '--qmp', guest.qmp, '--json', *options, '-o', wset)
+
+
+def scan_rounds(guest, wset):
+    """Scans until the guest has certainly worked through all its memory: doubles the count."""
+    for count in (4, 8, 16, 32, 64):
+        begin = len(guest.letters())
+        report = scan(guest, wset, '--period', 500, '--count', count).expect(0).json
+        if guest.letters()[begin:].count('.') >= 2 and guest.letters()[begin:].count('k') >= 2:
+            return report
+    raise AssertionError('the guest is too slow')
+
+
+def descriptors(pid):
+    """What a scan could leave in the process."""
+    links = (link.readlink() for link in pathlib.Path(f'/proc/{pid}/fd').iterdir())
+    return sorted(re.sub(r'\d+', '', str(link)) for link in links)
+
+
+def source_bytes(report, name):
+    return sum(each['bytes'] for each in report['sources'] if each['source'] == name)
+
+
+def pack_and_restore(guest, wset, extra):
+    """The set must be one that an image of the VM can be laid out for."""
+    image, packed = work('vm.rouse'), work('packed.rouse')
+    save(guest, image).expect(0)
+    rouse('pack', '-w', wset, image, packed).expect(0)
+    assert image_info(packed)['wset_pages'] == len(wset_pages(wset))
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, incoming='defer', extra=extra) as new:
+        rouse('restore', '--policy', 'ws', '--qmp', new.qmp, packed).expect(0)
+        new.check()
+
+
+# ---- what is found ---------------------------------------------------------------------------
+
+def test_every_page_that_a_vm_works_on_is_found_in_a_memfd():
+    wset = work('vm.wset')
+    with working_guest(MEMFD) as guest:
+        report = scan_rounds(guest, wset)
+        guest.check()
+        pages = wset_pages(wset)
+        missed = set(worked_pages()) - set(pages)
+        note(f'{len(pages)} pages, {report["scan_ms_per_gib"]} ms per GiB')
+        assert not missed, f'{len(missed)} of {len(worked_pages())} pages were missed'
+        assert len(pages) - len(worked_pages()) < 100, f'{len(pages)} pages are too many'
+        assert report['pages'] == report['seen_pages'] == len(pages)
+        assert source_bytes(report, 'presence') >= RAM_MB << 20
+        pack_and_restore(guest, wset, MEMFD)
+
+
+def test_of_anonymous_ram_the_pages_that_a_vm_writes_are_found():
+    wset = work('vm.wset')
+    with working_guest() as guest:
+        report = scan_rounds(guest, wset)
+        guest.check()
+        pages = set(wset_pages(wset))
+        # The moving part is written in every round, the fixed part only read.
+        written = worked_pages()[(FIXED_MB << 20) // 4096:]
+        assert not set(written) - pages, 'pages that are written were missed'
+        assert len(pages) < len(written) + 100, f'{len(pages)} pages are too many'
+        assert source_bytes(report, 'write-protection') >= RAM_MB << 20
+        assert source_bytes(report, 'presence') == 0
+        pack_and_restore(guest, wset, ())
+
+
+def test_a_scan_says_what_it_did_not_see_and_what_it_cost():
+    with working_guest() as guest:
+        result = rouse('scan', '--pid', guest.process.pid, '--period', 50, '--count', 2).expect(0)
+    assert 'writes only' in result.out
+    assert 'a scan of 1 GiB took' in result.out
+    assert 'stops of one thread' in result.out
+
+
+def check_estimate(extra, *options):
+    image = work('vm.rouse')
+    with working_guest(extra) as guest:
+        report = save(guest, image, '--estimate', 'scan:200,10', *options).expect(0).json
+        if options:
+            guest.check()
+    assert report['estimate'] == 'scan'
+    assert report['scan']['scans'] == 10
+    assert report['wset_pages'] == report['scan']['pages'] > (MOVING_MB << 20) // 4096
+    assert image_info(image)['wset_pages'] == report['wset_pages']
+    with TinyGuest(fixed_mb=FIXED_MB, moving_mb=MOVING_MB, incoming='defer', extra=extra) as new:
+        rouse('restore', '--policy', 'ws', '--qmp', new.qmp, image).expect(0)
+        new.check()
+    return report
+
+
+def test_estimate_scan_lays_the_image_of_a_suspended_vm_out():
+    check_estimate(MEMFD)
+
+
+def test_estimate_scan_is_out_of_the_way_of_a_background_snapshot():
+    assert check_estimate((), '--keep-running')['background_snapshot']
+
+
+# ---- that nothing is lost or left ------------------------------------------------------------
+
+def check_nothing_left(extra):
+    with working_guest(extra) as guest:
+        before = descriptors(guest.process.pid)
+        scan(guest, work('vm.wset'), '--period', 20, '--count', 20).expect(0)
+        assert descriptors(guest.process.pid) == before
+        guest.check()
+        rouse('trace', '--qmp', guest.qmp, '--seconds', 0.2).expect(0)
+        guest.check()
+
+
+def test_after_a_scan_nothing_is_left_in_qemu():
+    check_nothing_left(())
+
+
+def test_after_a_scan_of_a_memfd_nothing_is_left_in_qemu():
+    check_nothing_left(MEMFD)
+
+
+def check_kills(extra):
+    random = seeded()
+    with working_guest(extra) as guest:
+        before = descriptors(guest.process.pid)
+        for _ in range(30):
+            with Rouse('scan', '--pid', guest.process.pid, '--period', 3, '--count', 1000) as run:
+                with contextlib.suppress(Exception):
+                    run.process.wait(random.random() * 0.1)
+                run.signal(signal.SIGKILL)
+                run.process.wait()
+            guest.wait_letters('.')
+        scan(guest, work('vm.wset'), '--period', 20, '--count', 3).expect(0)
+        assert descriptors(guest.process.pid) == before
+        guest.check()
+
+
+@limit(300)
+def test_a_scanner_killed_at_30_random_moments_costs_the_vm_nothing():
+    check_kills(())
+
+
+@limit(300)
+def test_a_scanner_of_a_memfd_killed_at_30_random_moments_costs_the_vm_nothing():
+    check_kills(MEMFD)
+
+
+def test_an_interrupted_scan_leaves_nothing_and_no_file():
+    wset = work('vm.wset')
+    with working_guest() as guest:
+        before = descriptors(guest.process.pid)
+        with Rouse('scan', '--qmp', guest.qmp, '-o', wset, '--count', 1000) as run:
+            wait_until(lambda: 'scanning' in run.said(), 'the scan')
+            run.signal(signal.SIGINT)
+            run.end().expect(130)
+        assert not wset.exists()
+        assert descriptors(guest.process.pid) == before
+        guest.check()
+
+
+def test_qemu_killed_while_it_is_scanned_is_an_error():
+    with working_guest() as guest:
+        with Rouse('scan', '--qmp', guest.qmp, '--count', 1000) as run:
+            wait_until(lambda: 'scanning' in run.said(), 'the scan')
+            guest.process.kill()
+            run.end().expect(1, 'has ended')
+
+
+def test_qemu_in_a_sandbox_cannot_be_scanned():
+    with working_guest(('-sandbox', 'on')) as guest:
+        rouse('scan', '--qmp', guest.qmp).expect(REFUSED, 'seccomp')
+        guest.check()
+
+
+def test_scans_that_make_no_sense_are_wrong_usage():
+    rouse('scan', '--count', 1).expect(USAGE, '--pid')
+    rouse('scan', '--qmp', 'a', '--pid', 1).expect(USAGE, '--pid')
+    rouse('scan', '--pid', 1, '--period', 0).expect(USAGE)
+    rouse('scan', '--pid', 1, '--count', 0).expect(USAGE)
+    rouse('scan', '--pid', 1, '--last', 33).expect(USAGE)
+    rouse('scan', '--pid', 1, '--decay', 2).expect(USAGE)
+    for estimate in ('scan:1', 'scan:,1', 'scan:0,1', 'scan:1,0', 'scan:1,65536', 'scan:x,1'):
+        rouse('save', '--qmp', 'a', '--estimate', estimate, work('vm.rouse')).expect(USAGE)
+
+
+def test_a_scan_of_no_process_is_an_error():
+    rouse('scan', '--pid', 0x3fffffff).expect(1, 'no process')

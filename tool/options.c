@@ -185,7 +185,7 @@ int options_parse(const struct command *command, int argc, char **argv, void *op
 
 static void print_option(const struct option_spec *spec)
 {
-	char head[64];
+	char head[96];
 	const char *text = spec->help;
 	int width = 28;
 

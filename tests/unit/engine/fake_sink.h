@@ -72,6 +72,19 @@ static int fake_start(struct rouse_sink *sink, uint64_t *started_ns, struct rous
 	return 0;
 }
 
+/*
+ * With a limit: on a loaded machine (Linux 6.18, glibc 2.36) a wait without one was seen to sleep
+ * on although it had been woken. The cause was not found.
+ */
+static void fake_wait_change(struct fake_sink *s)
+{
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	(void)pthread_cond_timedwait(&s->changed, &s->lock, &until);
+}
+
 static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
@@ -97,7 +110,7 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 			s->outstanding = true;
 			code = 0;
 		} else {
-			pthread_cond_wait(&s->changed, &s->lock);
+			fake_wait_change(s);
 		}
 	}
 	pthread_mutex_unlock(&s->lock);

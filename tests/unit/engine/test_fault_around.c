@@ -100,14 +100,15 @@ static size_t count_state(const struct run *run, unsigned char wanted)
 
 static void the_rest_of_a_chunk_comes_with_its_page(void **state)
 {
-	static const uint64_t wanted[] = {100, 500};
+	/* One: after a slow read the next one would bring more. */
+	static const uint64_t wanted[] = {100};
 	unsigned char expected[PAGE];
 	struct rouse_engine_stats stats;
 	struct slow_source slow;
 	struct run run;
 
 	open_plain(&run, &slow, *state, 1000, 0);
-	run_lazy(&run, &slow, false, wanted, 2);
+	run_lazy(&run, &slow, false, wanted, 1);
 	for (uint64_t page = 96; page < 96 + CHUNK_PAGES; page++) {
 		assert_int_equal(run.fake.state[page], 2);
 		fill_page(expected, page + 1);
@@ -116,7 +117,7 @@ static void the_rest_of_a_chunk_comes_with_its_page(void **state)
 	assert_int_equal(run.fake.state[95], 0);
 	assert_int_equal(run.fake.state[112], 0);
 	rouse_engine_get_stats(run.engine, &stats);
-	assert_int_equal(stats.around_pages, 2 * (CHUNK_PAGES - 1));
+	assert_int_equal(stats.around_pages, CHUNK_PAGES - 1);
 	run_close(&run);
 }
 

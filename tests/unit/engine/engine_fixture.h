@@ -36,7 +36,7 @@ struct run {
 	struct rouse_source *source;
 	struct rouse_reader *reader;
 	struct rouse_engine *engine;
-	struct fake_sink fake;
+	struct fake_sink *fake;
 	struct rouse_error error;
 };
 
@@ -55,17 +55,17 @@ static inline int run_engine(struct run *run, struct rouse_engine_config config,
 
 	config.reader = run->reader;
 	config.source = run->source;
-	fake_init(&run->fake, PAGES, wanted, wanted_count);
+	run->fake = fake_new(PAGES, wanted, wanted_count);
 	code = rouse_engine_new(&config, &run->engine, &run->error);
 	if (code == 0)
-		code = rouse_engine_run(run->engine, &run->fake.sink, &run->error);
+		code = rouse_engine_run(run->engine, &run->fake->sink, &run->error);
 	return code;
 }
 
 static inline void run_close(struct run *run)
 {
 	rouse_engine_free(run->engine);
-	fake_destroy(&run->fake.sink);
+	fake_destroy(&run->fake->sink);
 	rouse_reader_close(run->reader);
 	rouse_source_destroy(run->source);
 }
@@ -77,9 +77,9 @@ static inline void check_memory(const struct run *run, bool eager)
 
 	for (uint64_t i = 0; i < PAGES; i++) {
 		fill_page(expected, seed_of(i));
-		if (memcmp(run->fake.memory + i * PAGE, expected, PAGE) != 0)
+		if (memcmp(run->fake->memory + i * PAGE, expected, PAGE) != 0)
 			fail_msg("page %llu is wrong", (unsigned long long)i);
-		if ((seed_of(i) != 0 || eager) && run->fake.state[i] == 0)
+		if ((seed_of(i) != 0 || eager) && run->fake->state[i] == 0)
 			fail_msg("page %llu is missing", (unsigned long long)i);
 	}
 }

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct fake_sink {
@@ -72,19 +73,6 @@ static int fake_start(struct rouse_sink *sink, uint64_t *started_ns, struct rous
 	return 0;
 }
 
-/*
- * With a limit: on a loaded machine (Linux 6.18, glibc 2.36) a wait without one was seen to sleep
- * on although it had been woken. The cause was not found.
- */
-static void fake_wait_change(struct fake_sink *s)
-{
-	struct timespec until;
-
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 1;
-	(void)pthread_cond_timedwait(&s->changed, &s->lock, &until);
-}
-
 static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
@@ -110,7 +98,7 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 			s->outstanding = true;
 			code = 0;
 		} else {
-			fake_wait_change(s);
+			(void)pthread_cond_wait(&s->changed, &s->lock);
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -201,6 +189,7 @@ static void fake_destroy(struct rouse_sink *sink)
 	free(s->given);
 	(void)pthread_cond_destroy(&s->changed);
 	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
 }
 
 static const struct rouse_sink_ops fake_ops = {
@@ -216,9 +205,15 @@ static const struct rouse_sink_ops fake_ops = {
 	.destroy = fake_destroy,
 };
 
-static void fake_init(
-	struct fake_sink *s, uint64_t page_count, const uint64_t *wanted, size_t wanted_count)
+/*
+ * On the heap: an assertion that fails leaves its test without ending the fault thread, which goes
+ * on waiting here. On the stack the next test's fake would lie in the same place, and that thread
+ * would take its wake-ups: one failure would hang the whole program.
+ */
+static struct fake_sink *fake_new(uint64_t page_count, const uint64_t *wanted, size_t wanted_count)
 {
+	struct fake_sink *s = calloc(1, sizeof(*s));
+
 	*s = (struct fake_sink){.sink = {.ops = &fake_ops},
 		.page_count = page_count,
 		.wanted = wanted,
@@ -228,6 +223,7 @@ static void fake_init(
 	s->given = calloc(page_count, sizeof(*s->given));
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->changed, NULL);
+	return s;
 }
 
 #endif

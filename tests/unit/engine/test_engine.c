@@ -20,7 +20,7 @@ static void eager_places_every_page_before_the_start(void **state)
 	rouse_engine_get_stats(run.engine, &stats);
 	assert_int_equal(stats.prefetched_pages, PAGES);
 	for (uint64_t i = 0; i < PAGES; i++)
-		assert_int_equal(run.fake.state[i], 1);
+		assert_int_equal(run.fake->state[i], 1);
 	run_close(&run);
 }
 
@@ -99,10 +99,10 @@ static void ws_prefetches_the_working_set_and_no_more(void **state)
 	rouse_engine_get_stats(run.engine, &stats);
 	assert_int_equal(stats.prefetched_pages, 5);
 	for (size_t i = 0; i < 5; i++)
-		assert_int_equal(run.fake.state[wset[i].page], 1);
+		assert_int_equal(run.fake->state[wset[i].page], 1);
 	(void)rouse_engine_faults(run.engine, &count);
 	assert_int_equal(count, 1);
-	assert_int_equal(run.fake.state[41], 2);
+	assert_int_equal(run.fake->state[41], 2);
 	run_close(&run);
 }
 
@@ -126,8 +126,8 @@ static void a_working_set_that_is_given_replaces_the_images_own(void **state)
 	check_memory(&run, false);
 	rouse_engine_get_stats(run.engine, &stats);
 	assert_int_equal(stats.prefetched_pages, 2);
-	assert_int_equal(run.fake.state[8999], 1);
-	assert_int_equal(run.fake.state[1], 3);
+	assert_int_equal(run.fake->state[8999], 1);
+	assert_int_equal(run.fake->state[1], 3);
 	run_close(&run);
 }
 
@@ -156,10 +156,10 @@ static void expect_left_out(const struct fixture *fixture, const struct rouse_ws
 	check_memory(&run, false);
 	rouse_engine_get_stats(run.engine, &stats);
 	assert_int_equal(stats.prefetched_pages, 2);
-	assert_int_equal(run.fake.state[2], 1);
+	assert_int_equal(run.fake->state[2], 1);
 	/* Asked for, and not asked for. */
-	assert_int_equal(run.fake.state[25], 2);
-	assert_int_equal(run.fake.state[30], 3);
+	assert_int_equal(run.fake->state[25], 2);
+	assert_int_equal(run.fake->state[30], 3);
 	run_close(&run);
 	rouse_bitmap_finish(&leave_out);
 }
@@ -188,7 +188,7 @@ static void ws_without_a_working_set_says_how_to_get_one(void **state)
 		run_engine(&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_WS}, NULL, 0),
 		-ENODATA);
 	assert_non_null(strstr(run.error.message, "--record"));
-	assert_false(run.fake.started);
+	assert_false(run.fake->started);
 	run_close(&run);
 }
 
@@ -224,7 +224,7 @@ static void damage_met_before_the_start_starts_nothing(void **state)
 			&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_EAGER}, NULL, 0),
 		-EUCLEAN);
 	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
-	assert_false(run.fake.started);
+	assert_false(run.fake->started);
 	run_close(&run);
 }
 
@@ -241,8 +241,8 @@ static void damage_met_by_the_background_stops_the_guest(void **state)
 					 .background = ROUSE_BACKGROUND_MAX},
 				 NULL, 0),
 		-EUCLEAN);
-	assert_true(run.fake.stopped);
-	assert_int_equal(run.fake.state[7003], 0);
+	assert_true(run.fake->stopped);
+	assert_int_equal(run.fake->state[7003], 0);
 	run_close(&run);
 }
 
@@ -259,8 +259,8 @@ static void a_fault_on_a_damaged_chunk_is_never_answered(void **state)
 				 wanted, 2),
 		-EUCLEAN);
 	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
-	assert_int_equal(run.fake.state[3], 2);
-	assert_int_equal(run.fake.state[7003], 0);
+	assert_int_equal(run.fake->state[3], 2);
+	assert_int_equal(run.fake->state[7003], 0);
 	run_close(&run);
 }
 
@@ -275,10 +275,10 @@ static void a_guest_that_is_gone_ends_the_restore(void **state)
 	run_open(&run, fixture->path);
 	config.reader = run.reader;
 	config.source = run.source;
-	fake_init(&run.fake, PAGES, wanted, 1);
-	run.fake.fail_place = -EPIPE;
+	run.fake = fake_new(PAGES, wanted, 1);
+	run.fake->fail_place = -EPIPE;
 	assert_int_equal(rouse_engine_new(&config, &run.engine, &run.error), 0);
-	assert_int_equal(rouse_engine_run(run.engine, &run.fake.sink, &run.error), -EPIPE);
+	assert_int_equal(rouse_engine_run(run.engine, &run.fake->sink, &run.error), -EPIPE);
 	assert_int_equal(run.error.kind, ROUSE_ERROR_VMM);
 	run_close(&run);
 }
@@ -339,11 +339,11 @@ static void run_auto(struct run *run, const char *path, int processors, uint64_t
 	run_open(run, path);
 	config.reader = run->reader;
 	config.source = run->source;
-	fake_init(&run->fake, PAGES, NULL, 0);
-	run->fake.processors = processors;
-	run->fake.wait_step_ns = wait_step_ns;
+	run->fake = fake_new(PAGES, NULL, 0);
+	run->fake->processors = processors;
+	run->fake->wait_step_ns = wait_step_ns;
 	assert_int_equal(rouse_engine_new(&config, &run->engine, &run->error), 0);
-	assert_int_equal(rouse_engine_run(run->engine, &run->fake.sink, &run->error), 0);
+	assert_int_equal(rouse_engine_run(run->engine, &run->fake->sink, &run->error), 0);
 	check_memory(run, false);
 	rouse_engine_get_stats(run->engine, stats);
 	assert_true(stats->background_pages > 0);
@@ -359,7 +359,7 @@ static void auto_tells_how_long_the_guest_waited_for_processors(void **state)
 	run_auto(&run, fixture->path, 2, 1000000, &stats);
 	assert_true(stats.guest_waited);
 	/* The first look is what the wait is counted from. */
-	assert_int_equal(stats.guest_wait_ns, run.fake.wait_ns - 1000000);
+	assert_int_equal(stats.guest_wait_ns, run.fake->wait_ns - 1000000);
 	assert_true(stats.guest_wait_ns > 0);
 	run_close(&run);
 }

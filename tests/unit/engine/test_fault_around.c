@@ -71,13 +71,13 @@ static void run_lazy(struct run *run, struct slow_source *slow, bool record, con
 
 	assert_int_equal(rouse_cancel_new(&cancel), 0);
 	observer.cancel = cancel;
-	fake_init(&run->fake, rouse_reader_page_count(run->reader), wanted, count);
+	run->fake = fake_new(rouse_reader_page_count(run->reader), wanted, count);
 	assert_int_equal(rouse_engine_new(&config, &run->engine, &run->error), 0);
-	run->fake.on_end_of_wanted = cancel;
-	assert_int_equal(rouse_engine_run(run->engine, &run->fake.sink, &run->error), -ECANCELED);
+	run->fake->on_end_of_wanted = cancel;
+	assert_int_equal(rouse_engine_run(run->engine, &run->fake->sink, &run->error), -ECANCELED);
 	/* What the fault thread did before it fired is visible from here on. */
-	pthread_mutex_lock(&run->fake.lock);
-	pthread_mutex_unlock(&run->fake.lock);
+	pthread_mutex_lock(&run->fake->lock);
+	pthread_mutex_unlock(&run->fake->lock);
 }
 
 static void open_plain(struct run *run, struct slow_source *slow, const struct fixture *fixture,
@@ -93,8 +93,8 @@ static size_t count_state(const struct run *run, unsigned char wanted)
 {
 	size_t count = 0;
 
-	for (uint64_t i = 0; i < run->fake.page_count; i++)
-		count += run->fake.state[i] == wanted;
+	for (uint64_t i = 0; i < run->fake->page_count; i++)
+		count += run->fake->state[i] == wanted;
 	return count;
 }
 
@@ -110,12 +110,12 @@ static void the_rest_of_a_chunk_comes_with_its_page(void **state)
 	open_plain(&run, &slow, *state, 1000, 0);
 	run_lazy(&run, &slow, false, wanted, 1);
 	for (uint64_t page = 96; page < 96 + CHUNK_PAGES; page++) {
-		assert_int_equal(run.fake.state[page], 2);
+		assert_int_equal(run.fake->state[page], 2);
 		fill_page(expected, page + 1);
-		assert_memory_equal(run.fake.memory + page * PAGE, expected, PAGE);
+		assert_memory_equal(run.fake->memory + page * PAGE, expected, PAGE);
 	}
-	assert_int_equal(run.fake.state[95], 0);
-	assert_int_equal(run.fake.state[112], 0);
+	assert_int_equal(run.fake->state[95], 0);
+	assert_int_equal(run.fake->state[112], 0);
 	rouse_engine_get_stats(run.engine, &stats);
 	assert_int_equal(stats.around_pages, CHUNK_PAGES - 1);
 	run_close(&run);
@@ -149,12 +149,12 @@ static void where_reads_are_slow_a_fault_brings_the_chunks_around_it(void **stat
 	assert_int_equal(count, 2);
 	assert_int_equal(faults[1].page, 1000);
 	for (uint64_t page = 976; page < 1060; page++) {
-		assert_int_equal(run.fake.state[page], 2);
+		assert_int_equal(run.fake->state[page], 2);
 		fill_page(expected, page + 1);
-		assert_memory_equal(run.fake.memory + page * PAGE, expected, PAGE);
+		assert_memory_equal(run.fake->memory + page * PAGE, expected, PAGE);
 	}
-	for (uint64_t page = 0; page < run.fake.page_count; page++)
-		assert_true(run.fake.given[page] <= 1);
+	for (uint64_t page = 0; page < run.fake->page_count; page++)
+		assert_true(run.fake->given[page] <= 1);
 	run_close(&run);
 }
 
@@ -166,8 +166,8 @@ static void around_the_first_and_the_last_page_there_is_nothing_more(void **stat
 
 	open_plain(&run, &slow, *state, 1000, 5);
 	run_lazy(&run, &slow, false, wanted, 3);
-	assert_int_equal(run.fake.state[0], 2);
-	assert_int_equal(run.fake.state[999], 2);
+	assert_int_equal(run.fake->state[0], 2);
+	assert_int_equal(run.fake->state[999], 2);
 	assert_true(count_state(&run, 2) > 3 * CHUNK_PAGES);
 	run_close(&run);
 }
@@ -191,9 +191,9 @@ static void a_damaged_neighbour_is_left_out(void **state)
 	assert_int_equal(pwrite(fd, "damage", 6, (off_t)chunk.offset + 100), 6);
 	(void)close(fd);
 	run_lazy(&run, &slow, false, wanted, 2);
-	assert_int_equal(run.fake.state[1000], 2);
-	assert_int_equal(run.fake.state[1020], 0);
-	assert_int_equal(run.fake.state[1030], 2);
+	assert_int_equal(run.fake->state[1000], 2);
+	assert_int_equal(run.fake->state[1020], 0);
+	assert_int_equal(run.fake->state[1030], 2);
 	run_close(&run);
 }
 

@@ -322,9 +322,15 @@ def test_estimate_trace_before_is_for_a_vm_that_is_suspended():
 def test_estimate_snapshot_order_finds_what_is_written_meanwhile():
     image = work('vm.rouse')
     with working_guest() as guest:
-        report = save(guest, image, '--keep-running', '--estimate', 'snapshot-order').expect(0).json
+        # Where processors are scarce the guest may write nothing before the stream is out.
+        for _ in range(20):
+            image.unlink(missing_ok=True)
+            report = save(guest, image, '--keep-running', '--estimate',
+                          'snapshot-order').expect(0).json
+            assert report['background_snapshot']
+            if report['wset_pages'] > 0:
+                break
         guest.check()
-    assert report['background_snapshot']
     assert image_info(image)['wset_pages'] == report['wset_pages'] > 0
     restore_and_check(image, '--policy', 'ws')
 

@@ -148,6 +148,7 @@ struct rouse_trace_report {
 	uint64_t removed_pages; /**< given back by the process meanwhile (a balloon) */
 	uint64_t forks;
 	uint64_t lost_pages; /**< touched, but the log was full */
+	bool retranslated;   /**< QEMU without KVM was made to read its guest's code again */
 };
 
 /** What a scan found and what it cost: see rouse_scan(). */
@@ -165,7 +166,8 @@ struct rouse_scan_report {
 	double scan_us_per_gib;   /**< the mean for one scan of 1 GiB */
 	uint64_t stops, stop_us;  /**< one thread stood still so often, for so long in all */
 	uint64_t stop_max_us;     /**< for so long at most */
-	bool page_idle; /**< the kernel has /sys/kernel/mm/page_idle, which is not used yet */
+	bool page_idle;    /**< the kernel has /sys/kernel/mm/page_idle, which is not used yet */
+	bool retranslated; /**< as in struct rouse_trace_report */
 };
 
 struct rouse_save_options {

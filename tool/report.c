@@ -90,13 +90,14 @@ json_t *trace_report_json(const struct rouse_trace_report *report)
 		json_number(report->untraced_bytes), "stop_ms", json_ms(report->stop_us), "arm_ms",
 		json_ms(report->arm_us), "arm_pause_ms", json_ms(report->arm_pause_us), "disarm_ms",
 		json_ms(report->disarm_us), "disarm_pause_ms", json_ms(report->disarm_pause_us));
-	json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:i, s:o, s:o, s:o, s:o, s:o}", "faults",
-		json_number(report->faults), "stalled_ms", json_ms(report->stalled_us),
+	json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:i, s:o, s:o, s:o, s:o, s:o, s:b}",
+		"faults", json_number(report->faults), "stalled_ms", json_ms(report->stalled_us),
 		"service_us", report->service_us, "slowdown", report->slowdown, "threads",
 		(int)report->threads, "skipped_pages", json_number(report->skipped_pages),
 		"copied_pages", json_number(report->copied_pages), "removed_pages",
 		json_number(report->removed_pages), "forks", json_number(report->forks),
-		"lost_pages", json_number(report->lost_pages));
+		"lost_pages", json_number(report->lost_pages), "retranslated",
+		report->retranslated);
 
 	(void)json_object_update(json, more);
 	json_decref(more);
@@ -150,10 +151,11 @@ json_t *scan_report_json(const struct rouse_scan_report *report)
 		json_number(report->pages), "seen_pages", json_number(report->seen_pages),
 		"unscanned_bytes", json_number(report->unscanned_bytes), "skipped_pages",
 		json_number(report->skipped_pages));
-	json_t *more = json_pack("{s:o, s:o, s:f, s:o, s:o, s:o}", "begin_ms",
+	json_t *more = json_pack("{s:o, s:o, s:f, s:o, s:o, s:o, s:b}", "begin_ms",
 		json_ms(report->begin_us), "scan_ms", json_ms(report->scan_us), "scan_ms_per_gib",
 		report->scan_us_per_gib / 1000, "stops", json_number(report->stops), "stop_ms",
-		json_ms(report->stop_us), "stop_max_ms", json_ms(report->stop_max_us));
+		json_ms(report->stop_us), "stop_max_ms", json_ms(report->stop_max_us),
+		"retranslated", report->retranslated);
 
 	(void)json_object_update(json, more);
 	json_decref(more);

@@ -20,6 +20,7 @@ static void give_up(struct save_estimate *estimate, const struct rouse_error *wh
 	scan_session_free(estimate->scan);
 	estimate->scan = NULL;
 	estimate->armed = false;
+	qemu_tcg_end(&estimate->tcg, estimate->observer);
 }
 
 /* -ECANCELED ends the save; everything else only the estimate. */
@@ -64,6 +65,7 @@ void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_sa
 	estimate->kind = options->estimate;
 	estimate->us = options->estimate_us > 0 ? options->estimate_us : DEFAULT_US;
 	estimate->observer = observer;
+	estimate->qmp = qmp;
 	if (estimate->kind == ROUSE_ESTIMATE_TRACE || estimate->kind == ROUSE_ESTIMATE_TRACE_BEFORE)
 		code = trace_session_new(&config, &estimate->session, &why);
 	else if (estimate->kind == ROUSE_ESTIMATE_SCAN)
@@ -76,12 +78,20 @@ void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_sa
 		give_up(estimate, &why);
 }
 
+/* What is read again counts only while it is watched: so after the beginning. */
+static void retranslate(struct save_estimate *estimate)
+{
+	estimate->retranslated = qemu_tcg_begin(&estimate->tcg, estimate->qmp, estimate->observer);
+}
+
 static int start(struct save_estimate *estimate, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
 	int code = trace_session_start(estimate->session, estimate->us, &why);
 
 	estimate->armed = code == 0;
+	if (code == 0)
+		retranslate(estimate);
 	return judge(estimate, code, &why, error);
 }
 
@@ -93,6 +103,7 @@ static int finish(struct save_estimate *estimate, struct rouse_error *error)
 	int code = trace_session_stop(estimate->session, waited < 0 ? &ignored : &why);
 
 	estimate->armed = false;
+	qemu_tcg_end(&estimate->tcg, estimate->observer);
 	if (waited < 0)
 		code = waited;
 	if (code == 0)
@@ -100,6 +111,7 @@ static int finish(struct save_estimate *estimate, struct rouse_error *error)
 			estimate->session, estimate->began_ns, &estimate->wset, &why);
 	if (code == 0)
 		trace_session_get_report(estimate->session, &estimate->report);
+	estimate->report.retranslated = estimate->retranslated;
 	return judge(estimate, code, &why, error);
 }
 
@@ -110,11 +122,15 @@ static int scan(struct save_estimate *estimate, struct rouse_error *error)
 	int code = scan_session_start(estimate->scan, &why);
 
 	if (code == 0)
+		retranslate(estimate);
+	if (code == 0)
 		code = scan_session_run(estimate->scan, &why);
+	qemu_tcg_end(&estimate->tcg, estimate->observer);
 	if (code == 0)
 		code = scan_session_wset(estimate->scan, &estimate->wset, &why);
 	if (code == 0)
 		scan_session_get_report(estimate->scan, &estimate->scan_report);
+	estimate->scan_report.retranslated = estimate->retranslated;
 	scan_session_free(take_ptr(&estimate->scan));
 	return judge(estimate, code, &why, error);
 }
@@ -194,6 +210,7 @@ void save_estimate_finish(struct save_estimate *estimate)
 
 	if (estimate->armed)
 		(void)trace_session_stop(estimate->session, &ignored);
+	qemu_tcg_end(&estimate->tcg, estimate->observer);
 	trace_session_free(estimate->session);
 	scan_session_free(estimate->scan);
 	page_order_free(estimate->order);

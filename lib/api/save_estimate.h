@@ -2,7 +2,7 @@
 /*
  * The working set of a save, estimated while the VM is there: by a trace before or after the
  * checkpoint, by scans before it, or by the page order of a background snapshot. An estimate that
- *fails costs the image nothing: it is then one without a working set, and the log says why.
+ * fails costs the image nothing: it is then one without a working set, and the log says why.
  *
  *	trace-before, scan  _prepare _before | stream, commit                         | _apply
  *	trace               _prepare | stream | _arm, VM goes on, _trace | commit      | _apply
@@ -14,11 +14,15 @@
 #include "api/page_order.h"
 #include "api/scan_session.h"
 #include "api/trace_session.h"
+#include "vmm/qemu_tcg.h"
 
 struct save_estimate {
 	enum rouse_estimate kind;
 	uint64_t us; /**< how long to trace */
 	const struct rouse_observer *observer;
+	struct qmp *qmp; /**< the save's */
+	struct qemu_tcg tcg;
+	bool retranslated;
 	struct trace_session *session; /**< or NULL */
 	struct scan_session *scan;     /**< or NULL */
 	struct page_order *order;      /**< for snapshot-order, or NULL */
@@ -29,7 +33,10 @@ struct save_estimate {
 	struct rouse_scan_report scan_report;
 };
 
-/** Finds out what will be traced. Nothing is changed. @options: estimate and what is for it. */
+/**
+ * Finds out what will be traced. Nothing is changed. @options: estimate and what is for it. @qmp is
+ * used until save_estimate_finish().
+ */
 void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_save_options *options,
 	struct qmp *qmp, const struct rouse_observer *observer);
 /** trace-before, scan: traces or scans. -ECANCELED. */

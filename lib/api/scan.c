@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* rouse_scan(): which pages a live process accesses, by scanning. */
+#include "api/live_qemu.h"
 #include "api/scan_session.h"
 #include "base/error.h"
 
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS 3000
 #define DEFAULT_PERIOD_US UINT64_C(1000000)
 #define MAX_PERIOD_US UINT64_C(86400000000)
 #define DEFAULT_COUNT 10u
@@ -56,40 +56,16 @@ static int check_options(const struct rouse_scan_options *given, struct rouse_sc
 	return 0;
 }
 
-static int open_session(const struct rouse_scan_options *options,
-	const struct rouse_observer *observer, struct scan_session **session,
+static int run(struct scan_session *session, struct live_qemu *live, const char *out,
 	struct rouse_error *error)
-{
-	struct scan_session_config config = {.pid = options->pid,
-		.min_bytes = options->min_bytes,
-		.period_us = options->period_us,
-		.count = options->count,
-		.observer = observer};
-	int code = make_rule(options, &config.rule, error);
-
-	if (code == 0 && options->qmp_socket != NULL) {
-		code = qmp_connect(
-			options->qmp_socket, CONNECT_TIMEOUT_MS, observer, &config.qmp, error);
-		if (code < 0)
-			return code;
-		config.pid = qmp_peer_pid(config.qmp);
-		if (config.pid <= 0)
-			code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -ESRCH,
-				"QEMU's process id is not known here: use --pid");
-	}
-	if (code == 0)
-		code = scan_session_new(&config, session, error);
-	qmp_close(config.qmp);
-	return code;
-}
-
-static int run(struct scan_session *session, const char *out, struct rouse_error *error)
 {
 	struct rouse_wset *wset;
 	int code = scan_session_start(session, error);
 
-	if (code == 0)
+	if (code == 0) {
+		live_qemu_retranslate(live);
 		code = scan_session_run(session, error);
+	}
 	if (code < 0 || out == NULL)
 		return code;
 	code = scan_session_wset(session, &wset, error);
@@ -104,7 +80,9 @@ int rouse_scan(const struct rouse_scan_options *given, struct rouse_scan_report 
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	struct rouse_scan_options options;
+	struct scan_session_config config = {.observer = observer};
 	struct scan_session *session = NULL;
+	struct live_qemu live = {0};
 	struct rouse_error local;
 	int code;
 
@@ -112,12 +90,24 @@ int rouse_scan(const struct rouse_scan_options *given, struct rouse_scan_report 
 		error = &local;
 	code = check_options(given, &options, error);
 	if (code == 0)
-		code = open_session(&options, observer, &session, error);
-	if (code < 0)
-		return code;
-	code = run(session, options.out, error);
-	if (code == 0 && report != NULL)
+		code = make_rule(&options, &config.rule, error);
+	if (code == 0)
+		code = live_qemu_open(&live, options.qmp_socket, options.pid, observer, error);
+	if (code == 0) {
+		config.pid = live.pid;
+		config.qmp = live.qmp;
+		config.min_bytes = options.min_bytes;
+		config.period_us = options.period_us;
+		config.count = options.count;
+		code = scan_session_new(&config, &session, error);
+	}
+	if (code == 0)
+		code = run(session, &live, options.out, error);
+	if (code == 0 && report != NULL) {
 		scan_session_get_report(session, report);
+		report->retranslated = live.retranslated;
+	}
 	scan_session_free(session);
+	live_qemu_close(&live);
 	return code;
 }

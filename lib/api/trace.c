@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* rouse_trace(): which pages a live process touches. */
 #include "wset/trace.h"
+#include "api/live_qemu.h"
 #include "api/trace_session.h"
 #include "base/clock.h"
 #include "base/error.h"
 
 #include <string.h>
 
-#define CONNECT_TIMEOUT_MS 3000
 #define DEFAULT_US UINT64_C(10000000)
 #define DEFAULT_MIN_BYTES (UINT64_C(16) << 20)
 
@@ -32,32 +32,8 @@ static int check_options(const struct rouse_trace_options *given,
 	return 0;
 }
 
-static int open_session(const struct rouse_trace_options *options,
-	const struct rouse_observer *observer, struct trace_session **session,
-	struct rouse_error *error)
-{
-	struct trace_session_config config = {
-		.pid = options->pid, .min_bytes = options->min_bytes, .observer = observer};
-	int code = 0;
-
-	if (options->qmp_socket != NULL) {
-		code = qmp_connect(
-			options->qmp_socket, CONNECT_TIMEOUT_MS, observer, &config.qmp, error);
-		if (code < 0)
-			return code;
-		config.pid = qmp_peer_pid(config.qmp);
-		if (config.pid <= 0)
-			code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -ESRCH,
-				"QEMU's process id is not known here: use --pid");
-	}
-	if (code == 0)
-		code = trace_session_new(&config, session, error);
-	qmp_close(config.qmp);
-	return code;
-}
-
-static int run(struct trace_session *session, const struct rouse_trace_options *options,
-	struct rouse_error *error)
+static int run(struct trace_session *session, struct live_qemu *live,
+	const struct rouse_trace_options *options, struct rouse_error *error)
 {
 	struct rouse_wset *wset;
 	struct rouse_error ignored;
@@ -65,6 +41,7 @@ static int run(struct trace_session *session, const struct rouse_trace_options *
 
 	if (code < 0)
 		return code;
+	live_qemu_retranslate(live);
 	ended = trace_session_wait(session, options->duration_us, error);
 	code = trace_session_stop(session, ended < 0 ? &ignored : error);
 	if (ended < 0)
@@ -83,7 +60,9 @@ int rouse_trace(const struct rouse_trace_options *given, struct rouse_trace_repo
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	struct rouse_trace_options options;
+	struct trace_session_config config = {.observer = observer};
 	struct trace_session *session = NULL;
+	struct live_qemu live = {0};
 	struct rouse_error local;
 	int code;
 
@@ -91,13 +70,21 @@ int rouse_trace(const struct rouse_trace_options *given, struct rouse_trace_repo
 		error = &local;
 	code = check_options(given, &options, error);
 	if (code == 0)
-		code = open_session(&options, observer, &session, error);
-	if (code < 0)
-		return code;
-	code = run(session, &options, error);
-	if (code == 0 && report != NULL)
+		code = live_qemu_open(&live, options.qmp_socket, options.pid, observer, error);
+	if (code == 0) {
+		config.pid = live.pid;
+		config.qmp = live.qmp;
+		config.min_bytes = options.min_bytes;
+		code = trace_session_new(&config, &session, error);
+	}
+	if (code == 0)
+		code = run(session, &live, &options, error);
+	if (code == 0 && report != NULL) {
 		trace_session_get_report(session, report);
+		report->retranslated = live.retranslated;
+	}
 	trace_session_free(session);
+	live_qemu_close(&live);
 	return code;
 }
 

@@ -89,6 +89,11 @@ def trace_rounds(guest, wset, *options):
         return run.end().expect(0).json
 
 
+def code_page():
+    """Of the guest: it holds nothing but code, which QEMU translated long ago."""
+    return (1 << 20) // PAGE + 1
+
+
 def check_trace(extra):
     wset = work('vm.wset')
     with working_guest(extra) as guest:
@@ -317,6 +322,29 @@ def test_estimate_trace_before_is_for_a_vm_that_is_suspended():
         assert guest.process.wait(5) == 0
     assert image_info(image)['wset_pages'] == report['wset_pages'] == report['trace']['pages'] > 0
     restore_and_check(image, '--policy', 'ws')
+
+
+def test_code_that_qemu_has_translated_is_read_again():
+    wset, second = work('vm.wset'), work('second.wset')
+    with working_guest() as guest:
+        report = trace_rounds(guest, wset)
+        assert report['retranslated']
+        assert code_page() in wset_pages(wset)
+        # What it does once in QEMU's life. This is how the first was no chance.
+        trace_rounds(guest, second)
+        assert code_page() not in wset_pages(second)
+
+
+def test_where_qemu_logs_its_settings_stay():
+    log, wset = work('qemu.log'), work('vm.wset')
+    with working_guest(('-d', 'guest_errors', '-D', str(log))) as guest:
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 100, '-o', wset, '--json') as run:
+            wait_armed(run, guest.process.pid)
+            guest.check()
+            disarm(guest)
+            report = run.end().expect(0, r'it logs \(-d\)').json
+    assert not report['retranslated']
+    assert code_page() not in wset_pages(wset)
 
 
 def test_estimate_snapshot_order_finds_what_is_written_meanwhile():

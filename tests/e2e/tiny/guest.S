@@ -96,6 +96,7 @@ next:
 	xor %edx, %eax
 	ret
 
+	.balign 4096                           /* a page that holds nothing but code */
 say:
 	mov %al, %bh
 	mov $com1, %dx

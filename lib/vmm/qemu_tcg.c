@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/qemu_tcg.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/io.h"
+
+#include <string.h>
+
+#define COMMAND_LINE_MAX (1u << 20)
+
+bool qemu_tcg_is_logging(const char *arguments, size_t size)
+{
+	for (size_t at = 0; at < size; at += strnlen(arguments + at, size - at) + 1) {
+		const char *word = arguments + at;
+		const size_t length = strnlen(word, size - at);
+
+		/* QEMU takes options with one dash and with two. */
+		if ((length == 2 && memcmp(word, "-d", 2) == 0) ||
+			(length == 3 && memcmp(word, "--d", 3) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* Not knowing counts as logging: then nothing is changed. */
+static bool may_be_logging(int pid)
+{
+	cleanup_free char *arguments = NULL;
+	char path[64];
+	size_t size;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	return pid <= 0 || rouse_io_read_file(path, COMMAND_LINE_MAX, &arguments, &size) < 0 ||
+	       qemu_tcg_is_logging(arguments, size);
+}
+
+static int ask_translates(struct qmp *qmp, bool *translates, struct rouse_error *error)
+{
+	json_t *result;
+	int code = qmp_execute(qmp, "query-kvm", NULL, &result, error);
+
+	if (code < 0)
+		return code;
+	*translates = json_is_false(json_object_get(result, "enabled"));
+	json_decref(result);
+	return 0;
+}
+
+static int set_log(struct qmp *qmp, const char *command, struct rouse_error *error)
+{
+	json_t *result = NULL;
+	int code = qmp_execute(qmp, "human-monitor-command",
+		json_pack("{s:s}", "command-line", command), &result, error);
+	const char *said = json_string_value(result);
+
+	if (code == 0 && said != NULL && said[0] != '\0')
+		code = rouse_error_set(
+			error, ROUSE_ERROR_VMM, -EREMOTEIO, "QEMU does not take `%s`", command);
+	json_decref(result);
+	return code;
+}
+
+static void note_failure(
+	const struct rouse_observer *observer, const char *what, const struct rouse_error *why)
+{
+	rouse_log(observer, ROUSE_LOG_WARNING, "%s: %s", what, why->message);
+}
+
+bool qemu_tcg_begin(struct qemu_tcg *tcg, struct qmp *qmp, const struct rouse_observer *observer)
+{
+	static const char missing[] =
+		"code that QEMU has translated already will be missing in the working set";
+	struct rouse_error why = {0};
+	bool translates;
+	int code = ask_translates(qmp, &translates, &why);
+
+	*tcg = (struct qemu_tcg){0};
+	if (code == 0 && !translates)
+		return false;
+	if (code == 0 && may_be_logging(qmp_peer_pid(qmp))) {
+		rouse_log(observer, ROUSE_LOG_WARNING,
+			"%s: it logs (-d), and that is left as it is", missing);
+		return false;
+	}
+	if (code == 0)
+		code = set_log(qmp, "log nochain", &why);
+	if (code < 0) {
+		note_failure(observer, missing, &why);
+		return false;
+	}
+	tcg->qmp = qmp;
+	return true;
+}
+
+void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
+{
+	struct rouse_error why = {0};
+	struct qmp *qmp = take_ptr(&tcg->qmp);
+
+	if (qmp == NULL)
+		return;
+	if (rouse_cancelled(observer))
+		qmp_ignore_cancel(qmp);
+	if (set_log(qmp, "log none", &why) < 0)
+		note_failure(observer, "QEMU's setting `log nochain` could not be put back", &why);
+}

@@ -156,9 +156,12 @@ def cost_of(way, guest, estimator):
     begin_us = estimators.now_us()
     time.sleep(UNDISTURBED_SECONDS)
     before = request_us(guest, begin_us, estimators.now_us())
-    resumed_us, report = estimators.save_watched(bench, guest, estimator,
-                                                 bench.file("estimated-cost.rouse"), way.seconds)
-    during = request_us(guest, resumed_us, resumed_us + way.seconds * 1_000_000)
+    save_us = estimators.now_us()
+    stopped_us, resumed_us, report = estimators.save_watched(
+        bench, guest, estimator, bench.file("estimated-cost.rouse"), way.seconds)
+    watched = (save_us, stopped_us) if estimator.before else \
+        (resumed_us, resumed_us + way.seconds * 1_000_000)
+    during = request_us(guest, *watched)
     os.unlink(bench.file("estimated-cost.rouse"))
     return {"slowdown": during / before - 1 if before and during else None,
             **{name: look_up(report, name)

@@ -31,6 +31,7 @@ class Estimator(NamedTuple):
     word     what must be in that one's --help
     policy   of the restores that are timed
     times    how many restores it learns from
+    before   whether it watches the VM before the checkpoint, not after it
     """
     name: str
     kind: str
@@ -38,6 +39,7 @@ class Estimator(NamedTuple):
     word: str = ""
     policy: str = "ws"
     times: int = 1
+    before: bool = False
 
 
 TABLE = (
@@ -50,10 +52,13 @@ TABLE = (
     Estimator("learned", RESTORE, ("--learn", "{wset}:{seconds}"), r"--learn\b", times=4),
     Estimator("trace", SAVE, (*KEEP, "--estimate", "trace:{seconds}"), r"--estimate\b.*\btrace\b"),
     Estimator("trace-before", SAVE, (*KEEP, "--estimate", "trace-before:{seconds}"),
-              r"--estimate\b.*\btrace-before\b"),
+              r"--estimate\b.*\btrace-before\b", before=True),
     Estimator("snapshot-order", SAVE, ("--keep-running", "--estimate", "snapshot-order"),
               r"--estimate\b.*\bsnapshot-order\b"),
-    Estimator("scan", SAVE, (*KEEP, "--estimate", "scan"), r"--estimate\b.*\bscan\b"),
+    Estimator("scan", SAVE, (*KEEP, "--estimate", "scan:1000,{seconds}"),
+              r"--estimate\b.*\bscan\b"),
+    Estimator("scan-before", SAVE, (*KEEP, "--estimate", "scan-before:1000,20"),
+              r"--estimate\b.*\bscan-before\b", before=True),
 )
 # The save that makes the image of all baselines, and shows what a save costs by itself.
 PLAIN = Estimator("plain", SAVE)
@@ -159,7 +164,8 @@ def options_of(estimator, **values):
 
 
 def save_watched(bench, guest, estimator, image, seconds, truth=None):
-    """Saves a guest with an estimator; (when it went on after the checkpoint, the report).
+    """Saves a guest with an estimator; (when it stopped for the checkpoint, when it went on, the
+    report).
 
     The truth, if there is one, is armed at the checkpoint. Returns so many seconds after it.
     """
@@ -170,13 +176,13 @@ def save_watched(bench, guest, estimator, image, seconds, truth=None):
     if truth and watched.armed_us > resumed_us:
         raise TruthError(f"{estimator.name}: the VM went on before the truth was armed")
     time.sleep(max(0, resumed_us / 1e6 + seconds - now_us() / 1e6))
-    return resumed_us, report
+    return watched.armed_us, resumed_us, report
 
 
 def save_judged(bench, guest, truth, estimator, image, seconds):
     """Saves a guest with an estimator while the truth is noted; Made."""
     guest.stamp()
-    _, report = save_watched(bench, guest, estimator, image, seconds, truth)
+    *_, report = save_watched(bench, guest, estimator, image, seconds, truth)
     found = truth_of(bench, guest, truth, image, seconds)
     return Made(estimator, image, pages_of(bench, image), found, report, guest.verify().errors)
 

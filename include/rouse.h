@@ -125,7 +125,8 @@ enum rouse_estimate {
 	ROUSE_ESTIMATE_TRACE, /**< what is touched after the checkpoint (needs keep_running) */
 	ROUSE_ESTIMATE_TRACE_BEFORE,   /**< what was touched before it */
 	ROUSE_ESTIMATE_SNAPSHOT_ORDER, /**< first writes, by a background snapshot's page order */
-	ROUSE_ESTIMATE_SCAN,           /**< what was accessed before it, by rouse_scan() */
+	ROUSE_ESTIMATE_SCAN, /**< what scans see after it, as rouse_scan() (needs keep_running) */
+	ROUSE_ESTIMATE_SCAN_BEFORE, /**< what scans saw before it */
 };
 
 /** What a trace found and what it cost: see rouse_trace(). */

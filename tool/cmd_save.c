@@ -39,7 +39,7 @@ static bool parse_scans(const char *text, struct rouse_save_options *library)
 	return true;
 }
 
-/* KIND, KIND:SECONDS or scan:PERIOD,COUNT */
+/* KIND, KIND:SECONDS or KIND:PERIOD,COUNT */
 static bool parse_estimate(const char *text, void *options)
 {
 	static const struct option_value kinds[] = {
@@ -47,6 +47,7 @@ static bool parse_estimate(const char *text, void *options)
 		{"trace-before", ROUSE_ESTIMATE_TRACE_BEFORE},
 		{"snapshot-order", ROUSE_ESTIMATE_SNAPSHOT_ORDER},
 		{"scan", ROUSE_ESTIMATE_SCAN},
+		{"scan-before", ROUSE_ESTIMATE_SCAN_BEFORE},
 		{NULL, 0},
 	};
 	struct rouse_save_options *library = &((struct save *)options)->library;
@@ -59,7 +60,7 @@ static bool parse_estimate(const char *text, void *options)
 		library->estimate = (enum rouse_estimate)kind->value;
 		if (text[length] == '\0')
 			return true;
-		if (kind->value == ROUSE_ESTIMATE_SCAN)
+		if (kind->value == ROUSE_ESTIMATE_SCAN || kind->value == ROUSE_ESTIMATE_SCAN_BEFORE)
 			return parse_scans(text + length + 1, library);
 		if (kind->value == ROUSE_ESTIMATE_SNAPSHOT_ORDER ||
 			!parse_fraction(text + length + 1, &seconds) || seconds <= 0 ||
@@ -90,12 +91,12 @@ static const struct option_spec options[] = {
 	{.name = "estimate",
 		.letter = 'e',
 		.kind = OPTION_CUSTOM,
-		.argument = "trace|trace-before[:SECONDS]|scan[:MS,N]|snapshot-order",
+		.argument = "KIND[:PARAMETERS]",
 		.parse = parse_estimate,
-		.help = "lay it out for what the VM touches for so long (default: 10)\n"
-			"after the checkpoint or before it, for what N scans find, one each\n"
-			"MS, before it (default: 1000,10), or for what it writes while a\n"
-			"background snapshot is taken"},
+		.help = "lay it out for what the VM touches after the checkpoint:\n"
+			"trace[:SECONDS] (default: 10), or scan[:MS,N], by N scans, one each\n"
+			"MS (default: 1000,10); before it: trace-before, scan-before; or for\n"
+			"what it writes while a background snapshot is taken: snapshot-order"},
 	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
 	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),
 	FLAG_OPTION(struct save, quiet, 'q', "quiet", "no progress, no report; errors only"),

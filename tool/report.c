@@ -41,6 +41,7 @@ json_t *save_report_json(const struct rouse_save_report *report)
 		[ROUSE_ESTIMATE_TRACE_BEFORE] = "trace-before",
 		[ROUSE_ESTIMATE_SNAPSHOT_ORDER] = "snapshot-order",
 		[ROUSE_ESTIMATE_SCAN] = "scan",
+		[ROUSE_ESTIMATE_SCAN_BEFORE] = "scan-before",
 	};
 	json_t *json = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "elapsed_ms",
 		json_ms(report->elapsed_us), "downtime_ms", json_ms(report->downtime_us),

@@ -29,6 +29,12 @@ void live_qemu_retranslate(struct live_qemu *live)
 		live->qmp != NULL && qemu_tcg_begin(&live->tcg, live->qmp, live->observer);
 }
 
+void live_qemu_retranslate_shortly(struct live_qemu *live)
+{
+	live_qemu_retranslate(live);
+	qemu_tcg_end_soon(&live->tcg, live->observer);
+}
+
 void live_qemu_close(struct live_qemu *live)
 {
 	qemu_tcg_end(&live->tcg, live->observer);

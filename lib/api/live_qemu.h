@@ -21,8 +21,10 @@ struct live_qemu {
  */
 int live_qemu_open(struct live_qemu *live, const char *socket, int pid,
 	const struct rouse_observer *observer, struct rouse_error *error);
-/** As qemu_tcg_begin(). Its memory is being watched already. Nothing for an ordinary process. */
+/** As qemu_tcg_begin(), until live_qemu_close(). Nothing for an ordinary process. */
 void live_qemu_retranslate(struct live_qemu *live);
+/** The same, for half a second only, by when it comes back: qemu_tcg_end_soon(). */
+void live_qemu_retranslate_shortly(struct live_qemu *live);
 /** Puts the translator back and closes the connection. */
 void live_qemu_close(struct live_qemu *live);
 

@@ -142,16 +142,23 @@ static int save_continue(struct save *save, struct rouse_error *error)
 	return code;
 }
 
+/* By watching the VM from the checkpoint on. */
+static bool estimates_afterwards(const struct rouse_save_options *options)
+{
+	return options->estimate == ROUSE_ESTIMATE_TRACE ||
+	       options->estimate == ROUSE_ESTIMATE_SCAN;
+}
+
 static int save_check_estimate(const struct rouse_save_options *options, struct rouse_error *error)
 {
 	if (options->estimate != ROUSE_ESTIMATE_NONE && options->wset != NULL)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"an image is laid out for a given working set or for an estimated one, not "
 			"for both");
-	if (options->estimate == ROUSE_ESTIMATE_TRACE && !options->keep_running)
+	if (estimates_afterwards(options) && !options->keep_running)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"what a VM touches after its checkpoint can be traced only if it goes on "
-			"(--keep-running); trace-before is for one that does not");
+			"what a VM touches after its checkpoint can be seen only if it goes on "
+			"(--keep-running); trace-before and scan-before are for one that does not");
 	if (options->scan_count > SCAN_RULE_MAX_SCANS)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"the number of scans must be 1 to %u", SCAN_RULE_MAX_SCANS);
@@ -214,9 +221,9 @@ static bool save_wants_background(const struct save *save)
 	const struct rouse_save_options *options = save->options;
 	long major = strtol(qmp_version(save->qmp), NULL, 10);
 
-	/* A trace sees everything from the checkpoint on only if the VM stands still for it. */
+	/* Everything from the checkpoint on is seen only if the VM stands still for it. */
 	return options->keep_running && !options->no_background_snapshot &&
-	       options->estimate != ROUSE_ESTIMATE_TRACE && (save->was_running || major >= 9);
+	       !estimates_afterwards(options) && (save->was_running || major >= 9);
 }
 
 static uint64_t memory_available(void)
@@ -335,7 +342,7 @@ static int save_settle_vm(struct save *save, struct rouse_error *error)
 		if (code == 0)
 			code = save_continue(save, error);
 		if (code == 0)
-			code = save_estimate_trace(&save->estimate, error);
+			code = save_estimate_watch(&save->estimate, error);
 	}
 	if (code == 0)
 		code = save_take_events(save, error);

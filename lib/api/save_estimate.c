@@ -68,7 +68,8 @@ void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_sa
 	estimate->qmp = qmp;
 	if (estimate->kind == ROUSE_ESTIMATE_TRACE || estimate->kind == ROUSE_ESTIMATE_TRACE_BEFORE)
 		code = trace_session_new(&config, &estimate->session, &why);
-	else if (estimate->kind == ROUSE_ESTIMATE_SCAN)
+	else if (estimate->kind == ROUSE_ESTIMATE_SCAN ||
+		 estimate->kind == ROUSE_ESTIMATE_SCAN_BEFORE)
 		code = prepare_scan(estimate, options, qmp, &why);
 	else if (estimate->kind == ROUSE_ESTIMATE_SNAPSHOT_ORDER)
 		code = page_order_new(&estimate->order);
@@ -78,25 +79,24 @@ void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_sa
 		give_up(estimate, &why);
 }
 
-/* What is read again counts only while it is watched: so after the beginning. */
-static void retranslate(struct save_estimate *estimate)
-{
-	estimate->retranslated = qemu_tcg_begin(&estimate->tcg, estimate->qmp, estimate->observer);
-}
-
+/* Begins a trace or a scan. */
 static int start(struct save_estimate *estimate, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
-	int code = trace_session_start(estimate->session, estimate->us, &why);
+	int code = estimate->scan != NULL
+			   ? scan_session_start(estimate->scan, &why)
+			   : trace_session_start(estimate->session, estimate->us, &why);
 
 	estimate->armed = code == 0;
+	/* What is read again counts only while it is watched: so after the beginning. */
 	if (code == 0)
-		retranslate(estimate);
+		estimate->retranslated =
+			qemu_tcg_begin(&estimate->tcg, estimate->qmp, estimate->observer);
 	return judge(estimate, code, &why, error);
 }
 
 /* Waits until it is time, ends the trace, and takes the working set. */
-static int finish(struct save_estimate *estimate, struct rouse_error *error)
+static int finish_trace(struct save_estimate *estimate, struct rouse_error *error)
 {
 	struct rouse_error why = {0}, ignored;
 	int waited = trace_session_wait(estimate->session, estimate->us, &why);
@@ -116,53 +116,63 @@ static int finish(struct save_estimate *estimate, struct rouse_error *error)
 }
 
 /* Scans, takes the working set, and takes the scan out of QEMU: its stream may come now. */
-static int scan(struct save_estimate *estimate, struct rouse_error *error)
+static int finish_scan(struct save_estimate *estimate, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
-	int code = scan_session_start(estimate->scan, &why);
+	int code;
 
-	if (code == 0)
-		retranslate(estimate);
-	if (code == 0)
-		code = scan_session_run(estimate->scan, &why);
-	qemu_tcg_end(&estimate->tcg, estimate->observer);
+	qemu_tcg_end_soon(&estimate->tcg, estimate->observer);
+	code = scan_session_run(estimate->scan, &why);
 	if (code == 0)
 		code = scan_session_wset(estimate->scan, &estimate->wset, &why);
 	if (code == 0)
 		scan_session_get_report(estimate->scan, &estimate->scan_report);
 	estimate->scan_report.retranslated = estimate->retranslated;
+	estimate->armed = false;
 	scan_session_free(take_ptr(&estimate->scan));
 	return judge(estimate, code, &why, error);
+}
+
+static int finish(struct save_estimate *estimate, struct rouse_error *error)
+{
+	if (!estimate->armed)
+		return 0;
+	return estimate->scan != NULL ? finish_scan(estimate, error)
+				      : finish_trace(estimate, error);
+}
+
+/* Whether there is something to begin, before the checkpoint or after it. */
+static bool is_to_start(
+	const struct save_estimate *estimate, enum rouse_estimate trace, enum rouse_estimate scan)
+{
+	return (estimate->kind == trace && estimate->session != NULL) ||
+	       (estimate->kind == scan && estimate->scan != NULL);
 }
 
 int save_estimate_before(struct save_estimate *estimate, struct rouse_error *error)
 {
 	int code;
 
-	if (estimate->scan != NULL)
-		return scan(estimate, error);
-	if (estimate->kind != ROUSE_ESTIMATE_TRACE_BEFORE || estimate->session == NULL)
+	if (!is_to_start(estimate, ROUSE_ESTIMATE_TRACE_BEFORE, ROUSE_ESTIMATE_SCAN_BEFORE))
 		return 0;
 	code = start(estimate, error);
-	if (code == 0 && estimate->armed)
-		code = finish(estimate, error);
-	return code;
+	return code == 0 ? finish(estimate, error) : code;
 }
 
 int save_estimate_arm(struct save_estimate *estimate, struct rouse_error *error)
 {
 	int code;
 
-	if (estimate->kind != ROUSE_ESTIMATE_TRACE || estimate->session == NULL)
+	if (!is_to_start(estimate, ROUSE_ESTIMATE_TRACE, ROUSE_ESTIMATE_SCAN))
 		return 0;
 	code = start(estimate, error);
 	estimate->began_ns = rouse_clock_ns();
 	return code;
 }
 
-int save_estimate_trace(struct save_estimate *estimate, struct rouse_error *error)
+int save_estimate_watch(struct save_estimate *estimate, struct rouse_error *error)
 {
-	return estimate->armed ? finish(estimate, error) : 0;
+	return finish(estimate, error);
 }
 
 /* The file of the working set, beside the image; it is removed. */
@@ -208,7 +218,7 @@ void save_estimate_finish(struct save_estimate *estimate)
 {
 	struct rouse_error ignored;
 
-	if (estimate->armed)
+	if (estimate->armed && estimate->session != NULL)
 		(void)trace_session_stop(estimate->session, &ignored);
 	qemu_tcg_end(&estimate->tcg, estimate->observer);
 	trace_session_free(estimate->session);

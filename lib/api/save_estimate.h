@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The working set of a save, estimated while the VM is there: by a trace before or after the
- * checkpoint, by scans before it, or by the page order of a background snapshot. An estimate that
+ * checkpoint, by scans there, or by the page order of a background snapshot. An estimate that
  * fails costs the image nothing: it is then one without a working set, and the log says why.
  *
- *	trace-before, scan  _prepare _before | stream, commit                         | _apply
- *	trace               _prepare | stream | _arm, VM goes on, _trace | commit      | _apply
- *	snapshot-order      _prepare | stream, _note_page for each page | commit       | _apply
+ *	trace-before, scan-before  _prepare _before | stream, commit                    | _apply
+ *	trace, scan                _prepare | stream | _arm, VM goes on, _watch | commit | _apply
+ *	snapshot-order             _prepare | stream, _note_page for each page | commit  | _apply
  */
 #ifndef ROUSE_API_SAVE_ESTIMATE_H
 #define ROUSE_API_SAVE_ESTIMATE_H
@@ -39,12 +39,12 @@ struct save_estimate {
  */
 void save_estimate_prepare(struct save_estimate *estimate, const struct rouse_save_options *options,
 	struct qmp *qmp, const struct rouse_observer *observer);
-/** trace-before, scan: traces or scans. -ECANCELED. */
+/** trace-before, scan-before: traces or scans. -ECANCELED. */
 int save_estimate_before(struct save_estimate *estimate, struct rouse_error *error);
-/** trace: begins, with the VM standing still. -ECANCELED. */
+/** trace, scan: begins, with the VM standing still. -ECANCELED. */
 int save_estimate_arm(struct save_estimate *estimate, struct rouse_error *error);
-/** trace: the VM has gone on. Waits, and ends the trace. -ECANCELED. */
-int save_estimate_trace(struct save_estimate *estimate, struct rouse_error *error);
+/** trace, scan: the VM has gone on. Traces or scans to the end. -ECANCELED. */
+int save_estimate_watch(struct save_estimate *estimate, struct rouse_error *error);
 /**
  * The image at @path is complete: lays it out for the working set, if there is one. How many pages
  * of it there are; 0: the image is as it was. -ECANCELED.

@@ -63,7 +63,7 @@ static int run(struct scan_session *session, struct live_qemu *live, const char 
 	int code = scan_session_start(session, error);
 
 	if (code == 0) {
-		live_qemu_retranslate(live);
+		live_qemu_retranslate_shortly(live);
 		code = scan_session_run(session, error);
 	}
 	if (code < 0 || out == NULL)

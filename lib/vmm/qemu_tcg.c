@@ -5,9 +5,11 @@
 #include "base/error.h"
 #include "base/io.h"
 
+#include <poll.h>
 #include <string.h>
 
 #define COMMAND_LINE_MAX (1u << 20)
+#define READ_MS 500
 
 bool qemu_tcg_is_logging(const char *arguments, size_t size)
 {
@@ -104,4 +106,14 @@ void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
 		qmp_ignore_cancel(qmp);
 	if (set_log(qmp, "log none", &why) < 0)
 		note_failure(observer, "QEMU's setting `log nochain` could not be put back", &why);
+}
+
+void qemu_tcg_end_soon(struct qemu_tcg *tcg, const struct rouse_observer *observer)
+{
+	struct pollfd cancel = {.fd = rouse_observer_cancel_fd(observer), .events = POLLIN};
+
+	if (tcg->qmp == NULL)
+		return;
+	(void)poll(&cancel, 1, READ_MS);
+	qemu_tcg_end(tcg, observer);
 }

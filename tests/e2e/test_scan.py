@@ -88,13 +88,13 @@ def test_a_scan_says_what_it_did_not_see_and_what_it_cost():
     assert 'stops of one thread' in result.out
 
 
-def check_estimate(extra, *options):
+def check_estimate(extra, kind, *options):
     image = work('vm.rouse')
     with working_guest(extra) as guest:
-        report = save(guest, image, '--estimate', 'scan:200,10', *options).expect(0).json
+        report = save(guest, image, '--estimate', f'{kind}:200,10', *options).expect(0).json
         if options:
             guest.check()
-    assert report['estimate'] == 'scan'
+    assert report['estimate'] == kind
     assert report['scan']['scans'] == 10
     assert report['wset_pages'] == report['scan']['pages'] > (MOVING_MB << 20) // 4096
     assert image_info(image)['wset_pages'] == report['wset_pages']
@@ -104,12 +104,42 @@ def check_estimate(extra, *options):
     return report
 
 
-def test_estimate_scan_lays_the_image_of_a_suspended_vm_out():
-    check_estimate(MEMFD)
+def test_estimate_scan_lays_the_image_out_for_what_is_accessed_after_the_checkpoint():
+    report = check_estimate(MEMFD, 'scan', '--keep-running')
+    assert not report['background_snapshot'], 'the VM went on before it was watched'
+    assert report['scan']['retranslated']
 
 
-def test_estimate_scan_is_out_of_the_way_of_a_background_snapshot():
-    assert check_estimate((), '--keep-running')['background_snapshot']
+def test_estimate_scan_of_anonymous_ram_finds_what_is_written():
+    check_estimate((), 'scan', '--keep-running')
+
+
+def test_estimate_scan_needs_a_vm_that_goes_on():
+    rouse('save', '--qmp', 'x', '--estimate', 'scan', work('vm.rouse')).expect(
+        USAGE, 'scan-before')
+
+
+def test_estimate_scan_before_lays_the_image_of_a_suspended_vm_out():
+    check_estimate(MEMFD, 'scan-before')
+
+
+def test_estimate_scan_before_is_out_of_the_way_of_a_background_snapshot():
+    assert check_estimate((), 'scan-before', '--keep-running')['background_snapshot']
+
+
+def test_an_interrupted_scan_after_the_checkpoint_leaves_the_vm_as_it_was():
+    image = work('vm.rouse')
+    with working_guest(MEMFD) as guest:
+        before = descriptors(guest.process.pid)
+        with Rouse('save', '--qmp', guest.qmp, '--keep-running', '--estimate', 'scan:100,1000',
+                   image) as run:
+            wait_until(lambda: 'scanning' in run.said(), 'the scan')
+            guest.wait_letters('..')
+            run.signal(signal.SIGINT)
+            run.end().expect(130)
+        assert not image.exists()
+        wait_until(lambda: descriptors(guest.process.pid) == before, 'the scan to be gone')
+        guest.check()
 
 
 # ---- that nothing is lost or left ------------------------------------------------------------

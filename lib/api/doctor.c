@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "vmm/vcpu_wait.h"
+#include "wset/scan.h"
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -207,6 +208,24 @@ static void probe_trace(struct doctor *doctor)
 		"vm.unprivileged_userfaultfd=1 for QEMU's user");
 }
 
+static void probe_scan(struct doctor *doctor)
+{
+	int code = -ENOSYS;
+
+#ifdef __x86_64__
+	code = scan_probe();
+#endif
+	begin(doctor);
+	say(doctor, "PAGEMAP_SCAN and asynchronous write protection: %s",
+		code == 0          ? "yes"
+		: code == -ENOTSUP ? "the kernel does not have them"
+		: code == -ENOSYS  ? "not on this processor"
+				   : strerrordesc_np(-code));
+	tell(doctor, "scan", code == 0,
+		"no working sets by rouse scan and rouse save --estimate scan; needed: Linux 6.7 "
+		"on x86-64, and root or the sysctl vm.unprivileged_userfaultfd=1 for QEMU's user");
+}
+
 /* ---- KVM, io_uring, page_idle, schedstat, priority -------------------------------------  */
 
 static void probe_kvm(struct doctor *doctor, const char *qemu, const char *kernel)
@@ -245,8 +264,8 @@ static void probe_page_idle(struct doctor *doctor)
 	begin(doctor);
 	say(doctor, "%s: %s", path, fd >= 0 ? "can be read" : strerrordesc_np(errno));
 	tell(doctor, "page_idle", fd >= 0,
-		"no working sets from access bits: record one with rouse restore --record; needed: "
-		"root, and a kernel with CONFIG_IDLE_PAGE_TRACKING");
+		"nothing at present: this version scans page tables by PAGEMAP_SCAN; needed: root, "
+		"and a kernel with CONFIG_IDLE_PAGE_TRACKING");
 }
 
 /* In a child: what is set here ends with it. Bit 0: no better nice, bit 1: no realtime. */
@@ -306,6 +325,7 @@ int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding
 	probe_qemu(&doctor, qemu);
 	probe_userfaultfd(&doctor);
 	probe_trace(&doctor);
+	probe_scan(&doctor);
 	probe_kvm(&doctor, qemu, kernel);
 	probe_io_uring(&doctor);
 	probe_page_idle(&doctor);

@@ -245,18 +245,30 @@ static int add_areas(struct scan *scan, const struct trace_range *ranges, uint32
 	return code;
 }
 
+/* An empty range does nothing, where the call is known. -ENOTSUP. */
+static int try_pagemap(int pagemap)
+{
+	return scan_pagemap_read(pagemap, SCAN_PRESENT, false, 0, SCAN_PAGE, NULL, NULL);
+}
+
+int scan_probe(void)
+{
+	cleanup_close int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (pagemap < 0)
+		return -errno;
+	return try_pagemap(pagemap) == -ENOTSUP ? -ENOTSUP : scan_uffd_probe();
+}
+
 static int open_pagemap(struct scan *scan, struct rouse_error *error)
 {
 	char path[64];
-	int code;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", target_pid(scan->target));
 	scan->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (scan->pagemap < 0)
 		return rouse_error_errno(error, -errno, "cannot open %s", path);
-	/* An empty range does nothing, where the call is known. */
-	code = scan_pagemap_read(scan->pagemap, SCAN_PRESENT, false, 0, SCAN_PAGE, NULL, NULL);
-	if (code == -ENOTSUP)
+	if (try_pagemap(scan->pagemap) == -ENOTSUP)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
 			"this kernel has no PAGEMAP_SCAN: scanning needs Linux 6.7 or later");
 	return 0;

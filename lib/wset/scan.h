@@ -39,6 +39,12 @@ struct scan_report {
 struct scan;
 
 /**
+ * Whether this kernel lets this user scan a process that is as its own: by trying. 0; -ENOTSUP: the
+ * kernel is older than 6.7; -EPERM and others of userfaultfd(2) and of opening /proc/self/pagemap.
+ */
+int scan_probe(void);
+
+/**
  * Begins to scan @ranges of @target, which must outlive the scan.
  *
  *   -EINVAL   ranges that overlap or are not of whole pages, none, or too many

@@ -23,6 +23,8 @@ struct scan_area {
  * death, the kernel undoes all that was done with it. *stop_ns: a thread stood still for so long.
  */
 int scan_uffd_open(struct target *target, int *uffd, uint64_t *stop_ns, struct rouse_error *error);
+/* Whether this process gets such a userfaultfd. */
+int scan_uffd_probe(void);
 /* Registers an area. */
 int scan_uffd_register(int uffd, const struct scan_area *area, struct rouse_error *error);
 /* MADV_DONTNEED in the process, a thread of which must be stopped. Negative: why not. */

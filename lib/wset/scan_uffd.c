@@ -175,11 +175,24 @@ static int make(struct target *target, int *uffd, struct rouse_error *error)
 	return fd < 0 ? fd : closed;
 }
 
-int scan_uffd_open(struct target *target, int *uffd, uint64_t *stop_ns, struct rouse_error *error)
+static int negotiate(int uffd)
 {
 	struct uffdio_api api = {.api = UFFD_API,
 		.features =
 			FEATURE_WP | FEATURE_WP_SHMEM | FEATURE_WP_UNPOPULATED | FEATURE_WP_ASYNC};
+
+	return ioctl(uffd, UFFDIO_API, &api) < 0 ? -ENOTSUP : 0;
+}
+
+int scan_uffd_probe(void)
+{
+	cleanup_close int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	return uffd < 0 ? -errno : negotiate(uffd);
+}
+
+int scan_uffd_open(struct target *target, int *uffd, uint64_t *stop_ns, struct rouse_error *error)
+{
 	uint64_t began_ns;
 	bool unused;
 	int code = target_stop(target, error);
@@ -193,7 +206,7 @@ int scan_uffd_open(struct target *target, int *uffd, uint64_t *stop_ns, struct r
 		code = make(target, uffd, error);
 	target_go(target);
 	*stop_ns = rouse_clock_ns() - began_ns;
-	if (code == 0 && ioctl(*uffd, UFFDIO_API, &api) < 0)
+	if (code == 0 && negotiate(*uffd) < 0)
 		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
 			"this kernel's userfaultfd has no asynchronous write protection: scanning "
 			"needs Linux 6.7 or later");

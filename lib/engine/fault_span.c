@@ -39,7 +39,10 @@ static int get_chunk(const struct fault_span *span, uint64_t number, struct rous
 		       : -EUCLEAN;
 }
 
-/* Chunks stored right in front of @chunk, nearest first, into @front: how many. */
+/*
+ * Chunks stored right in front of the chosen one, nearest first, into @front: how many. A chunk of
+ * many pages may leave little room for others.
+ */
 static uint32_t choose_front(
 	const struct fault_span *span, uint64_t number, struct rouse_chunk *front, size_t *bytes)
 {
@@ -49,7 +52,8 @@ static uint32_t choose_front(
 	while (n < FAULT_SPAN_CHUNKS / 4 && number > n &&
 		get_chunk(span, number - n - 1, &front[n]) == 0 &&
 		front[n].offset + front[n].stored_bytes == begin &&
-		*bytes + front[n].stored_bytes <= FRONT_BYTES) {
+		*bytes + front[n].stored_bytes <= FRONT_BYTES &&
+		*bytes + front[n].stored_bytes + span->chunks[0].stored_bytes <= FAULT_SPAN_BYTES) {
 		begin = front[n].offset;
 		*bytes += front[n].stored_bytes;
 		n++;

@@ -172,6 +172,51 @@ static void around_the_first_and_the_last_page_there_is_nothing_more(void **stat
 	run_close(&run);
 }
 
+/* A page that does not shrink. */
+static void fill_noise(unsigned char *page, uint64_t seed)
+{
+	fill_page(page, seed);
+	/* The fixture's pages are half empty. */
+	fill_page(page + PAGE / 2, seed + 1000000);
+}
+
+/*
+ * One that does not shrink has as many bytes as a whole span, and there is room for those in front
+ * of it all the same.
+ */
+static void a_large_chunk_leaves_its_neighbours_no_room(void **state)
+{
+	enum { LARGE = 64, CHUNKS = 24 };
+	static const uint64_t wanted[] = {5 * LARGE, 15 * LARGE, 20 * LARGE};
+	const struct rouse_layout layout = {
+		.codec = ROUSE_CODEC_LZ4, .chunk_pages = LARGE, .threads = 1};
+	const struct fixture *fixture = *state;
+	struct rouse_writer *writer = begin_image(fixture->path, CHUNKS * LARGE, &layout, NULL, 0);
+	unsigned char page[2 * PAGE];
+	struct slow_source slow;
+	struct run run;
+
+	/* Of five chunks one is noise and the others shrink to little. */
+	for (uint64_t i = 0; i < CHUNKS * LARGE; i++) {
+		if (i / LARGE % 5 == 0) {
+			fill_noise(page, i + 1);
+		} else {
+			memset(page, 1 + (int)(i % 7), PAGE);
+			memcpy(page, &i, sizeof(i));
+		}
+		assert_int_equal(rouse_writer_put_page(writer, i, page), 0);
+	}
+	(void)end_image(writer);
+	run_open(&run, fixture->path);
+	slow = (struct slow_source){.base = {.ops = &slow_ops}, .file = run.source, .delay_ms = 5};
+	run_lazy(&run, &slow, false, wanted, 3);
+	for (size_t i = 0; i < 3; i++) {
+		fill_noise(page, wanted[i] + 1);
+		assert_memory_equal(run.fake->memory + wanted[i] * PAGE, page, PAGE);
+	}
+	run_close(&run);
+}
+
 static void a_damaged_neighbour_is_left_out(void **state)
 {
 	static const uint64_t wanted[] = {10, 1000};
@@ -262,6 +307,7 @@ int main(void)
 		T(a_recording_gets_what_was_asked_for_and_no_more),
 		T(where_reads_are_slow_a_fault_brings_the_chunks_around_it),
 		T(around_the_first_and_the_last_page_there_is_nothing_more),
+		T(a_large_chunk_leaves_its_neighbours_no_room),
 		T(a_damaged_neighbour_is_left_out),
 		T(the_background_goes_on_behind_the_fault_and_misses_nothing),
 #undef T

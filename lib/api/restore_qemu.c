@@ -106,6 +106,13 @@ static unsigned int count_vcpus(struct qmp *qmp)
 	return count > 0 ? (unsigned int)count : 1;
 }
 
+/* Without metadata (a converted image) the wish to run it is all there is. */
+static bool shall_run(
+	const struct rouse_restore_options *options, const struct rouse_metadata *metadata)
+{
+	return !options->paused && (metadata->vmm == NULL || metadata->was_running);
+}
+
 static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
 	int fd, const struct rouse_observer *observer, struct rouse_error *error)
@@ -116,8 +123,7 @@ static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_optio
 		.pid = qemu->process.pid > 0 ? qemu->process.pid : 0,
 		.blocks = qemu->blocks,
 		.block_count = qemu->block_count,
-		/* Without metadata (a converted image) the wish to run it is all there is. */
-		.run = !options->paused && (metadata->vmm == NULL || metadata->was_running),
+		.run = shall_run(options, metadata),
 		.observer = observer,
 	};
 
@@ -155,6 +161,8 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
 	if (code == 0 && postcopy)
 		code = qemu_incoming_mark(qemu->qmp, checkpoint_of(reader), error);
+	if (code == 0 && !shall_run(options, metadata))
+		code = qemu_incoming_hold(qemu->qmp, error);
 	if (code < 0)
 		return code;
 	if (options->qmp_socket != NULL)

@@ -187,6 +187,12 @@ static struct mark mark_of(uint64_t checkpoint)
 }
 
 /* The mark of an earlier restore; "" if there is none. */
+int qemu_incoming_hold(struct qmp *qmp, struct rouse_error *error)
+{
+	/* While it waits for a migration this stops nothing, and forgets that it is to start. */
+	return qmp_execute(qmp, "stop", NULL, NULL, error);
+}
+
 static int find_mark(struct qmp *qmp, struct mark *mark, struct rouse_error *error)
 {
 	cleanup_json json_t *objects = NULL;

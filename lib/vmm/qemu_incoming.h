@@ -38,6 +38,12 @@ int qemu_incoming_may_postcopy(struct rouse_error *error);
 int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error);
 
 /**
+ * Before the first byte: keeps the VM from running once it is loaded. QEMU would let it run,
+ * however it was saved, unless it was started with -S.
+ */
+int qemu_incoming_hold(struct qmp *qmp, struct rouse_error *error);
+
+/**
  * Notes in QEMU which checkpoint it gets, as an empty object of that name: a restore that breaks
  * off can then be taken over with the same checkpoint only. @checkpoint: any number that tells
  * checkpoints apart.

@@ -76,6 +76,25 @@ def faults_of_the_workload(image, policy):
     return faults
 
 
+def check_paused(policy):
+    with restored(saved_image(), '--policy', policy, '--paused') as (guest, run):
+        run.end().expect(0, 'paused')
+        assert guest.monitor.status() == 'paused'
+        assert not guest.link.records, 'it ran'
+        guest.monitor('cont')
+        guest.wait_requests(20)
+        check_memory(guest)
+
+
+def test_a_vm_that_is_to_stay_paused_does_not_run_for_a_moment():
+    need_userfaultfd()
+    check_paused('lazy')
+
+
+def test_a_vm_that_is_to_stay_paused_does_not_run_after_an_eager_restore():
+    check_paused('eager')
+
+
 def test_the_report_is_of_this_restore():
     need_userfaultfd()
     report = restore_and_check(saved_image(), 'lazy')

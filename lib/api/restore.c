@@ -216,6 +216,10 @@ static int write_record(
 	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
 				    (stats.background_pages > 0 && watch_us(&r->options) == 0);
 	record.complete = !report->record_incomplete;
+	/* What is touched while pages come unasked is not all that is touched. */
+	record.until_us = stats.background_pages > 0 && watch_us(&r->options) > 0
+				  ? watch_us(&r->options)
+				  : UINT64_MAX;
 	return restore_record_write(&record, r->options.record, error);
 }
 

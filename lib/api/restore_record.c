@@ -131,7 +131,7 @@ int restore_record_write(
 		return rouse_error_errno(error, code, "cannot record the working set");
 	if (record->policy == ROUSE_POLICY_WS)
 		add_prefetched(wset, record);
-	add_faults(wset, record->engine, UINT64_MAX);
+	add_faults(wset, record->engine, record->until_us);
 	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_times);
 	wset->flags = record->complete ? ROUSE_WSET_FLAG_COMPLETE : 0;
 	return rouse_wset_write(wset, path, error);

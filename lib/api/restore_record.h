@@ -22,6 +22,7 @@ struct restore_record {
 	const struct rouse_wset *prefetched; /* under policy ws; NULL: the image's own */
 	const struct rouse_bitmap *left_out; /* pages of it that were not prefetched; or NULL */
 	bool complete;
+	uint64_t until_us; /* after the start: later faults are left out */
 };
 
 /**

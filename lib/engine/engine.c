@@ -187,13 +187,20 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 	return 0;
 }
 
+/* Whether a fault could not be answered because of the image: the code of that, or 0. */
+static int unanswered_fault(struct rouse_engine *e, uint64_t *chunk)
+{
+	int code = rouse_fault_service_wait(e->faults, 0, chunk);
+
+	return code == -EUCLEAN || code == -EIO || code == -ENODATA || code == -ENOMEM ? code : 0;
+}
+
 /* What the end of the fault service means while pages are still to be delivered. */
 static int service_failure(struct rouse_engine *e, int code, struct rouse_error *error)
 {
 	uint64_t chunk = 0;
 
-	(void)rouse_fault_service_wait(e->faults, 0, &chunk);
-	if (code == -EUCLEAN || code == -EIO || code == -ENODATA || code == -ENOMEM)
+	if (unanswered_fault(e, &chunk) < 0)
 		return image_failure(e, code, chunk,
 			"the VM waits for it and was paused; mend the image, then take over with "
 			"`rouse restore --resume`",
@@ -330,9 +337,11 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 			break;
 		code = place_window(e, window);
 		rouse_feeder_release(e->feeder, window);
-		if (code < 0)
-			return rouse_error_set(error, ROUSE_ERROR_VMM, code,
-				"the VMM ended the restore before it was complete");
+		if (code < 0) {
+			/* The fault service may have ended the connection. */
+			ended = rouse_fault_service_wait(e->faults, 0, NULL);
+			return service_failure(e, ended < 0 ? ended : code, error);
+		}
 		report_progress(e);
 	}
 	end_feeder(e);
@@ -355,27 +364,34 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 	return serve_only(e, UINT64_MAX, error);
 }
 
-int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
+static int start_guest(struct rouse_engine *e, struct rouse_error *error)
 {
-	const bool around = !e->config.record && e->config.background > 0;
-	uint64_t wait_from_ns = 0, wait_to_ns = 0;
-	bool waits;
-	int code;
+	uint64_t chunk = 0;
+	int unanswered, code;
 
-	e->sink = sink;
-	code = rouse_fault_service_start(
-		e->config.reader, e->config.source, sink, around, &e->faults);
-	if (code < 0)
-		return rouse_error_errno(error, code, "cannot start answering faults");
 	if (e->config.resume) {
 		e->stats.started_ns = rouse_clock_ns();
-	} else {
-		code = prefetch(e, error);
-		if (code == 0)
-			code = sink->ops->start(sink, &e->stats.started_ns, error);
-		if (code < 0)
-			return code;
+		return 0;
 	}
+	code = prefetch(e, error);
+	if (code < 0)
+		return code;
+	code = e->sink->ops->start(e->sink, &e->stats.started_ns, error);
+	/* A device may have waited for a page that cannot be had. */
+	unanswered = code < 0 ? unanswered_fault(e, &chunk) : 0;
+	return unanswered < 0 ? image_failure(e, unanswered, chunk, "the VM was not started", error)
+			      : code;
+}
+
+static int run(struct rouse_engine *e, struct rouse_error *error)
+{
+	struct rouse_sink *sink = e->sink;
+	uint64_t wait_from_ns = 0, wait_to_ns = 0;
+	bool waits;
+	int code = start_guest(e, error);
+
+	if (code < 0)
+		return code;
 	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
 	waits = guest_wait(e, &wait_from_ns) > 0;
 	code = serve(e, error);
@@ -388,6 +404,22 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 		e->stats.complete_ns = rouse_clock_ns();
 		rouse_event(e->config.observer, ROUSE_EVENT_COMPLETE, NULL);
 	}
+	return code;
+}
+
+int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
+{
+	const bool around = !e->config.record && e->config.background > 0;
+	int code;
+
+	e->sink = sink;
+	code = rouse_fault_service_start(
+		e->config.reader, e->config.source, sink, around, &e->faults);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot start answering faults");
+	code = run(e, error);
+	/* What was logged is read now, and must not grow meanwhile. */
+	rouse_fault_service_end(e->faults);
 	return code;
 }
 

@@ -37,6 +37,7 @@ struct rouse_fault_service {
 	struct rouse_sink *sink;
 	bool around;
 	pthread_t thread;
+	bool joined;
 
 	/* Of the thread. */
 	struct chunk_cache cache;
@@ -180,7 +181,8 @@ static void log_fault(struct rouse_fault_service *s, uint64_t page, uint64_t ask
 	atomic_store_explicit(&s->count, i + 1, memory_order_release);
 }
 
-static int serve_one(struct rouse_fault_service *s)
+/* *asked: whether a request was there; a failure is our own then, not the sink's end. */
+static int serve_one(struct rouse_fault_service *s, bool *asked)
 {
 	struct rouse_sink *sink = s->sink;
 	struct answer answer = {0};
@@ -188,6 +190,7 @@ static int serve_one(struct rouse_fault_service *s)
 	size_t placed = 0;
 	int code = sink->ops->wait_fault(sink, &answer.page.page);
 
+	*asked = code == 0;
 	if (code < 0)
 		return code;
 	asked_ns = rouse_clock_ns();
@@ -205,18 +208,35 @@ static int serve_one(struct rouse_fault_service *s)
 	return code;
 }
 
+/*
+ * Nobody answers any more: whoever waits for the sink, a start above all, must hear of it. The sink
+ * learns it from a wait_fault() that fails.
+ */
+static void end_sink(struct rouse_sink *sink)
+{
+	uint64_t ignored;
+
+	sink->ops->interrupt(sink);
+	while (sink->ops->wait_fault(sink, &ignored) == 0)
+		;
+}
+
 static void *fault_main(void *argument)
 {
 	struct rouse_fault_service *s = argument;
+	bool asked = false;
 	int code = 0;
 
 	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FAULT_NICE);
 	while (code == 0)
-		code = serve_one(s);
+		code = serve_one(s, &asked);
+	/* First why, then that it is over: who finds the sink ended asks us for the reason. */
 	pthread_mutex_lock(&s->lock);
 	s->code = code;
 	pthread_cond_broadcast(&s->ended_cond);
 	pthread_mutex_unlock(&s->lock);
+	if (asked)
+		end_sink(s->sink);
 	return NULL;
 }
 
@@ -321,11 +341,19 @@ const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_servi
 	return s->log;
 }
 
+void rouse_fault_service_end(struct rouse_fault_service *s)
+{
+	if (s->joined)
+		return;
+	s->sink->ops->interrupt(s->sink);
+	(void)pthread_join(s->thread, NULL);
+	s->joined = true;
+}
+
 void rouse_fault_service_stop(struct rouse_fault_service *s)
 {
 	if (s == NULL)
 		return;
-	s->sink->ops->interrupt(s->sink);
-	(void)pthread_join(s->thread, NULL);
+	rouse_fault_service_end(s);
 	service_free(s);
 }

@@ -56,7 +56,12 @@ uint64_t rouse_fault_service_around_count(const struct rouse_fault_service *serv
  */
 uint64_t rouse_fault_service_take_read(struct rouse_fault_service *service);
 
-/** Interrupts the sink, joins the thread and frees everything. NULL is fine. */
+/**
+ * Interrupts the sink and joins the thread: from here on the count and the log stay as they are.
+ * Fine to call again.
+ */
+void rouse_fault_service_end(struct rouse_fault_service *service);
+/** The same, and frees everything. NULL is fine. */
 void rouse_fault_service_stop(struct rouse_fault_service *service);
 
 #endif

@@ -325,6 +325,10 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 			*started_ns = resumed_ns;
 			return 0;
 		}
+		/* By us: QEMU's main loop may be what waits, and would not answer. */
+		if (state_flag(s, &s->closed) && atomic_load(&s->interrupted))
+			return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
+				"a device of the VM waits for a page that nobody gives it");
 		if (state_flag(s, &s->closed))
 			return qemu_incoming_broken(s->config.qmp, -EPIPE, error);
 		if (loaded) {
@@ -449,8 +453,7 @@ static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
 
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
-	(void)clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += FINISH_TIMEOUT_S;
+	deadline = rouse_clock_in_ms(FINISH_TIMEOUT_S * 1000);
 	pthread_mutex_lock(&s->state_lock);
 	while (!s->closed && waited == 0)
 		waited = pthread_cond_timedwait(&s->state_changed, &s->state_lock, &deadline);
@@ -530,6 +533,7 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	struct rouse_error *error)
 {
 	struct postcopy_sink *s = calloc(1, sizeof(*s));
+	pthread_condattr_t monotonic;
 
 	if (s == NULL || rouse_bitmap_init(&s->placed,
 				 qemu_blocks_pages(config->blocks, config->block_count)) < 0) {
@@ -544,7 +548,10 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->no_urgent, NULL);
 	(void)pthread_mutex_init(&s->state_lock, NULL);
-	(void)pthread_cond_init(&s->state_changed, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->state_changed, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
 	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
 	*sink = s;
 	return 0;

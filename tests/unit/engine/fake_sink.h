@@ -26,6 +26,7 @@ struct fake_sink {
 	const uint64_t *wanted; /* pages that the guest touches, in order */
 	size_t wanted_count, next;
 	bool started, finished, ended, stopped, interrupted, outstanding;
+	bool loads; /* loading a device touches the first wanted page */
 	/* Fired once all wanted pages are in place; the fake frees it. May be NULL. */
 	struct rouse_cancel *on_end_of_wanted;
 	int fail_place;                 /* a code for place() to fail with */
@@ -63,14 +64,18 @@ static int fake_prefetch(struct rouse_sink *sink, const struct rouse_sink_page *
 static int fake_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
+	bool ended;
 
 	(void)error;
 	*started_ns = rouse_clock_ns();
 	pthread_mutex_lock(&s->lock);
 	s->started = true;
 	pthread_cond_broadcast(&s->changed);
+	while (s->loads && !s->ended && s->state[s->wanted[0]] == 0)
+		(void)pthread_cond_wait(&s->changed, &s->lock);
+	ended = s->ended;
 	pthread_mutex_unlock(&s->lock);
-	return 0;
+	return ended ? -EPIPE : 0;
 }
 
 static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
@@ -89,6 +94,8 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 			rouse_cancel_fire(s->on_end_of_wanted);
 		if (s->interrupted) {
 			code = -ECANCELED;
+			s->ended = true;
+			pthread_cond_broadcast(&s->changed);
 		} else if (s->finished) {
 			code = -ESHUTDOWN;
 			s->ended = true;

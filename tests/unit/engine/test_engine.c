@@ -264,6 +264,48 @@ static void a_fault_on_a_damaged_chunk_is_never_answered(void **state)
 	run_close(&run);
 }
 
+/* QEMU's main loop waits for it, and says nothing: without an end of the sink nobody would know. */
+static void a_damaged_page_that_loading_needs_is_an_error(void **state)
+{
+	const uint64_t wanted[] = {7003};
+	const struct fixture *fixture = *state;
+	struct rouse_engine_config config = {.policy = ROUSE_POLICY_LAZY};
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	damage_chunk_of(fixture->path, 7003);
+	run_open(&run, fixture->path);
+	config.reader = run.reader;
+	config.source = run.source;
+	run.fake = fake_new(PAGES, wanted, 1);
+	run.fake->loads = true;
+	assert_int_equal(rouse_engine_new(&config, &run.engine, &run.error), 0);
+	assert_int_equal(rouse_engine_run(run.engine, &run.fake->sink, &run.error), -EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	assert_non_null(strstr(run.error.message, "not started"));
+	run_close(&run);
+}
+
+static void after_the_run_nobody_logs_faults_any_more(void **state)
+{
+	const uint64_t wanted[] = {3};
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	damage_chunk_of(fixture->path, 7003);
+	run_open(&run, fixture->path);
+	/* It breaks off in the background, with a guest that goes on asking. */
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 wanted, 1),
+		-EUCLEAN);
+	assert_true(run.fake->interrupted);
+	assert_true(run.fake->ended);
+	run_close(&run);
+}
+
 static void a_guest_that_is_gone_ends_the_restore(void **state)
 {
 	const uint64_t wanted[] = {3};
@@ -399,6 +441,8 @@ int main(void)
 		T(ws_without_a_working_set_says_how_to_get_one),
 		T(damage_met_before_the_start_starts_nothing),
 		T(damage_met_by_the_background_stops_the_guest),
+		T(a_damaged_page_that_loading_needs_is_an_error),
+		T(after_the_run_nobody_logs_faults_any_more),
 		T(a_fault_on_a_damaged_chunk_is_never_answered),
 		T(a_guest_that_is_gone_ends_the_restore),
 		T(faults_and_background_together_deliver_each_page),

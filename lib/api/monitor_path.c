@@ -85,7 +85,13 @@ int rouse_monitor_path(
 	int used, code;
 
 	if (wanted != NULL) {
-		used = snprintf(path, ROUSE_MONITOR_BYTES, "%s", wanted);
+		/* QEMU is started in another directory perhaps: the image's. */
+		cleanup_free char *here = wanted[0] == '/' ? NULL : getcwd(NULL, 0);
+
+		if (wanted[0] != '/' && here == NULL)
+			return rouse_error_errno(error, -errno, "cannot place the monitor");
+		used = snprintf(path, ROUSE_MONITOR_BYTES, "%s%s%s", here != NULL ? here : "",
+			here != NULL ? "/" : "", wanted);
 	} else {
 		code = runtime_directory(directory, sizeof(directory), error);
 		if (code < 0)

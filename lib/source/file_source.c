@@ -29,11 +29,18 @@ static int check_range(const struct file_source *file, uint64_t offset, size_t s
 	return offset > file->bytes || size > file->bytes - offset ? -ENODATA : 0;
 }
 
+/*
+ * A medium can fail in ways that mean something else above, as ETIMEDOUT and ESTALE of a network
+ * file system: all of them are -EIO there.
+ */
 static int read_piece(struct file_source *file, uint64_t offset, void *buffer, size_t size)
 {
+	int code;
+
 	atomic_fetch_add_explicit(&file->reads_done, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&file->bytes_done, size, memory_order_relaxed);
-	return rouse_io_pread(file->fd, buffer, size, offset);
+	code = rouse_io_pread(file->fd, buffer, size, offset);
+	return code == 0 || code == -ENODATA || code == -ENOMEM ? code : -EIO;
 }
 
 static int read_throttled(struct file_source *file, uint64_t offset, void *buffer, size_t size,

@@ -85,14 +85,14 @@ bool qemu_tcg_begin(struct qemu_tcg *tcg, struct qmp *qmp, const struct rouse_ob
 			"%s: it logs (-d), and that is left as it is", missing);
 		return false;
 	}
-	if (code == 0)
+	if (code == 0) {
 		code = set_log(qmp, "log nochain", &why);
-	if (code < 0) {
-		note_failure(observer, missing, &why);
-		return false;
+		/* Unless QEMU refused, it may have been done, or will be. */
+		tcg->qmp = code == -EREMOTEIO || code == -ENOSYS ? NULL : qmp;
 	}
-	tcg->qmp = qmp;
-	return true;
+	if (code < 0)
+		note_failure(observer, missing, &why);
+	return code == 0;
 }
 
 void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
@@ -102,10 +102,10 @@ void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
 
 	if (qmp == NULL)
 		return;
-	if (rouse_cancelled(observer))
-		qmp_ignore_cancel(qmp);
+	qmp_ignore_cancel(qmp);
 	if (set_log(qmp, "log none", &why) < 0)
 		note_failure(observer, "QEMU's setting `log nochain` could not be put back", &why);
+	qmp_heed_cancel(qmp, observer);
 }
 
 void qemu_tcg_end_soon(struct qemu_tcg *tcg, const struct rouse_observer *observer)

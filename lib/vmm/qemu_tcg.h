@@ -26,12 +26,12 @@ struct qemu_tcg {
  * memory is being watched. Does nothing, and is silent, where the
  * processor runs the guest's code itself (KVM); does nothing and says so where QEMU was started
  * with -d: the command would undo that. What fails is logged and costs nothing else. @qmp stays the
- * caller's, and must outlive qemu_tcg_end(). Whether it was done.
+ * caller's, and must outlive qemu_tcg_end(), which is due in any case. Whether it was done.
  */
 bool qemu_tcg_begin(struct qemu_tcg *tcg, struct qmp *qmp, const struct rouse_observer *observer);
 /**
- * Puts the settings back. If the observer's cancel object was fired it ends no command of @qmp any
- * more. Fine to call twice, and after a begin that did nothing.
+ * Puts the settings back, also if the observer's cancel object was fired; it ends other commands of
+ * @qmp as before. Fine to call twice, and after a begin that did nothing.
  */
 void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer);
 /**

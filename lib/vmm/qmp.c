@@ -548,3 +548,8 @@ void qmp_ignore_cancel(struct qmp *qmp)
 {
 	qmp->cancel_fd = -1;
 }
+
+void qmp_heed_cancel(struct qmp *qmp, const struct rouse_observer *observer)
+{
+	qmp->cancel_fd = rouse_observer_cancel_fd(observer);
+}

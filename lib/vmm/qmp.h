@@ -85,5 +85,7 @@ const char *qmp_version(const struct qmp *qmp);
  * it was fired.
  */
 void qmp_ignore_cancel(struct qmp *qmp);
+/** From now on @observer's cancel object ends commands again. */
+void qmp_heed_cancel(struct qmp *qmp, const struct rouse_observer *observer);
 
 #endif

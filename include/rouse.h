@@ -72,11 +72,18 @@ enum rouse_event {
 	ROUSE_EVENT_COMPLETE,     /**< the last page has been delivered */
 };
 
+enum rouse_progress_unit {
+	ROUSE_PROGRESS_BYTES = 0,
+	ROUSE_PROGRESS_MICROSECONDS,
+	ROUSE_PROGRESS_SCANS,
+};
+
 /** How far a long job is. */
 struct rouse_progress {
-	const char *phase; /**< for people: "saving", "prefetching", "delivering", "verifying" */
-	uint64_t done;     /**< bytes */
-	uint64_t total;    /**< bytes; 0 if not known */
+	const char *phase; /**< for people: "saving", "prefetching", "delivering", "tracing" */
+	uint64_t done;
+	uint64_t total;                /**< 0 if not known */
+	enum rouse_progress_unit unit; /**< of both */
 };
 
 struct rouse_cancel;
@@ -345,10 +352,14 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  * If this process dies after the VM began to run, the VM pauses at the next page that it lacks;
  * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
  *
- * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -ETIMEDOUT (the directory of
- * the file to learn into is kept locked: kind REFUSED), -EPROTONOSUPPORT (newer format), -EINVAL
- * (another machine or size), -EPERM (QEMU may not use userfaultfd: only eager works), -EPIPE (QEMU
- * died), -ECANCELED, and what reading a file can give.
+ * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
+ * format), -EINVAL (another machine or size; options that make no sense: kind USAGE), -ENOTSUP
+ * (huge pages), -EFBIG (more device state than QEMU takes on demand: only eager works), -EPERM
+ * (QEMU may not use userfaultfd: only eager works), -EBUSY (QEMU waits for nothing, or another
+ * Rouse serves it, or there is nothing to take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not
+ * answer, or the directory of the file to learn into is kept locked: kind REFUSED), -EREMOTEIO and
+ * -ENOSYS (QEMU refused a command), -EPROTO (it asked for what does not exist), -ECANCELED, and
+ * what reading a file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,

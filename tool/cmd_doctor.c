@@ -63,8 +63,7 @@ const struct command command_doctor = {
 	.synopsis = "[OPTION]...",
 	.summary = "List what this machine allows, and what each lack costs",
 	.text = "Probes userfaultfd, tracing, scanning, KVM, io_uring and QEMU. A lack is no "
-		"error: the "
-		"exit\n"
+		"error: the exit\n"
 		"code is 0 whenever the probes could be made.",
 	.options = options,
 	.run = run,

@@ -44,7 +44,26 @@ void progress_clear(struct progress *progress)
 	progress->drawn = false;
 }
 
-/* "312.5 MiB/s, 3 s left", or nothing yet. */
+struct amount {
+	char text[48];
+};
+
+/* So much of what is counted, in words. */
+static struct amount amount_of(const struct rouse_progress *now, uint64_t value)
+{
+	struct amount amount;
+
+	if (now->unit == ROUSE_PROGRESS_MICROSECONDS)
+		(void)snprintf(
+			amount.text, sizeof(amount.text), "%s", human_us((double)value).text);
+	else if (now->unit == ROUSE_PROGRESS_SCANS)
+		(void)snprintf(amount.text, sizeof(amount.text), "%llu", (unsigned long long)value);
+	else
+		(void)snprintf(amount.text, sizeof(amount.text), "%s", human_bytes(value).text);
+	return amount;
+}
+
+/* "312.5 MiB/s, 3 s left", or nothing yet; of a time or scans only what is left. */
 static void describe_rate(const struct progress *progress, const struct rouse_progress *now,
 	uint64_t time_us, char *text, size_t room)
 {
@@ -54,7 +73,12 @@ static void describe_rate(const struct progress *progress, const struct rouse_pr
 			      : 0;
 
 	text[0] = '\0';
-	if (rate >= 1 && now->total > now->done)
+	if (now->unit != ROUSE_PROGRESS_BYTES && rate > 0 && now->total > now->done)
+		(void)snprintf(
+			text, room, ", %.0f s left", (double)(now->total - now->done) / rate);
+	else if (now->unit != ROUSE_PROGRESS_BYTES)
+		return;
+	else if (rate >= 1 && now->total > now->done)
 		(void)snprintf(text, room, ", %s/s, %.0f s left", human_bytes((uint64_t)rate).text,
 			(double)(now->total - now->done) / rate);
 	else if (rate >= 1)
@@ -80,10 +104,10 @@ static void draw_bar(struct progress *progress, const struct rouse_progress *now
 	bar[BAR_CELLS] = '\0';
 	if (now->total > 0)
 		fprintf(stderr, "\r\033[K%-12s [%s] %3u %%  %s of %s%s", now->phase, bar,
-			percent_of(now), human_bytes(now->done).text, human_bytes(now->total).text,
-			rate);
+			percent_of(now), amount_of(now, now->done).text,
+			amount_of(now, now->total).text, rate);
 	else
-		fprintf(stderr, "\r\033[K%-12s %s%s", now->phase, human_bytes(now->done).text,
+		fprintf(stderr, "\r\033[K%-12s %s%s", now->phase, amount_of(now, now->done).text,
 			rate);
 	progress->drawn = true;
 }
@@ -92,9 +116,9 @@ static void print_line(const struct rouse_progress *now, const char *rate)
 {
 	if (now->total > 0)
 		message(MESSAGE_NOTE, "%s: %u %% (%s of %s%s)", now->phase, percent_of(now),
-			human_bytes(now->done).text, human_bytes(now->total).text, rate);
+			amount_of(now, now->done).text, amount_of(now, now->total).text, rate);
 	else
-		message(MESSAGE_NOTE, "%s: %s%s", now->phase, human_bytes(now->done).text, rate);
+		message(MESSAGE_NOTE, "%s: %s%s", now->phase, amount_of(now, now->done).text, rate);
 }
 
 void progress_update(struct progress *progress, const struct rouse_progress *now)

@@ -66,7 +66,8 @@ static int wait_until(const struct scan_session *session, uint64_t when_us, uint
 		const uint64_t now_us = rouse_clock_us();
 		const uint64_t left_ms = when_us > now_us ? (when_us - now_us + 999) / 1000 : 0;
 
-		rouse_progress(observer, "scanning", scan, session->config.count);
+		rouse_progress_in(
+			observer, ROUSE_PROGRESS_SCANS, "scanning", scan, session->config.count);
 		if (rouse_cancelled(observer))
 			return rouse_error_set(
 				error, ROUSE_ERROR_CANCELLED, -ECANCELED, "the scan was cancelled");

@@ -83,7 +83,14 @@ void rouse_log(
 void rouse_progress(
 	const struct rouse_observer *observer, const char *phase, uint64_t done, uint64_t total)
 {
-	struct rouse_progress progress = {.phase = phase, .done = done, .total = total};
+	rouse_progress_in(observer, ROUSE_PROGRESS_BYTES, phase, done, total);
+}
+
+void rouse_progress_in(const struct rouse_observer *observer, enum rouse_progress_unit unit,
+	const char *phase, uint64_t done, uint64_t total)
+{
+	struct rouse_progress progress = {
+		.phase = phase, .done = done, .total = total, .unit = unit};
 
 	if (observer != NULL && observer->progress != NULL)
 		observer->progress(observer->user, &progress);

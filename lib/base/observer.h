@@ -10,6 +10,9 @@ void rouse_log(const struct rouse_observer *observer, enum rouse_log_level level
 	const char *format, ...) __attribute__((format(printf, 3, 4)));
 void rouse_progress(
 	const struct rouse_observer *observer, const char *phase, uint64_t done, uint64_t total);
+/** The same, of something else than bytes. */
+void rouse_progress_in(const struct rouse_observer *observer, enum rouse_progress_unit unit,
+	const char *phase, uint64_t done, uint64_t total);
 void rouse_event(const struct rouse_observer *observer, enum rouse_event event, const char *text);
 
 /** A descriptor that becomes readable when the job is cancelled; -1 without a cancel object. */

@@ -325,7 +325,8 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error)
 
 		if (left_ms == 0)
 			return 0;
-		rouse_progress(trace->observer, "tracing", us - (end_us - now_us), us);
+		rouse_progress_in(trace->observer, ROUSE_PROGRESS_MICROSECONDS, "tracing",
+			us - (end_us - now_us), us);
 		if (poll(fds, 3, left_ms < 200 ? (int)left_ms : 200) < 0 && errno != EINTR)
 			return rouse_error_errno(error, -errno, "cannot wait");
 		if (fds[1].revents != 0 || fds[2].revents != 0)

@@ -96,6 +96,21 @@ static void unknown_total_has_no_percentage(void **state)
 	assert_string_equal(captured(*state), "rouse: saving: 10.0 MiB, 1.0 MiB/s\n");
 }
 
+static void times_and_scans_are_no_bytes(void **state)
+{
+	struct rouse_progress now = {
+		.phase = "tracing", .total = 10000000, .unit = ROUSE_PROGRESS_MICROSECONDS};
+	struct progress progress = {.shown = true};
+
+	progress_update(&progress, &now);
+	let_time_pass(&progress);
+	now.done = 5000000;
+	progress_update(&progress, &now);
+	assert_null(strstr(captured(*state), "B"));
+	assert_non_null(strstr(captured(*state), "50 %"));
+	assert_non_null(strstr(captured(*state), "s left"));
+}
+
 static void bar_is_drawn_and_taken_away(void **state)
 {
 	struct progress progress = {.shown = true, .terminal = true};
@@ -150,6 +165,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CAPTURED(plain_lines_have_rate_and_rest),
 		CAPTURED(unknown_total_has_no_percentage),
+		CAPTURED(times_and_scans_are_no_bytes),
 		CAPTURED(bar_is_drawn_and_taken_away),
 		CAPTURED(quiet_shows_nothing),
 		CAPTURED(full_pipe_is_not_waited_for),

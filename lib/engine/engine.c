@@ -132,6 +132,9 @@ static int image_failure(struct rouse_engine *e, int code, uint64_t chunk, const
 
 	if (code == -ENOMEM || code == -ECANCELED)
 		return rouse_error_errno(error, code, "the restore ended");
+	if (code == -EUCLEAN && chunk == ROUSE_FEEDER_NO_CHUNK)
+		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,
+			"a table of the image is damaged (`rouse verify` says where): %s", then);
 	(void)rouse_reader_chunk(e->config.reader, chunk, ROUSE_READ_BULK, &where);
 	if (code == -EUCLEAN)
 		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,

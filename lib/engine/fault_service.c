@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "engine/fault_span.h"
+#include "engine/feeder.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -135,8 +136,10 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 {
 	uint64_t locator;
 	bool hit;
-	int code = rouse_reader_locate(s->reader, answer->page.page, ROUSE_READ_URGENT, &locator);
+	int code;
 
+	s->damaged = ROUSE_FEEDER_NO_CHUNK;
+	code = rouse_reader_locate(s->reader, answer->page.page, ROUSE_READ_URGENT, &locator);
 	if (code < 0 || locator == ROUSE_LOCATOR_ZERO)
 		return code;
 	answer->chunk = rouse_locator_chunk(locator);

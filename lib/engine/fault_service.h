@@ -36,8 +36,8 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 
 /**
  * Whether it has ended, waiting up to @timeout_ms (-1: for ever): 0 while it runs; -ESHUTDOWN: the
- * guest needs nothing more; -EUCLEAN: a chunk is damaged (*damaged says which), its page was not
- * delivered; the sink's and the source's errors.
+ * guest needs nothing more; -EUCLEAN: a chunk is damaged (*damaged says which; a table:
+ * ROUSE_FEEDER_NO_CHUNK), its page was not delivered; the sink's and the source's errors.
  */
 int rouse_fault_service_wait(
 	struct rouse_fault_service *service, int timeout_ms, uint64_t *damaged);

@@ -221,7 +221,7 @@ static void *reader_main(void *argument)
 
 		code = f->config.plan(f->config.plan_user, &pages, &count);
 		if (code < 0)
-			feeder_fail(f, code, 0);
+			feeder_fail(f, code, ROUSE_FEEDER_NO_CHUNK);
 		if (code < 0 || count == 0)
 			break;
 		code = read_region(f, pages, count);

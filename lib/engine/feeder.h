@@ -78,7 +78,10 @@ int rouse_feeder_start(const struct rouse_feeder_config *config, struct rouse_fe
 int rouse_feeder_next(struct rouse_feeder *feeder, int timeout_ms, struct rouse_window **window);
 void rouse_feeder_release(struct rouse_feeder *feeder, struct rouse_window *window);
 
-/** The chunk that made rouse_feeder_next() fail. */
+/** In place of a chunk's number: a table is damaged. */
+#define ROUSE_FEEDER_NO_CHUNK UINT64_MAX
+
+/** The chunk that made rouse_feeder_next() fail, or ROUSE_FEEDER_NO_CHUNK. */
 uint64_t rouse_feeder_damaged(const struct rouse_feeder *feeder);
 
 /** Ends the threads and frees everything, windows too. NULL is fine. */

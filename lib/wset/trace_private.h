@@ -33,7 +33,11 @@ void trace_sleep(uint32_t *word, uint32_t value);
 /* The agent's thread in the process, by its name, as numbered here; 0: there is none. */
 int trace_find_thread(const struct target *target);
 
-/* A writing end of the agent's pipe @fd, the caller's. -ESRCH: there is no agent (any more). */
+/*
+ * A writing end of the agent's pipe @fd, the caller's. -ESRCH: there is no agent (any more), or @fd
+ * is no pipe: it comes from the traced process, and any other file would be opened with our rights.
+ * Errors of open(2).
+ */
 int trace_open_lifeline(const struct target *target, int fd);
 
 /* Whether a mapping is an agent's. */

@@ -7,8 +7,11 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #define SLEEP_NS 20000000
 
@@ -75,15 +78,36 @@ int trace_find_thread(const struct target *target)
 	return 0;
 }
 
+/* Whether @path_fd (O_PATH) is a pipe of pipe(2): not a FIFO that lies in a file system. */
+static bool is_pipe(int path_fd)
+{
+	struct stat status;
+	struct statfs system;
+
+	return fstat(path_fd, &status) == 0 && S_ISFIFO(status.st_mode) &&
+	       fstatfs(path_fd, &system) == 0 && system.f_type == PIPEFS_MAGIC;
+}
+
+/*
+ * The number comes from the traced process. What it names is looked at before it is opened, by one
+ * descriptor: opening it again by that cannot give another file.
+ */
 int trace_open_lifeline(const struct target *target, int fd)
 {
 	const int tid = trace_find_thread(target);
+	cleanup_close int looked_at = -1;
 	char path[64];
 	int lifeline;
 
 	if (tid == 0)
 		return -ESRCH;
 	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/fd/%d", target_pid(target), tid, fd);
+	looked_at = open(path, O_PATH | O_CLOEXEC);
+	if (looked_at < 0)
+		return -errno;
+	if (!is_pipe(looked_at))
+		return -ESRCH;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", looked_at);
 	lifeline = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 	return lifeline >= 0 ? lifeline : -errno;
 }

@@ -57,7 +57,21 @@ static bool copy_name(char name[256], const char *from, size_t length)
 	return true;
 }
 
-/* Name, page size and its unit, offset, used, total, and since QEMU 8: address, ro or rw. */
+static bool is_unit(const char *word, size_t length)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (strlen(units[i]) == length && memcmp(word, units[i], length) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Name, page size and its unit, offset, used, total, and since QEMU 8: address, ro or rw. The name
+ * is empty, and so is block->name, if the second word is a unit.
+ */
 static bool parse_block(const char *line, const char *end, struct qemu_ram_block *block)
 {
 	const char *word;
@@ -66,8 +80,13 @@ static bool parse_block(const char *line, const char *end, struct qemu_ram_block
 
 	memset(block, 0, sizeof(*block));
 	if (!next_word(&line, end, &word, &length) || !copy_name(block->name, word, length) ||
-		!next_word(&line, end, &word, &length) || !next_word(&line, end, &word, &length) ||
-		!next_word(&line, end, &word, &length) || !parse_hex(word, length, &ignored) ||
+		!next_word(&line, end, &word, &length))
+		return false;
+	if (is_unit(word, length))
+		block->name[0] = '\0';
+	else if (!next_word(&line, end, &word, &length) || !is_unit(word, length))
+		return false;
+	if (!next_word(&line, end, &word, &length) || !parse_hex(word, length, &ignored) ||
 		!next_word(&line, end, &word, &length) ||
 		!parse_hex(word, length, &block->used_bytes) ||
 		!next_word(&line, end, &word, &length) || !parse_hex(word, length, &ignored))
@@ -93,7 +112,8 @@ int qemu_ram_parse_blocks(const char *text, struct qemu_ram_block **blocks, size
 
 		if (used == MAX_BLOCKS || !parse_block(line, end, &list[used]))
 			return -EUCLEAN;
-		used++;
+		/* QEMU does not migrate a block without a name: no page number counts it. */
+		used += list[used].name[0] != '\0';
 		line = *end == '\0' ? end : end + 1;
 	}
 	*blocks = take_ptr(&list);

@@ -26,8 +26,10 @@ struct qemu_ram_range {
 };
 
 /**
- * Parses the text of `x-query-ramblock`. Pure. *blocks is the caller's to free(3). -EUCLEAN: it is
- * none, -ENOMEM.
+ * Parses the text of `x-query-ramblock`. Pure. Blocks without a name are left out: they are memory
+ * that QEMU does not migrate (of a backend that nothing uses, a BAR of a VFIO device), so that they
+ * are neither in its stream nor in page numbers. *blocks is the caller's to free(3). -EUCLEAN: it
+ * is none, -ENOMEM.
  */
 int qemu_ram_parse_blocks(const char *text, struct qemu_ram_block **blocks, size_t *count);
 /** Parses a line of `info mtree -f`, @length bytes. Pure. False: it is no memory. */

@@ -135,6 +135,11 @@ def test_every_page_is_traced_in_a_memfd():
     check_trace(MEMFD)
 
 
+def test_memory_that_is_not_of_the_vm_has_no_page_numbers():
+    unused = ('-object', 'memory-backend-ram,id=unused,size=16M')
+    check_trace(unused)
+
+
 def test_a_trace_ends_by_itself_and_leaves_nothing():
     with working_guest() as guest:
         report = rouse('trace', '--qmp', guest.qmp, '--seconds', 0.2, '--json').expect(0).json

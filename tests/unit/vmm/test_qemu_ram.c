@@ -43,10 +43,51 @@ static void blocks_of_new_qemus_have_their_address(void **state)
 	free(blocks);
 }
 
+/* QEMU 7.2 and 8 with a memory-backend-ram that nothing uses, and a BAR of a VFIO device. */
+static void blocks_without_a_name_are_not_of_the_vm(void **state)
+{
+	static const char *const texts[] = {
+		"              Block Name    PSize              Offset               Used"
+		"              Total\n"
+		"                            4 KiB  0x00000000100e0000 0x0000000001000000"
+		" 0x0000000001000000\n"
+		"                  pc.ram    4 KiB  0x0000000000000000 0x0000000010000000"
+		" 0x0000000010000000\n"
+		"                            2 MiB  0x00000000110e0000 0x0000000000200000"
+		" 0x0000000000200000\n"
+		"                 pc.bios    4 KiB  0x0000000010000000 0x0000000000040000"
+		" 0x0000000000040000\n",
+		"              Block Name    PSize              Offset               Used"
+		"              Total                HVA  RO\n"
+		"                            4 KiB  0x00000000100e0000 0x0000000001000000"
+		" 0x0000000001000000 0x00007f1c4ae00000  rw\n"
+		"                  pc.ram    4 KiB  0x0000000000000000 0x0000000010000000"
+		" 0x0000000010000000 0x00007f1c4be00000  rw\n"
+		"                 pc.bios    4 KiB  0x0000000010000000 0x0000000000040000"
+		" 0x0000000000040000 0x00007f1c5be00000  ro\n"
+		"                            1 GiB  0x0000000040000000 0x0000000040000000"
+		" 0x0000000040000000 0x00007f1c80000000  rw\n"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct qemu_ram_block *blocks;
+		size_t count;
+
+		assert_int_equal(qemu_ram_parse_blocks(texts[i], &blocks, &count), 0);
+		assert_int_equal(count, 2);
+		assert_string_equal(blocks[0].name, "pc.ram");
+		assert_int_equal(blocks[0].used_bytes, 0x10000000);
+		assert_int_equal(blocks[0].host, i == 0 ? 0 : 0x7f1c4be00000);
+		assert_string_equal(blocks[1].name, "pc.bios");
+		free(blocks);
+	}
+}
+
 static void a_list_that_makes_no_sense_is_refused(void **state)
 {
 	static const char *const texts[] = {"", "nothing", "Block Name", "Block Name\npc.ram\n",
-		"Block Name\npc.ram 4 KiB 0x0 zz 0x0\n",
+		"Block Name\npc.ram 4 KiB 0x0 zz 0x0\n", "Block Name\n4 KiB 0x0 zz 0x0\n",
+		"Block Name\npc.ram 4 pages 0x0 0x1000 0x1000\n",
 		"Block Name\npc.ram 4 KiB 0x0 0x11111111111111111 0x0\n"};
 	struct qemu_ram_block *blocks;
 	size_t count;
@@ -96,6 +137,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blocks_of_old_qemus_have_no_address),
 		cmocka_unit_test(blocks_of_new_qemus_have_their_address),
+		cmocka_unit_test(blocks_without_a_name_are_not_of_the_vm),
 		cmocka_unit_test(a_list_that_makes_no_sense_is_refused),
 		cmocka_unit_test(ranges_of_memory_are_told_from_devices),
 		cmocka_unit_test(an_address_is_found_in_the_answer),

@@ -435,7 +435,9 @@ struct rouse_wset_info {
 	uint64_t pages, span_us; /**< the time from the first instruction to the last first touch */
 	uint32_t block_count;
 	uint64_t ram_bytes;
-	bool complete;    /**< nothing was delivered unasked while it was recorded */
+	/** Any touch would have been seen: nothing was delivered unasked, or left out of a trace.
+	 */
+	bool complete;
 	uint32_t version; /**< of the file format that holds it */
 	uint32_t runs;    /**< restores that it comes from */
 	uint64_t waiting; /**< pages that are remembered, but not of the set */

@@ -148,12 +148,21 @@ static void fill_pages(const struct scan_session *session, struct rouse_wset *ws
 	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_pages);
 }
 
+/* Whether an access to any page of the set's blocks would have been seen. */
+static bool is_complete(const struct scan_session *session)
+{
+	struct scan_report report;
+
+	scan_get_report(session->scan, &report);
+	return report.written_pages == 0 && report.skipped_pages == 0 &&
+	       session->blocks.untraced_bytes == 0;
+}
+
 int scan_session_wset(
 	const struct scan_session *session, struct rouse_wset **wset, struct rouse_error *error)
 {
 	const struct trace_blocks *blocks = &session->blocks;
 	struct rouse_wset *w = calloc(1, sizeof(*w));
-	struct scan_report report;
 
 	if (w != NULL) {
 		w->blocks = calloc(blocks->block_count, sizeof(*w->blocks));
@@ -163,9 +172,7 @@ int scan_session_wset(
 		rouse_wset_close(w);
 		return rouse_error_errno(error, -ENOMEM, "cannot make a working set");
 	}
-	scan_get_report(session->scan, &report);
-	w->flags = report.written_pages == 0 && report.skipped_pages == 0 ? ROUSE_WSET_FLAG_COMPLETE
-									  : 0;
+	w->flags = is_complete(session) ? ROUSE_WSET_FLAG_COMPLETE : 0;
 	w->block_count = (uint32_t)blocks->block_count;
 	for (size_t i = 0; i < blocks->block_count; i++) {
 		memcpy(w->blocks[i].name, blocks->blocks[i].name, sizeof(w->blocks[i].name));

@@ -106,6 +106,13 @@ static uint32_t time_of(uint64_t ns, uint64_t from_ns)
 	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+/* Whether a page that the set lacks was not touched: all memory of its blocks was watched. */
+static bool is_complete(const struct trace_session *session)
+{
+	return session->report.lost == 0 && session->report.skipped == 0 &&
+	       session->blocks.untraced_bytes == 0;
+}
+
 int trace_session_wset(const struct trace_session *session, uint64_t from_ns,
 	struct rouse_wset **wset, struct rouse_error *error)
 {
@@ -125,7 +132,7 @@ int trace_session_wset(const struct trace_session *session, uint64_t from_ns,
 	}
 	if (from_ns == 0)
 		from_ns = session->report.armed_at_ns;
-	w->flags = session->report.lost == 0 ? ROUSE_WSET_FLAG_COMPLETE : 0;
+	w->flags = is_complete(session) ? ROUSE_WSET_FLAG_COMPLETE : 0;
 	w->block_count = (uint32_t)blocks->block_count;
 	for (size_t i = 0; i < blocks->block_count; i++) {
 		memcpy(w->blocks[i].name, blocks->blocks[i].name, sizeof(w->blocks[i].name));

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Scanning the memory of a running VM: what it finds, and that the VM loses nothing by it."""
 import contextlib
+import mmap
 import pathlib
 import re
 import signal
 
 from e2e import REFUSED, USAGE, Rouse, limit, note, rouse, seeded, wait_until, work
 from test_trace import (
-    FIXED_MB, MEMFD, MOVING_MB, RAM_MB, image_info, save, worked_pages, working_guest, wset_pages)
+    FIXED_MB, MEMFD, MOVING_MB, RAM_MB, holder, image_info, is_complete, need_trace, save,
+    worked_pages, working_guest, wset_pages)
 from tiny_guest import TinyGuest
 
 
@@ -78,6 +80,33 @@ def test_of_anonymous_ram_the_pages_that_a_vm_writes_are_found():
         assert source_bytes(report, 'write-protection') >= RAM_MB << 20
         assert source_bytes(report, 'presence') == 0
         pack_and_restore(guest, wset, ())
+
+
+def scan_holder(**how):
+    need_trace()
+    wset = work('process.wset')
+    with holder(**how) as pid:
+        report = rouse('scan', '--pid', pid, '--min-size', '32M', '--period', 50, '--count', 2,
+                       '-o', wset, '--json').expect(0).json
+    return report, is_complete(wset)
+
+
+def test_a_scan_of_all_memory_is_complete():
+    report, complete = scan_holder()
+    assert report['unscanned_bytes'] == 0
+    assert complete
+
+
+def test_a_scan_that_leaves_memory_out_is_not_complete():
+    report, complete = scan_holder(lock=True)
+    assert report['unscanned_bytes'] == 32 << 20
+    assert not complete
+
+
+def test_a_scan_that_sees_writes_only_is_not_complete():
+    report, complete = scan_holder(flags=mmap.MAP_PRIVATE)
+    assert report['unscanned_bytes'] == 0
+    assert not complete
 
 
 def test_a_scan_says_what_it_did_not_see_and_what_it_cost():

@@ -2,10 +2,13 @@
 """Tracing the memory of a running VM: what it finds, and that the VM loses nothing by it."""
 import contextlib
 import ctypes
+import mmap
 import os
 import pathlib
 import re
 import signal
+import subprocess
+import sys
 
 from e2e import (
     BUILD, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
@@ -125,6 +128,39 @@ def image_info(image):
     return rouse('inspect', '--json', image).expect(0).json
 
 
+HOLDER = '''
+import ctypes, mmap, os, sys
+areas = [mmap.mmap(-1, 32 << 20, int(sys.argv[1])) for _ in range(2)]
+for area in areas:
+    area.madvise(mmap.MADV_DONTFORK)
+    for at in range(0, len(area), 4096):
+        area[at] = 1
+if sys.argv[2] == 'lock':
+    libc = ctypes.CDLL(None)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(areas[0]))
+    assert libc.mlock(ctypes.c_void_p(at), ctypes.c_size_t(32 << 20)) == 0
+print('ready', flush=True)
+sys.stdin.read()
+'''
+
+
+@contextlib.contextmanager
+def holder(flags=mmap.MAP_SHARED, lock=False):
+    """A process with two mappings of 32 MiB, the first one locked if told so. Its pid."""
+    with subprocess.Popen([sys.executable, '-c', HOLDER, str(flags), 'lock' if lock else 'no'],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            if process.stdout.readline() != b'ready\n':
+                raise Skip('a process may not lock 32 MiB here')
+            yield process.pid
+        finally:
+            process.stdin.close()
+
+
+def is_complete(wset):
+    return rouse('wset', 'show', '--json', wset).expect(0).json['complete']
+
+
 # ---- tracing ---------------------------------------------------------------------------------
 
 def test_every_page_that_a_vm_works_on_is_traced():
@@ -138,6 +174,38 @@ def test_every_page_is_traced_in_a_memfd():
 def test_memory_that_is_not_of_the_vm_has_no_page_numbers():
     unused = ('-object', 'memory-backend-ram,id=unused,size=16M')
     check_trace(unused)
+
+
+def trace_holder(**how):
+    wset = work('process.wset')
+    with holder(**how) as pid:
+        report = rouse('trace', '--pid', pid, '--min-size', '32M', '--seconds', 0.1, '-o', wset,
+                       '--json').expect(0).json
+    return report, is_complete(wset)
+
+
+def test_a_trace_of_all_memory_is_complete():
+    need_trace()
+    report, complete = trace_holder()
+    assert report['untraced_bytes'] == 0 and report['skipped_pages'] == 0
+    assert complete
+
+
+def test_a_trace_that_leaves_memory_out_is_not_complete():
+    need_trace()
+    report, complete = trace_holder(lock=True)
+    assert report['untraced_bytes'] == 32 << 20
+    assert not complete
+
+
+def test_a_trace_of_a_vm_with_a_rom_that_is_not_found_is_not_complete():
+    wset = work('vm.wset')
+    with working_guest() as guest:
+        report = rouse('trace', '--qmp', guest.qmp, '--seconds', 0.2, '-o', wset,
+                       '--json').expect(0).json
+    left_out = report['untraced_bytes'] + report['skipped_pages'] + report['lost_pages']
+    note(f'{report["untraced_bytes"]} bytes are not traced')
+    assert is_complete(wset) == (left_out == 0)
 
 
 def test_a_trace_ends_by_itself_and_leaves_nothing():

@@ -6,6 +6,7 @@
 
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 
 #define WORTH_A_WARNING (1u << 20)
@@ -14,17 +15,37 @@
 enum { FLAG_DONT_FORK, FLAG_LOCKED, FLAG_HUGETLB, FLAG_COUNT };
 static const char *const flag_names[FLAG_COUNT] = {"dc", "lo", "ht"};
 
-/* Whether a file's mapping is of the page cache that userfaultfd knows: shmem. */
-static bool is_shmem(const struct target *target, const struct target_map *map)
+/* Cuts the file's name off, which has none any more. False: it has. */
+static bool cut_deleted(char *path)
+{
+	static const char mark[] = " (deleted)";
+	const size_t length = strlen(path), mark_length = sizeof(mark) - 1;
+
+	if (length < mark_length || strcmp(path + length - mark_length, mark) != 0)
+		return false;
+	*strrchr(path, '/') = '\0';
+	return true;
+}
+
+bool trace_blocks_is_shmem(int pid, const char *name)
 {
 	char path[512];
-	struct statfs status;
+	struct stat file;
+	struct statfs system;
 
-	if (strncmp(map->name, "/memfd:", 7) == 0 || strncmp(map->name, "/dev/zero ", 10) == 0 ||
-		strncmp(map->name, "/SYSV", 5) == 0)
+	if (strncmp(name, "/memfd:", 7) == 0 || strncmp(name, "/dev/zero ", 10) == 0 ||
+		strncmp(name, "/SYSV", 5) == 0)
 		return true;
-	(void)snprintf(path, sizeof(path), "/proc/%d/root%s", target_pid(target), map->name);
-	return statfs(path, &status) == 0 && status.f_type == TMPFS_MAGIC;
+	if (name[0] != '/')
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/%d/root%s", pid, name);
+	if (stat(path, &file) == 0) {
+		if (!S_ISREG(file.st_mode))
+			return false;
+	} else if (!cut_deleted(path)) {
+		return false;
+	}
+	return statfs(path, &system) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
 /* NULL: it can be traced; otherwise why not. */
@@ -34,7 +55,7 @@ static const char *why_not(const struct target *target, const struct target_map 
 		return "it is not writable";
 	if (!map->shared && map->inode != 0)
 		return "it is a private mapping of a file";
-	if (map->shared && !is_shmem(target, map))
+	if (map->shared && !trace_blocks_is_shmem(target_pid(target), map->name))
 		return "it is in a file on a disk";
 	return NULL;
 }

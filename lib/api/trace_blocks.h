@@ -31,6 +31,12 @@ struct trace_blocks {
 int trace_blocks_find(struct target *target, struct qmp *qmp, uint64_t min_bytes,
 	const struct rouse_observer *observer, struct trace_blocks *blocks,
 	struct rouse_error *error);
+/**
+ * Whether a shared mapping of this @name in /proc/@pid/maps is of the page cache that userfaultfd
+ * knows: shmem. Of a file without a name any more (QEMU unlinks those that it makes in a directory)
+ * its directory tells. A device is none, although /dev has the looks of a tmpfs.
+ */
+bool trace_blocks_is_shmem(int pid, const char *name);
 void trace_blocks_finish(struct trace_blocks *blocks);
 
 #endif

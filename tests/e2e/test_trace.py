@@ -20,6 +20,8 @@ FIXED_MB, MOVING_MB = 24, 4
 RAM_MB = FIXED_MB + MOVING_MB + 28
 MEMFD = ('-object', f'memory-backend-memfd,id=mem0,size={RAM_MB}M,share=on',
          '-machine', 'memory-backend=mem0')
+DELETED = ('-object', f'memory-backend-file,id=mem0,size={RAM_MB}M,share=on,mem-path=/dev/shm',
+           '-machine', 'memory-backend=mem0')
 
 
 # ---- helpers ---------------------------------------------------------------------------------
@@ -169,6 +171,13 @@ def test_every_page_that_a_vm_works_on_is_traced():
 
 def test_every_page_is_traced_in_a_memfd():
     check_trace(MEMFD)
+
+
+def test_every_page_is_traced_in_a_file_that_qemu_has_unlinked():
+    system = os.statvfs('/dev/shm') if os.path.ismount('/dev/shm') else None
+    if system is None or system.f_bavail * system.f_frsize < (RAM_MB + 8) << 20:
+        raise Skip(f'there are no {RAM_MB} MiB in /dev/shm')
+    check_trace(DELETED)
 
 
 def test_memory_that_is_not_of_the_vm_has_no_page_numbers():

@@ -6,7 +6,7 @@ import pathlib
 import re
 import signal
 
-from e2e import REFUSED, USAGE, Rouse, limit, note, rouse, seeded, wait_until, work
+from e2e import FILE, REFUSED, USAGE, Rouse, limit, note, rouse, seeded, wait_until, work
 from test_trace import (
     FIXED_MB, MEMFD, MOVING_MB, RAM_MB, holder, image_info, is_complete, need_trace, save,
     worked_pages, working_guest, wset_pages)
@@ -253,6 +253,11 @@ def test_scans_that_make_no_sense_are_wrong_usage():
     rouse('scan', '--pid', 1, '--decay', 2).expect(USAGE)
     for estimate in ('scan:1', 'scan:,1', 'scan:0,1', 'scan:1,0', 'scan:1,65536', 'scan:x,1'):
         rouse('save', '--qmp', 'a', '--estimate', estimate, work('vm.rouse')).expect(USAGE)
+
+
+def test_a_process_without_memory_that_can_be_scanned_is_of_the_wrong_kind():
+    with holder() as pid:
+        rouse('scan', '--pid', pid, '--min-size', '1T', '--count', 1).expect(FILE)
 
 
 def test_a_scan_of_no_process_is_an_error():

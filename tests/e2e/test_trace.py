@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from e2e import (
-    BUILD, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
+    BUILD, FILE, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
     rouse, seeded, wait_until, work)
 from tiny_guest import BASE, TinyGuest
 
@@ -323,6 +323,12 @@ def test_a_trace_of_nothing_is_wrong_usage():
     rouse('trace', '--seconds', 1).expect(USAGE, '--pid')
     rouse('trace', '--qmp', 'a', '--pid', 1).expect(USAGE, '--pid')
     rouse('trace', '--qmp', 'a', '--disarm').expect(USAGE, '--disarm')
+
+
+def test_a_process_without_memory_that_can_be_traced_is_of_the_wrong_kind():
+    with holder() as pid:
+        run = rouse('trace', '--pid', pid, '--min-size', '1T', '--seconds', 0.1).expect(FILE)
+    assert 'no memory that can be traced' in run.err
 
 
 def test_a_trace_of_no_process_is_an_error():

@@ -178,7 +178,7 @@ static int wset_print(const struct inspect *inspect, const struct rouse_wset *ws
 	uint64_t page, time_us;
 
 	printf("%-14sRouse working set%s\n", "type",
-		info->complete ? "" : ", incomplete: pages were delivered unasked");
+		info->complete ? "" : ", incomplete: touches of some pages may be missing");
 	printf("%-14s%llu, the last one touched %s after the start\n", "pages",
 		(unsigned long long)info->pages, human_us((double)info->span_us).text);
 	printf("%-14s%s in %u blocks\n", "of a VM with", human_bytes(info->ram_bytes).text,

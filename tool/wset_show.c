@@ -143,7 +143,7 @@ int wset_show_print(const struct rouse_wset *wset, bool pages)
 
 	rouse_wset_get_info(wset, &info);
 	printf("%-14sRouse working set, format %u%s\n", "type", info.version,
-		info.complete ? "" : ", incomplete: pages were delivered unasked");
+		info.complete ? "" : ", incomplete: touches of some pages may be missing");
 	printf("%-14s%llu, %s; the last one touched %s after the start\n", "pages",
 		(unsigned long long)info.pages, human_bytes(info.pages * PAGE_BYTES).text,
 		human_us((double)info.span_us).text);

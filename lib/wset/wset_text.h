@@ -3,10 +3,13 @@
  * The text form of a working set, for other tools. Pure, without I/O.
  *
  *   # a comment, or an empty line
- *   block USED_BYTES NAME         the VM's RAM blocks, in its order; NAME goes to the end of the
- * line runs N                        restores that the set comes from complete nothing was
- * delivered unasked while it was recorded PAGE TIME_US [VCPU [COUNT]]   VCPU "-": unknown; COUNT:
- * restores that touched it, up to N
+ *   block USED_BYTES NAME         the VM's RAM blocks, in its order; NAME goes to the line's end
+ *
+ *   runs N                        restores that the set comes from
+ *
+ *   complete                      a touch of any page would have been seen
+ *
+ *   PAGE TIME_US [VCPU [COUNT]]   VCPU "-": unknown; COUNT: restores that touched it, up to N
  *
  * Numbers are decimal, without sign; words are parted by spaces or tabs; lines end with \n. Pages
  * come last, each once; where times are equal their order stands. Without `runs` and COUNT it is

@@ -205,6 +205,8 @@ def test_a_trace_that_leaves_memory_out_is_not_complete():
     report, complete = trace_holder(lock=True)
     assert report['untraced_bytes'] == 32 << 20
     assert not complete
+    for command in (('wset', 'show'), ('inspect',)):
+        assert 'touches of some pages may be missing' in rouse(*command, work('process.wset')).out
 
 
 def test_a_trace_of_a_vm_with_a_rom_that_is_not_found_is_not_complete():

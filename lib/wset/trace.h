@@ -41,7 +41,7 @@ struct trace_report {
 	uint64_t faults;      /**< touches that waited for the agent */
 	uint64_t service_ns;  /**< the sum of what it took to answer them */
 	uint64_t pages;       /**< traced */
-	uint64_t skipped;     /**< pages that could not be moved aside (pinned, shared by fork) */
+	uint64_t skipped;     /**< not moved aside: pinned, shared by fork, mapped anew */
 	uint64_t copied;      /**< pages put back by copying */
 	uint64_t removed;     /**< pages that the process gave back (MADV_DONTNEED) */
 	uint64_t forks, remaps;

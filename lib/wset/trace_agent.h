@@ -63,6 +63,7 @@ enum {
 	SYS_mmap = 9,
 	SYS_munmap = 11,
 	SYS_ioctl = 16,
+	SYS_mremap = 25,
 	SYS_madvise = 28,
 	SYS_nanosleep = 35,
 	SYS_open = 2,

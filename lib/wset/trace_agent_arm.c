@@ -100,26 +100,24 @@ static bool register_range(
 	return code >= 0;
 }
 
-static bool prepare(struct agent *agent)
+static bool map_scratches(struct agent *agent)
 {
-	if (!open_uffds(agent))
-		return false;
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
 		struct trace_area *area = &agent->self.areas[i];
 
 		if (area->kind == TRACE_KIND_PRIVATE && !map_scratch(agent, area))
 			return false;
 	}
+	return true;
+}
+
+static bool register_private(struct agent *agent)
+{
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
 		const struct trace_area *area = &agent->self.areas[i];
 
-		if (area->kind == TRACE_KIND_SHARED) {
-			if (!register_range(agent, agent->record->uffd[TRACE_KIND_SHARED],
-				    area->ram, area->bytes,
-				    UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR))
-				return false;
+		if (area->kind != TRACE_KIND_PRIVATE)
 			continue;
-		}
 		agent->scratch_registered = true;
 		if (!register_range(agent, agent->self.uffd, area->scratch, area->bytes,
 			    UFFDIO_REGISTER_MODE_MISSING) ||
@@ -188,21 +186,90 @@ static void arm_private(struct agent *agent, struct trace_area *area)
 	}
 }
 
+/*
+ * Whether UFFDIO_CONTINUE finds all of that in one mapping of shmem with a userfaultfd. The errors
+ * (Linux 5.14 to 6.18, mm/userfaultfd.c):
+ *
+ *	ENOENT  not mapped, not registered, or it goes beyond one mapping
+ *	EINVAL  registered, but not shmem
+ *	EEXIST  it is what we look for; its first page is mapped
+ *	EFAULT  likewise; its first page is a hole of the file
+ *	EAGAIN  not now; or likewise, and a part was mapped (then the result says how much)
+ */
+static bool continues(int uffd, uint64_t start, uint64_t bytes)
+{
+	for (unsigned int i = 0; i < TRIES; i++) {
+		struct uffdio_continue order = {.range = {.start = start, .len = bytes}};
+		int64_t code = control(uffd, UFFDIO_CONTINUE, &order);
+
+		if (code != -E_AGAIN || order.mapped > 0)
+			return code == 0 || code == -E_AGAIN || code == -E_EXIST ||
+			       code == -E_FAULT;
+	}
+	return false;
+}
+
+/*
+ * Whether unmapping it loses nothing: the process may have put private memory there. It is one
+ * mapping of shmem, registered, with us (EBUSY otherwise; what is ours stays as it is), and shared:
+ * mremap(2) from no bytes doubles shared mappings only.
+ */
+static bool is_ours(int uffd, uint64_t start, uint64_t bytes)
+{
+	struct uffdio_register order = {.range = {.start = start, .len = bytes},
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR};
+	int64_t twin;
+
+	/* First one page: with that mapped the whole ends at once, and maps no more. */
+	if (!continues(uffd, start, PAGE) || !continues(uffd, start, bytes) ||
+		control(uffd, UFFDIO_REGISTER, &order) < 0)
+		return false;
+	twin = call6(SYS_mremap, start, 0, PAGE, 1, 0, 0); /* MREMAP_MAYMOVE */
+	if (is_error(twin))
+		return false;
+	(void)call3(SYS_munmap, (uint64_t)twin, PAGE, 0);
+	return true;
+}
+
+/* What is not ours any more is left alone. */
 static bool arm_shared(struct agent *agent, struct trace_area *area)
 {
+	const int uffd = agent->record->uffd[TRACE_KIND_SHARED];
+
 	while (area->armed_bytes < area->bytes) {
+		const uint64_t start = area->ram + area->armed_bytes;
 		uint64_t bytes = area->bytes - area->armed_bytes;
 		int64_t code;
 
 		if (bytes > CHUNK)
 			bytes = CHUNK;
-		code = call3(SYS_madvise, area->ram + area->armed_bytes, bytes, DONTNEED);
-		if (code < 0) {
-			fail(agent, TRACE_STEP_UNMAP, code);
-			return false;
+		if (is_ours(uffd, start, bytes)) {
+			code = call3(SYS_madvise, start, bytes, DONTNEED);
+			if (code < 0) {
+				fail(agent, TRACE_STEP_UNMAP, code);
+				return false;
+			}
+		} else {
+			agent->record->counters.skipped += bytes / PAGE;
 		}
 		area->armed_bytes += bytes;
 		agent_serve(agent);
+	}
+	return true;
+}
+
+/* One after the other, so that little time goes by between a look and what is done. */
+static bool arm_all_shared(struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		struct trace_area *area = &agent->self.areas[i];
+
+		if (area->kind == TRACE_KIND_SHARED &&
+			(!register_range(agent, agent->record->uffd[TRACE_KIND_SHARED], area->ram,
+				 area->bytes,
+				 UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR) ||
+				!arm_shared(agent, area)))
+			return false;
 	}
 	return true;
 }
@@ -215,15 +282,14 @@ bool agent_arm(struct agent *agent)
 	record->arm_begin_ns = now_ns();
 	agent->looked_ns = record->arm_begin_ns;
 	agent->gap_ns = &record->arm_gap_ns;
-	if (!prepare(agent))
+	if (!open_uffds(agent) || !map_scratches(agent) || !arm_all_shared(agent) ||
+		!register_private(agent))
 		return false;
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
 		struct trace_area *area = &agent->self.areas[i];
 
 		if (area->kind == TRACE_KIND_PRIVATE)
 			arm_private(agent, area);
-		else if (!arm_shared(agent, area))
-			return false;
 	}
 	agent_unregister_scratch(agent);
 	agent->gap_ns = NULL;

@@ -692,6 +692,66 @@ static void pinned_pages_are_skipped_and_counted(void **state)
 	assert_true(checker_end(&checker));
 }
 
+/* Puts private memory of a file, all written, in the place of shared memory. */
+static bool put_private(char *memory, uint32_t *generations, uint64_t first, uint64_t count)
+{
+	char *const at = memory + first * CHECKER_PAGE;
+	const size_t bytes = count * CHECKER_PAGE;
+	int fd = memfd_create("private", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
+		mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) != at)
+		return false;
+	for (uint64_t page = first; page < first + count; page++)
+		checker_stamp(memory, page, ++generations[page]);
+	return close(fd) == 0;
+}
+
+static bool do_put_all(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	return put_private(memory, generations, 0, PAGES);
+}
+
+static bool do_put_some(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	(void)control;
+	return put_private(memory, generations, 2500, 200);
+}
+
+/* The tracer took it for shared: it was, when the maps were read. */
+static void check_put(
+	bool (*call)(struct checker_control *control, char *memory, uint32_t *generations),
+	uint64_t skipped)
+{
+	struct trace_report report;
+	struct target *target;
+	struct trace *trace;
+
+	begin(true, call);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	trace = start(&target, true);
+	assert_true(checker_order(&checker, CHECKER_WORK));
+	assert_true(checker_wait(&checker, 500));
+	stop(target, trace, &report);
+	assert_int_equal(report.skipped, skipped);
+	assert_true(checker_end(&checker));
+}
+
+static void private_memory_in_the_place_of_shared_memory_is_left_alone(void **state)
+{
+	(void)state;
+	need_trace();
+	check_put(do_put_all, PAGES);
+}
+
+static void a_piece_of_shared_memory_with_private_memory_in_it_is_left_alone(void **state)
+{
+	(void)state;
+	need_trace();
+	check_put(do_put_some, PAGES - 2048); /* the second piece of 8 MiB */
+}
+
 /* A child that lives on shares all pages. */
 static bool do_keep_child(struct checker_control *control, char *memory, uint32_t *generations)
 {
@@ -752,6 +812,8 @@ int main(void)
 		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),
 		cmocka_unit_test(a_process_without_room_for_a_scratch_area_is_refused),
 		cmocka_unit_test(pinned_pages_are_skipped_and_counted),
+		cmocka_unit_test(private_memory_in_the_place_of_shared_memory_is_left_alone),
+		cmocka_unit_test(a_piece_of_shared_memory_with_private_memory_in_it_is_left_alone),
 		cmocka_unit_test(pages_shared_with_a_child_are_skipped_and_counted),
 	};
 

@@ -38,7 +38,8 @@ static bool fork_matters(const struct agent *agent)
 static bool open_uffds(struct agent *agent)
 {
 	const uint64_t private_features = UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID |
-					  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP;
+					  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP |
+					  UFFD_FEATURE_EVENT_UNMAP;
 	const uint64_t shared_features =
 		UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_THREAD_ID;
 	int32_t *uffd = agent->record->uffd;
@@ -390,13 +391,14 @@ void agent_disarm(struct agent *agent)
 		agent_serve(agent);
 		feed_all(agent);
 	}
+	/* Before memory is unmapped: if that were still registered, we would wait for ourselves. */
+	close_fd(&record->uffd[TRACE_KIND_PRIVATE]);
+	close_fd(&record->uffd[TRACE_KIND_SHARED]);
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
 		const struct trace_area *area = &agent->self.areas[i];
 
 		if (area->scratch != 0)
 			(void)call3(SYS_munmap, area->scratch, area->bytes, 0);
 	}
-	close_fd(&record->uffd[TRACE_KIND_PRIVATE]);
-	close_fd(&record->uffd[TRACE_KIND_SHARED]);
 	record->disarm_end_ns = now_ns();
 }

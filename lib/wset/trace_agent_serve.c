@@ -13,25 +13,46 @@ static struct trace_area *find_area(struct space *space, uint64_t address)
 	return NULL;
 }
 
-/* madvise(2) gave pages back: what is in the scratch area must not come back. */
+/* The process gave pages of an area back: what is in the scratch area must not come back. */
+static void give_back(struct agent *agent, struct space *space, const struct trace_area *area,
+	uint64_t start, uint64_t end)
+{
+	uint64_t from = start > area->ram ? start - area->ram : 0;
+	uint64_t to = end > area->ram ? end - area->ram : 0;
+
+	if (to > area->bytes)
+		to = area->bytes;
+	for (; from < to; from += PAGE) {
+		const uint64_t page = area->first_page + from / PAGE;
+
+		if (space == &agent->self) {
+			agent_give_children(agent, page);
+			agent->record->counters.removed++;
+		}
+		set_bit(space->gone, page);
+	}
+}
+
+/* madvise(2) */
 static void note_remove(struct agent *agent, struct space *space, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = 0; i < space->area_count; i++)
+		give_back(agent, space, &space->areas[i], start, end);
+}
+
+/*
+ * munmap(2), or a mapping over it: a mapping may grow into its place (mremap(2)), with zeros. But
+ * the word may come late. If one thread unmaps memory, and another at once moves other memory to
+ * its place, which the kernel may choose, that may be told first. So memory that was moved is let
+ * be.
+ */
+static void note_unmap(struct agent *agent, struct space *space, uint64_t start, uint64_t end)
 {
 	for (uint32_t i = 0; i < space->area_count; i++) {
 		const struct trace_area *area = &space->areas[i];
-		uint64_t from = start > area->ram ? start - area->ram : 0;
-		uint64_t to = end > area->ram ? end - area->ram : 0;
 
-		if (to > area->bytes)
-			to = area->bytes;
-		for (; from < to; from += PAGE) {
-			const uint64_t page = area->first_page + from / PAGE;
-
-			if (space == &agent->self) {
-				agent_give_children(agent, page);
-				agent->record->counters.removed++;
-			}
-			set_bit(space->gone, page);
-		}
+		if (area->kind == TRACE_KIND_PRIVATE && area->moved == 0)
+			give_back(agent, space, area, start, end);
 	}
 }
 
@@ -52,6 +73,7 @@ static bool split_area(struct space *space, uint32_t index, uint64_t offset)
 	second->armed_bytes = first->armed_bytes > offset ? first->armed_bytes - offset : 0;
 	second->kind = first->kind;
 	second->dont_fork = first->dont_fork;
+	second->moved = first->moved;
 	first->bytes = offset;
 	if (first->armed_bytes > offset)
 		first->armed_bytes = offset;
@@ -104,10 +126,12 @@ static void note_remap(
 	for (uint32_t i = 0; i < space->area_count; i++) {
 		struct trace_area *area = &space->areas[i];
 
-		if (is_within(area, from, bytes))
+		if (is_within(area, from, bytes)) {
 			area->ram += to - from;
-		else if (is_within(area, to, bytes))
+			area->moved = 1;
+		} else if (is_within(area, to, bytes)) {
 			drop_area(agent, space, area);
+		}
 	}
 	if (space->area_room - space->area_count < TRACE_SPARE_AREAS / 2)
 		agent->ending = true;
@@ -220,6 +244,9 @@ static void take_event(struct agent *agent, struct space *space, const struct uf
 		break;
 	case UFFD_EVENT_REMOVE:
 		note_remove(agent, space, message->arg.remove.start, message->arg.remove.end);
+		break;
+	case UFFD_EVENT_UNMAP:
+		note_unmap(agent, space, message->arg.remove.start, message->arg.remove.end);
 		break;
 	case UFFD_EVENT_REMAP:
 		note_remap(agent, space, message->arg.remap.from, message->arg.remap.to,

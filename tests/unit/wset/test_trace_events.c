@@ -161,6 +161,45 @@ static bool do_map_over(struct checker_control *control, char *memory, uint32_t 
 	return true;
 }
 
+/*
+ * The upper part goes, and the lower part grows into its place, where zeros must be. Every second
+ * time something else is mapped there in between.
+ */
+static bool do_grow_back(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const uint64_t kept = 1500;
+	const size_t kept_bytes = kept * CHECKER_PAGE, bytes = PAGES * CHECKER_PAGE;
+
+	if (control->step++ % 2 == 1 &&
+		mmap(memory + kept_bytes, bytes - kept_bytes, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return false;
+	if (munmap(memory + kept_bytes, bytes - kept_bytes) < 0 ||
+		mremap(memory, kept_bytes, bytes, 0) != memory)
+		return false;
+	for (uint64_t page = kept; page < PAGES; page++)
+		generations[page] = 0;
+	for (uint64_t page = 1800; page < 2400; page++) {
+		if (!checker_is_right(memory, page, 0))
+			return false;
+	}
+	for (uint64_t page = 2000; page < PAGES; page++)
+		checker_stamp(memory, page, ++generations[page]);
+	return true;
+}
+
+/* A child does it, while it still lacks pages. */
+static bool do_grow_child(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(do_grow_back(control, memory, generations) && check_all(memory, generations)
+				? 0
+				: 1);
+	return wait_child(pid);
+}
+
 /* Takes a part away, looks at it there, takes a part of that back, and later the rest. */
 static bool do_move(struct checker_control *control, char *memory, uint32_t *generations)
 {
@@ -375,6 +414,25 @@ static void memory_may_be_unmapped_and_mapped_anew(void **state)
 	(void)state;
 	need_trace();
 	check_call(false, do_map_over, 2, &report);
+}
+
+static void memory_may_be_unmapped_and_grown_back(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_grow_back, 4, &report);
+	assert_true(report.removed > 0);
+}
+
+static void a_child_may_unmap_memory_and_grow_it_back(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+	check_call(false, do_grow_child, 2, &report);
 }
 
 static void memory_may_be_moved(void **state)
@@ -797,6 +855,8 @@ int main(void)
 		cmocka_unit_test(shared_memory_that_is_unmapped_keeps_its_data),
 		cmocka_unit_test(shared_memory_that_is_punched_out_is_zeros),
 		cmocka_unit_test(memory_may_be_unmapped_and_mapped_anew),
+		cmocka_unit_test(memory_may_be_unmapped_and_grown_back),
+		cmocka_unit_test(a_child_may_unmap_memory_and_grow_it_back),
 		cmocka_unit_test(memory_may_be_moved),
 		cmocka_unit_test(memory_may_be_moved_over_other_memory),
 		cmocka_unit_test(shared_memory_may_be_moved),

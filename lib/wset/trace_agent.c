@@ -125,6 +125,7 @@ void agent_main(struct trace_record *record)
 	agent.self.areas = (struct trace_area *)(void *)(base + record->areas_offset);
 	agent.self.area_count = record->area_count;
 	agent.self.area_room = record->area_room;
+	agent.self.grown_bytes = 0;
 	agent.seen = (uint64_t *)(void *)(base + record->seen_offset);
 	agent.log = (struct trace_entry *)(void *)(base + record->log_offset);
 	agent.children = NULL;

@@ -95,6 +95,7 @@ struct space {
 	struct trace_area *areas;
 	uint32_t area_count;
 	uint32_t area_room;
+	uint64_t grown_bytes; /* of the mapping that areas is, if there was no room; or 0 */
 	/* Of a child: */
 	struct space *next;
 	uint64_t next_page; /* it has been given all before */
@@ -197,6 +198,18 @@ static inline bool get_bit(const uint64_t *bits, uint64_t index)
 static inline void set_bit(uint64_t *bits, uint64_t index)
 {
 	bits[index / 64] |= UINT64_C(1) << (index % 64);
+}
+
+static inline void copy_words(void *to, const void *from, uint64_t bytes)
+{
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		((volatile uint64_t *)to)[i] = ((const uint64_t *)from)[i];
+}
+
+static inline void unmap_grown(const struct space *space)
+{
+	if (space->grown_bytes > 0)
+		(void)call3(SYS_munmap, word(space->areas), space->grown_bytes, 0);
 }
 
 /* The first run of clear bits in [*from, to): false if there is none. */

@@ -164,15 +164,19 @@ static uint64_t piece(uint64_t address, uint64_t left)
 	return left < bytes ? left : bytes;
 }
 
-static void arm_private(struct agent *agent, struct trace_area *area)
+/* The list of areas may move meanwhile; then there is nothing more to arm. */
+static void arm_private(struct agent *agent, uint32_t index)
 {
 	unsigned int again = 0;
 
-	while (area->armed_bytes < area->bytes && !agent->hurry) {
+	while (!agent->hurry) {
+		struct trace_area *area = &agent->self.areas[index];
 		const uint64_t left = area->bytes - area->armed_bytes;
 		uint64_t page = area->first_page + area->armed_bytes / PAGE, pages;
 		const uint64_t end = page + piece(area->ram + area->armed_bytes, left) / PAGE;
 
+		if (left == 0)
+			break;
 		/* Before they go: what happens to them meanwhile happens to armed pages. */
 		area->armed_bytes += (end - page) * PAGE;
 		/* A page that was touched meanwhile must stay: so the bits are looked at anew. */
@@ -287,10 +291,8 @@ bool agent_arm(struct agent *agent)
 		!register_private(agent))
 		return false;
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
-		struct trace_area *area = &agent->self.areas[i];
-
-		if (area->kind == TRACE_KIND_PRIVATE)
-			arm_private(agent, area);
+		if (agent->self.areas[i].kind == TRACE_KIND_PRIVATE)
+			arm_private(agent, i);
 	}
 	agent_unregister_scratch(agent);
 	agent->gap_ns = NULL;
@@ -337,29 +339,35 @@ static void feed_all(struct agent *agent)
 		agent_serve(agent);
 }
 
+/* Puts an area back. It may be split meanwhile, and the list of areas may move. */
+static void put_back(struct agent *agent, uint32_t index)
+{
+	uint64_t page = agent->self.areas[index].first_page;
+
+	for (;;) {
+		const struct trace_area *area;
+		uint64_t pages, settled;
+
+		feed_all(agent);
+		area = &agent->self.areas[index];
+		if (!next_clear(agent->self.gone, &page,
+			    area->first_page + area->armed_bytes / PAGE, &pages))
+			break;
+		pages = piece(area->ram + (page - area->first_page) * PAGE, pages * PAGE) / PAGE;
+		settled = move_back(agent, area, page, pages);
+		for (; settled > 0; settled--)
+			set_bit(agent->self.gone, page++);
+		agent_serve(agent);
+	}
+}
+
 /* Areas that are split meanwhile go to the list's end: they are met there. */
 static void disarm_private(struct agent *agent)
 {
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
-		const struct trace_area *area = &agent->self.areas[i];
-		uint64_t page = area->first_page, pages;
-
-		if (area->kind != TRACE_KIND_PRIVATE || area->scratch == 0)
-			continue;
-		for (;;) {
-			uint64_t settled, offset;
-
-			feed_all(agent);
-			if (!next_clear(agent->self.gone, &page,
-				    area->first_page + area->armed_bytes / PAGE, &pages))
-				break;
-			offset = (page - area->first_page) * PAGE;
-			pages = piece(area->ram + offset, pages * PAGE) / PAGE;
-			settled = move_back(agent, area, page, pages);
-			for (; settled > 0; settled--)
-				set_bit(agent->self.gone, page++);
-			agent_serve(agent);
-		}
+		if (agent->self.areas[i].kind == TRACE_KIND_PRIVATE &&
+			agent->self.areas[i].scratch != 0)
+			put_back(agent, i);
 	}
 	feed_all(agent);
 }
@@ -400,5 +408,6 @@ void agent_disarm(struct agent *agent)
 		if (area->scratch != 0)
 			(void)call3(SYS_munmap, area->scratch, area->bytes, 0);
 	}
+	unmap_grown(&agent->self);
 	record->disarm_end_ns = now_ns();
 }

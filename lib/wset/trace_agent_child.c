@@ -77,6 +77,7 @@ static void end_child(struct agent *agent, struct space *child)
 		(void)control(child->uffd, UFFDIO_UNREGISTER, &order);
 	}
 	(void)call3(SYS_close, (uint64_t)child->uffd, 0, 0);
+	unmap_grown(child);
 	(void)call3(SYS_munmap, word(child), child->bytes, 0);
 }
 
@@ -92,12 +93,6 @@ void agent_feed_child(struct agent *agent)
 	}
 	if (child->next_page >= agent->record->pages)
 		end_child(agent, child);
-}
-
-static void copy_words(void *to, const void *from, uint64_t bytes)
-{
-	for (uint64_t i = 0; i < bytes / 8; i++)
-		((volatile uint64_t *)to)[i] = ((const uint64_t *)from)[i];
 }
 
 void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
@@ -126,7 +121,7 @@ void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
 	child->area_room = parent->area_room;
 	child->bytes = bytes;
 	copy_words(child->gone, parent->gone, gone_bytes);
-	copy_words(child->areas, parent->areas, area_bytes);
+	copy_words(child->areas, parent->areas, parent->area_count * sizeof(struct trace_area));
 	child->next = agent->children;
 	agent->children = child;
 }

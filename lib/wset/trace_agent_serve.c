@@ -56,15 +56,40 @@ static void note_unmap(struct agent *agent, struct space *space, uint64_t start,
 	}
 }
 
-/* Takes a part out of an area into one of its own; false: no room for another. */
-static bool split_area(struct space *space, uint32_t index, uint64_t offset)
+/*
+ * Room for twice as many areas. A part without an area of its own would be lost: better that the
+ * process waits, if there is no memory.
+ */
+static void grow_areas(struct space *space)
 {
-	struct trace_area *first = &space->areas[index], *second;
+	const uint64_t used = space->area_count * sizeof(struct trace_area);
+	const uint64_t bytes = (2 * used + PAGE - 1) / PAGE * PAGE;
+	int64_t memory;
 
-	if (offset == 0 || offset >= first->bytes)
-		return true;
+	for (;;) {
+		memory = call6(SYS_mmap, 0, bytes, 3, 0x22, (uint64_t)-1, 0);
+		if (!is_error(memory))
+			break;
+		nap();
+	}
+	(void)call3(SYS_madvise, (uint64_t)memory, bytes, DONTFORK);
+	copy_words((void *)(uintptr_t)memory, space->areas, used);
+	unmap_grown(space);
+	space->areas = (struct trace_area *)(uintptr_t)memory;
+	space->area_room = (uint32_t)(bytes / sizeof(struct trace_area));
+	space->grown_bytes = bytes;
+}
+
+/* Takes a part out of an area into one of its own, at the end of the list. It may move the list. */
+static void split_area(struct space *space, uint32_t index, uint64_t offset)
+{
+	struct trace_area *first, *second;
+
+	if (offset == 0 || offset >= space->areas[index].bytes)
+		return;
 	if (space->area_count == space->area_room)
-		return false;
+		grow_areas(space);
+	first = &space->areas[index];
 	second = &space->areas[space->area_count++];
 	second->ram = first->ram + offset;
 	second->bytes = first->bytes - offset;
@@ -77,19 +102,18 @@ static bool split_area(struct space *space, uint32_t index, uint64_t offset)
 	first->bytes = offset;
 	if (first->armed_bytes > offset)
 		first->armed_bytes = offset;
-	return true;
 }
 
 /* Makes [start, start + bytes) begin and end at borders of areas. */
 static void split_at(struct space *space, uint64_t start, uint64_t bytes)
 {
 	for (uint32_t i = 0; i < space->area_count; i++) {
-		const struct trace_area *area = &space->areas[i];
+		const uint64_t ram = space->areas[i].ram;
 
-		if (area->ram < start && start - area->ram < area->bytes)
-			(void)split_area(space, i, start - area->ram);
-		if (area->ram >= start && area->ram < start + bytes)
-			(void)split_area(space, i, start + bytes - area->ram);
+		if (ram < start && start - ram < space->areas[i].bytes)
+			split_area(space, i, start - ram);
+		if (ram >= start && ram < start + bytes)
+			split_area(space, i, start + bytes - ram);
 	}
 }
 
@@ -133,7 +157,7 @@ static void note_remap(
 			drop_area(agent, space, area);
 		}
 	}
-	if (space->area_room - space->area_count < TRACE_SPARE_AREAS / 2)
+	if (space->area_count > agent->record->area_room - TRACE_SPARE_AREAS + TRACE_ENDING_AREAS)
 		agent->ending = true;
 }
 

@@ -19,8 +19,12 @@
 #define TRACE_PAGE 4096u
 #define TRACE_STACK_BYTES 65536u
 #define TRACE_MAX_AREAS 256u
-/* For areas that mremap(2) takes apart. At half of them the trace ends: it must never be all. */
-#define TRACE_SPARE_AREAS 1024u
+/*
+ * For areas that mremap(2) takes apart. When so many are used that looking for one takes long, the
+ * trace ends. The others are for what the process does until everything is back.
+ */
+#define TRACE_SPARE_AREAS 16384u
+#define TRACE_ENDING_AREAS 512u
 #define TRACE_MAX_PAGES (UINT32_C(1) << 28)
 
 enum trace_state {

@@ -241,6 +241,35 @@ static bool do_move_over(struct checker_control *control, char *memory, uint32_t
 	return true;
 }
 
+/* Takes every second page away, looks at it there, and takes it back. */
+static bool do_scatter(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const size_t size = PAGES * CHECKER_PAGE;
+	char *there = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)control;
+	if (there == MAP_FAILED)
+		return false;
+	for (uint64_t page = 0; page < PAGES; page += 2) {
+		char *from = memory + page * CHECKER_PAGE, *to = there + page * CHECKER_PAGE;
+
+		if (mremap(from, CHECKER_PAGE, CHECKER_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) !=
+			to)
+			return false;
+	}
+	for (uint64_t page = 0; page < PAGES; page += 2) {
+		char *from = memory + page * CHECKER_PAGE, *to = there + page * CHECKER_PAGE;
+
+		if (!checker_is_right(there, page, generations[page]))
+			return false;
+		checker_stamp(there, page, ++generations[page]);
+		if (mremap(to, CHECKER_PAGE, CHECKER_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, from) !=
+			from)
+			return false;
+	}
+	return check_all(memory, generations);
+}
+
 /* Step 0: parts become read-only or inaccessible. Step 1: they become as before. */
 static bool do_protect(struct checker_control *control, char *memory, uint32_t *generations)
 {
@@ -452,6 +481,26 @@ static void memory_may_be_moved_over_other_memory(void **state)
 	(void)state;
 	need_trace();
 	check_call(false, do_move_over, 2, &report);
+}
+
+/* The trace ends before its table of areas is full; what happens until then must be right. */
+static void memory_may_be_taken_to_pieces(void **state)
+{
+	struct rouse_error error = {0};
+	struct trace_report report;
+	struct target *target;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, do_scatter);
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
+	assert_int_equal(trace_wait(trace, 60000000, &error), 1);
+	stop(target, trace, &report);
+	assert_true(report.remaps >= 256);
+	assert_true(checker_end(&checker));
 }
 
 static void shared_memory_may_be_moved(void **state)
@@ -859,6 +908,7 @@ int main(void)
 		cmocka_unit_test(a_child_may_unmap_memory_and_grow_it_back),
 		cmocka_unit_test(memory_may_be_moved),
 		cmocka_unit_test(memory_may_be_moved_over_other_memory),
+		cmocka_unit_test(memory_may_be_taken_to_pieces),
 		cmocka_unit_test(shared_memory_may_be_moved),
 		cmocka_unit_test(memory_may_be_locked),
 		cmocka_unit_test(memory_may_be_advised_on),

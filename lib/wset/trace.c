@@ -75,7 +75,8 @@ static size_t lay_out(struct trace_record *record, uint32_t count, uint64_t page
 	record->log_offset = at;
 	record->log_room = pages;
 	record->pages = pages;
-	return at + ALIGN_PAGE(pages * sizeof(struct trace_entry));
+	at += ALIGN_PAGE(pages * sizeof(struct trace_entry));
+	return at + trace_child_bytes(pages, count + TRACE_ENDING_AREAS);
 }
 
 static void fill_record(struct trace *trace, const struct trace_record *layout,

@@ -129,6 +129,10 @@ void agent_main(struct trace_record *record)
 	agent.seen = (uint64_t *)(void *)(base + record->seen_offset);
 	agent.log = (struct trace_entry *)(void *)(base + record->log_offset);
 	agent.children = NULL;
+	agent.slot_bytes = trace_child_bytes(
+		record->pages, record->area_room - TRACE_SPARE_AREAS + TRACE_ENDING_AREAS);
+	agent.slot = base + record->data_bytes - agent.slot_bytes;
+	agent.slot_used = false;
 	agent.scratch_registered = false;
 	agent.hurry = false;
 	agent.ending = false;

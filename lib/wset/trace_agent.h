@@ -108,6 +108,9 @@ struct agent {
 	uint64_t *seen;
 	struct trace_entry *log;
 	struct space *children; /* the youngest first */
+	void *slot;             /* for a child that there is no address space for; in the data */
+	uint64_t slot_bytes;
+	bool slot_used;
 	bool scratch_registered;
 	bool hurry;  /* no more arming */
 	bool ending; /* no more tracing: there are too many areas */

@@ -78,7 +78,10 @@ static void end_child(struct agent *agent, struct space *child)
 	}
 	(void)call3(SYS_close, (uint64_t)child->uffd, 0, 0);
 	unmap_grown(child);
-	(void)call3(SYS_munmap, word(child), child->bytes, 0);
+	if (child == agent->slot)
+		agent->slot_used = false;
+	else
+		(void)call3(SYS_munmap, word(child), child->bytes, 0);
 }
 
 /* Its own children may join the list meanwhile; none leaves it. */
@@ -95,30 +98,57 @@ void agent_feed_child(struct agent *agent)
 		end_child(agent, child);
 }
 
+_Static_assert(sizeof(struct space) <= TRACE_CHILD_HEAD_BYTES, "the head of a child");
+
+/*
+ * Memory for a child. If the process has no more address space there is a slot, which another child
+ * may have: of the process's own children that one is given all that it lacks. A child's child must
+ * wait for address space: its parent may be the one with the slot, and is in use.
+ */
+static struct space *get_child(struct agent *agent, const struct space *parent, uint64_t *bytes)
+{
+	const uint64_t pages = agent->record->pages;
+
+	for (;;) {
+		int64_t memory;
+
+		*bytes = trace_child_bytes(pages, parent->area_count + TRACE_ENDING_AREAS);
+		memory = call6(SYS_mmap, 0, *bytes, 3, 0x22, (uint64_t)-1, 0);
+		if (!is_error(memory)) {
+			(void)call3(SYS_madvise, (uint64_t)memory, *bytes, DONTFORK);
+			return (struct space *)(uintptr_t)memory;
+		}
+		*bytes = agent->slot_bytes;
+		if (!agent->slot_used &&
+			trace_child_bytes(pages, parent->area_count + 2) <= *bytes) {
+			agent->slot_used = true;
+			return agent->slot;
+		}
+		if (parent == &agent->self && agent->children != NULL)
+			agent_feed_child(agent);
+		else
+			nap();
+	}
+}
+
 void agent_add_child(struct agent *agent, const struct space *parent, int uffd)
 {
 	const uint64_t gone_bytes = (agent->record->pages + 63) / 64 * 8;
-	const uint64_t area_bytes = parent->area_room * sizeof(struct trace_area);
-	const uint64_t bytes = sizeof(struct space) + gone_bytes + area_bytes;
 	struct space *child;
-	int64_t memory;
+	uint64_t bytes;
 
 	agent->record->counters.forks++;
 	agent->hurry = true; /* what is not aside yet the child has */
 	agent_unregister_scratch(agent);
-	for (;;) {
-		memory = call6(SYS_mmap, 0, bytes, 3, 0x22, (uint64_t)-1, 0);
-		if (!is_error(memory))
-			break;
-		nap();
-	}
-	(void)call3(SYS_madvise, (uint64_t)memory, bytes, DONTFORK);
-	child = (struct space *)(uintptr_t)memory;
+	child = get_child(agent, parent, &bytes);
 	child->uffd = uffd;
-	child->gone = (uint64_t *)(uintptr_t)((uint64_t)memory + sizeof(struct space));
+	child->gone = (uint64_t *)(uintptr_t)(word(child) + TRACE_CHILD_HEAD_BYTES);
 	child->areas = (struct trace_area *)(uintptr_t)(word(child->gone) + gone_bytes);
 	child->area_count = parent->area_count;
-	child->area_room = parent->area_room;
+	child->area_room = (uint32_t)((bytes - TRACE_CHILD_HEAD_BYTES - gone_bytes) /
+				      sizeof(struct trace_area));
+	child->grown_bytes = 0;
+	child->next_page = 0;
 	child->bytes = bytes;
 	copy_words(child->gone, parent->gone, gone_bytes);
 	copy_words(child->areas, parent->areas, parent->area_count * sizeof(struct trace_area));

@@ -4,7 +4,7 @@
  * named "rouse-trace", mapped in both. The agent alone writes what it found; it is read as bytes
  * from outside, and nothing in it is believed unchecked.
  *
- *	code | record | stack | areas | gone | seen | log
+ *	code | record | stack | areas | gone | seen | log | child
  *	     ^ data begins here
  *
  * Included by the agent too, which is built without a C library: constants and layout only.
@@ -26,6 +26,7 @@
 #define TRACE_SPARE_AREAS 16384u
 #define TRACE_ENDING_AREAS 512u
 #define TRACE_MAX_PAGES (UINT32_C(1) << 28)
+#define TRACE_CHILD_HEAD_BYTES 256u
 
 enum trace_state {
 	TRACE_STATE_BEGIN,
@@ -116,5 +117,17 @@ struct trace_record {
 	uint64_t arm_gap_ns, disarm_gap_ns; /* the longest time that faults were not looked at */
 	struct trace_counters counters;
 };
+
+/*
+ * How many bytes at the data's end are for one child, if the process has no address space for it: a
+ * structure of the agent, its bits "gone", its areas. Whole pages.
+ */
+static inline uint64_t trace_child_bytes(uint64_t pages, uint64_t areas)
+{
+	const uint64_t bytes =
+		TRACE_CHILD_HEAD_BYTES + (pages + 63) / 64 * 8 + areas * sizeof(struct trace_area);
+
+	return (bytes + TRACE_PAGE - 1) / TRACE_PAGE * TRACE_PAGE;
+}
 
 #endif

@@ -737,6 +737,43 @@ static bool do_limit(struct checker_control *control, char *memory, uint32_t *ge
 	return setrlimit(RLIMIT_AS, &limit) == 0;
 }
 
+/* Forks without address space for anything, twice at once. */
+static bool do_fork_limited(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	const struct rlimit none = {CHECKER_PAGE, RLIM_INFINITY},
+			    all = {RLIM_INFINITY, RLIM_INFINITY};
+	bool good = true;
+	pid_t pids[2];
+
+	(void)control;
+	if (setrlimit(RLIMIT_AS, &none) < 0)
+		return false;
+	for (unsigned int i = 0; i < 2; i++) {
+		pids[i] = fork();
+		if (pids[i] == 0)
+			_exit(check_all(memory, generations) ? 0 : 1);
+	}
+	for (uint64_t page = 0; page < PAGES; page += 3)
+		checker_stamp(memory, page, ++generations[page]);
+	for (unsigned int i = 0; i < 2; i++)
+		good = wait_child(pids[i]) && good;
+	return setrlimit(RLIMIT_AS, &all) == 0 && good;
+}
+
+static void a_process_without_address_space_may_fork(void **state)
+{
+	struct trace_report report;
+
+	(void)state;
+	need_trace();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	print_message("sanitizers need the address space themselves\n");
+	skip();
+#endif
+	check_call(false, do_fork_limited, 2, &report);
+	assert_true(report.forks >= 2);
+}
+
 static void a_process_without_room_for_a_scratch_area_is_refused(void **state)
 {
 	struct rouse_error error = {0};
@@ -920,6 +957,7 @@ int main(void)
 		cmocka_unit_test(a_process_that_is_stopped_is_refused),
 		cmocka_unit_test(a_process_that_is_debugged_is_refused),
 		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),
+		cmocka_unit_test(a_process_without_address_space_may_fork),
 		cmocka_unit_test(a_process_without_room_for_a_scratch_area_is_refused),
 		cmocka_unit_test(pinned_pages_are_skipped_and_counted),
 		cmocka_unit_test(private_memory_in_the_place_of_shared_memory_is_left_alone),

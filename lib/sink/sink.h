@@ -68,7 +68,7 @@ struct rouse_sink_ops {
 	 */
 	int (*guest_wait)(struct rouse_sink *sink, uint64_t *wait_ns);
 
-	/** Makes wait_fault return -ECANCELED. Any thread. */
+	/** Makes wait_fault return -ECANCELED, and a start that waits for it fail. Any thread. */
 	void (*interrupt)(struct rouse_sink *sink);
 
 	void (*destroy)(struct rouse_sink *sink);

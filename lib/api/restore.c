@@ -253,7 +253,7 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 
 static int run(struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
 {
-	struct rouse_error why = {0};
+	struct rouse_error why = {0}, lost = {0};
 	struct rouse_engine_stats stats;
 	int code, written;
 
@@ -271,7 +271,10 @@ static int run(struct restore *r, struct rouse_restore_report *report, struct ro
 		return code;
 	}
 	/* A trace is worth keeping although the restore broke off. */
-	written = write_results(r, report, code == 0, code == 0 ? error : NULL);
+	written = write_results(r, report, code == 0, code == 0 ? error : &lost);
+	if (code < 0 && written < 0)
+		rouse_log(r->observer, ROUSE_LOG_WARNING,
+			"what was recorded until then is lost: %s", lost.message);
 	if (code < 0 && error != NULL)
 		*error = why;
 	return code < 0 ? code : written;

@@ -236,6 +236,19 @@ def test_interrupt_before_the_start_leaves_nothing_behind():
         wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end', 10)
 
 
+def test_a_trace_that_is_lost_when_the_user_interrupts_is_told():
+    need_userfaultfd()
+    folder = work('folder')
+    folder.mkdir()
+    with restored(saved_image(), '--policy', 'lazy', '--background', 'off', '--record',
+                  folder / 'w.wset') as (guest, run):
+        wait_running(guest, run)
+        folder.rmdir()
+        run.signal(signal.SIGINT)
+        run.end(20).expect(CANCELLED, 'recorded until then is lost')
+        resume_and_check(guest, saved_image())
+
+
 def test_qemu_that_cannot_start_is_an_error():
     from harness.guest import RunDir
     with RunDir() as run:

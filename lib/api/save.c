@@ -286,12 +286,12 @@ static int save_snapshot_disks(struct save *save, struct rouse_error *error)
 		return 0;
 	if (save->was_running) {
 		code = qmp_execute(save->qmp, "stop", NULL, NULL, error);
+		save->stopped = code == 0 || qmp_unknown(code);
 		if (code < 0)
 			return code;
-		save->stopped = true;
 	}
 	code = save_disks_snapshot(save->qmp, &save->metadata, error);
-	save->overlays = code == 0;
+	save->overlays = code == 0 || qmp_unknown(code);
 	return code;
 }
 

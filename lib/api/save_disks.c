@@ -166,6 +166,8 @@ int save_disks_snapshot(
 	for (size_t i = 0; i < metadata->disk_count; i++)
 		(void)json_array_append_new(actions, snapshot_action(&metadata->disks[i]));
 	code = qmp_execute(qmp, "transaction", json_pack("{s:o}", "actions", actions), NULL, error);
+	if (qmp_unknown(code)) /* the VM may write to them: save_disks_undo() looks */
+		return rouse_error_prefix(error, "no overlay for the disks");
 	if (code < 0) {
 		/* QEMU made none of them take effect, but leaves files that it created. */
 		for (size_t i = 0; i < metadata->disk_count; i++)
@@ -207,6 +209,29 @@ static int job_wait(struct qmp *qmp, const char *job, const char *wanted)
 	return -ETIMEDOUT;
 }
 
+/* Whether QEMU has it, as far as can be known. */
+static bool overlay_in_use(struct qmp *qmp, const struct rouse_metadata_disk *disk)
+{
+	char node[32];
+	json_t *nodes;
+	const json_t *each;
+	size_t index;
+	bool found = false;
+
+	overlay_node(disk, node, sizeof(node));
+	if (qmp_execute(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", true), &nodes,
+		    NULL) < 0)
+		return true;
+	json_array_foreach(nodes, index, each)
+	{
+		const char *name = json_string_value(json_object_get(each, "node-name"));
+
+		found = found || (name != NULL && strcmp(name, node) == 0);
+	}
+	json_decref(nodes);
+	return found;
+}
+
 static int overlay_merge(struct qmp *qmp, const struct rouse_metadata_disk *disk)
 {
 	char node[32];
@@ -232,7 +257,7 @@ void save_disks_undo(struct qmp *qmp, const struct rouse_metadata *metadata,
 		const struct rouse_metadata_disk *disk = &metadata->disks[i];
 		size_t used;
 
-		if (overlay_merge(qmp, disk) == 0) {
+		if (!overlay_in_use(qmp, disk) || overlay_merge(qmp, disk) == 0) {
 			(void)unlink(disk->overlay);
 			continue;
 		}

@@ -21,13 +21,16 @@ int save_disks_refuse(const struct rouse_metadata *metadata, struct rouse_error 
  */
 int save_disks_plan(struct rouse_metadata *metadata, const char *cwd, struct rouse_error *error);
 
-/** Makes all overlays in one transaction: all or none. The VM must stand still. */
+/**
+ * Makes all overlays in one transaction: all or none. The VM must stand still. After an error for
+ * which qmp_unknown() is true there may be overlays: save_disks_undo().
+ */
 int save_disks_snapshot(
 	struct qmp *qmp, const struct rouse_metadata *metadata, struct rouse_error *error);
 
 /**
- * Takes the overlays back after a failure: merges each into its disk and removes it. What cannot be
- * undone is appended to @error's message, since the VM goes on in those files.
+ * Takes the overlays back after a failure: merges each that is in use into its disk and removes it.
+ * What cannot be undone is appended to @error's message, since the VM goes on in those files.
  */
 void save_disks_undo(struct qmp *qmp, const struct rouse_metadata *metadata,
 	const struct rouse_observer *observer, struct rouse_error *error);

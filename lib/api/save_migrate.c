@@ -159,7 +159,7 @@ static int configure_capabilities(
 	}
 	if (code < 0 && error != NULL)
 		*error = why;
-	migrate->background = code == 0;
+	migrate->background = code == 0 || qmp_unknown(code);
 	migrate->fragile =
 		migrate->background && strtol(qmp_version(migrate->qmp), NULL, 10) < ROBUST_MAJOR;
 	return code;
@@ -222,17 +222,14 @@ int save_migrate_start(struct save_migrate *migrate, int fd, struct rouse_error 
 {
 	int code = qmp_send_fd(migrate->qmp, FD_NAME, fd, error);
 
+	migrate->lent = code == 0 || qmp_unknown(code);
 	if (code < 0)
 		return code;
 	code = qmp_execute(
 		migrate->qmp, "migrate", json_pack("{s:s}", "uri", "fd:" FD_NAME), NULL, error);
-	if (code < 0) {
-		(void)qmp_execute(
-			migrate->qmp, "closefd", json_pack("{s:s}", "fdname", FD_NAME), NULL, NULL);
-		return code;
-	}
-	migrate->started = true;
-	return 0;
+	/* Without an answer it may run: a stream that nobody reads would be its VM's end. */
+	migrate->started = code == 0 || qmp_unknown(code);
+	return code;
 }
 
 void save_migrate_cancel(struct save_migrate *migrate)
@@ -241,6 +238,11 @@ void save_migrate_cancel(struct save_migrate *migrate)
 	enum save_migration_state state;
 	int code;
 
+	/* `migrate` takes it; if it did not, it would hold the stream open. */
+	if (migrate->lent && !migrate->started)
+		(void)qmp_execute(
+			migrate->qmp, "closefd", json_pack("{s:s}", "fdname", FD_NAME), NULL, NULL);
+	migrate->lent = false;
 	if (!migrate->started)
 		return;
 	code = save_migrate_query(migrate, &state, &error);

@@ -20,7 +20,8 @@ struct save_migrate {
 	const struct rouse_observer *observer;
 	bool background; /**< the capability background-snapshot is on */
 	bool fragile;    /**< the stream must not break off: see save_guard.h */
-	bool started;    /**< `migrate` was accepted */
+	bool lent;       /**< QEMU has a descriptor of the stream */
+	bool started;    /**< `migrate` was accepted, or its answer is not known */
 	json_t *old_capabilities, *old_parameters; /**< to put back; or NULL */
 };
 

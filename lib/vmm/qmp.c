@@ -12,7 +12,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,8 @@
 #include <sys/un.h>
 
 #define QMP_REPLY_TIMEOUT_MS 30000
+/* For the answer to what was sent before a cancel: QEMU does it in any case. */
+#define QMP_CANCEL_GRACE_MS 3000
 #define QMP_CONNECT_RETRY_MS 10
 /* A QEMU that floods us with events is broken: do not let it use up our memory. */
 #define QMP_MAX_EVENTS 65536u
@@ -63,13 +64,13 @@ static uint64_t deadline_in_ms(int64_t timeout_ms)
 			      : rouse_clock_ns() + (uint64_t)timeout_ms * UINT64_C(1000000);
 }
 
-/* Waits for @events on the socket. -ETIMEDOUT, -ECANCELED. */
-static int qmp_poll(const struct qmp *qmp, short events, uint64_t deadline_ns)
+/* Waits for @events on the socket. @cancel_fd: or -1. -ETIMEDOUT, -ECANCELED. */
+static int qmp_poll(int fd, int cancel_fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {
 		struct pollfd fds[] = {
-			{.fd = qmp->fd, .events = events},
-			{.fd = qmp->cancel_fd, .events = POLLIN},
+			{.fd = fd, .events = events},
+			{.fd = cancel_fd, .events = POLLIN},
 		};
 		int n = poll(fds, 2, deadline_left_ms(deadline_ns));
 
@@ -90,7 +91,7 @@ static int socket_code(int code)
 	return code == ECONNRESET || code == EPIPE || code == ENOTCONN ? -EPIPE : -code;
 }
 
-static int qmp_receive(struct qmp *qmp, uint64_t deadline_ns)
+static int qmp_receive(struct qmp *qmp, int cancel_fd, uint64_t deadline_ns)
 {
 	for (;;) {
 		ssize_t n = recv(qmp->fd, qmp->input, sizeof(qmp->input), MSG_DONTWAIT);
@@ -107,21 +108,21 @@ static int qmp_receive(struct qmp *qmp, uint64_t deadline_ns)
 			continue;
 		if (errno != EAGAIN)
 			return socket_code(errno);
-		code = qmp_poll(qmp, POLLIN, deadline_ns);
+		code = qmp_poll(qmp->fd, cancel_fd, POLLIN, deadline_ns);
 		if (code < 0)
 			return code;
 	}
 }
 
-/* The next message, whatever it is. */
-static int qmp_next_message(struct qmp *qmp, uint64_t deadline_ns, json_t **message)
+/* The next message, whatever it is. @cancel_fd: or -1. */
+static int qmp_next_message(struct qmp *qmp, int cancel_fd, uint64_t deadline_ns, json_t **message)
 {
 	for (;;) {
 		size_t used;
 		int code;
 
 		if (qmp->from == qmp->to) {
-			code = qmp_receive(qmp, deadline_ns);
+			code = qmp_receive(qmp, cancel_fd, deadline_ns);
 			if (code < 0)
 				return code;
 		}
@@ -175,6 +176,7 @@ static int error_io(struct rouse_error *error, int code, const char *doing)
 	}
 }
 
+/* All of it, also after a cancel: half a line would spoil the next command. */
 static int qmp_send_bytes(struct qmp *qmp, const char *text, size_t size, int pass_fd)
 {
 	uint64_t deadline_ns = deadline_in_ms(QMP_REPLY_TIMEOUT_MS);
@@ -202,7 +204,7 @@ static int qmp_send_bytes(struct qmp *qmp, const char *text, size_t size, int pa
 		}
 		n = sendmsg(qmp->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EAGAIN) {
-			int code = qmp_poll(qmp, POLLOUT, deadline_ns);
+			int code = qmp_poll(qmp->fd, -1, POLLOUT, deadline_ns);
 
 			if (code < 0)
 				return code;
@@ -252,14 +254,29 @@ static int error_from_qemu(const json_t *refusal, const char *command, struct ro
 		"QEMU refused '%s': %s", command, text != NULL ? text : "no reason was given");
 }
 
-/* Takes messages until the answer with @id is there; what is no answer of ours is put away. */
+/*
+ * Takes messages until the answer with @id is there; what is no answer of ours is put away. QEMU
+ * obeys a command whether we wait or not. Who cancels it must know what it did, to undo it: so a
+ * cancel only shortens the wait.
+ */
 static int qmp_wait_reply(struct qmp *qmp, json_int_t id, uint64_t deadline_ns, json_t **reply)
 {
+	int cancel_fd = qmp->cancel_fd;
+
 	for (;;) {
 		json_t *message;
 		const json_t *its_id;
-		int code = qmp_next_message(qmp, deadline_ns, &message);
+		int code = qmp_next_message(qmp, cancel_fd, deadline_ns, &message);
 
+		if (code == -ECANCELED) {
+			uint64_t grace_ns = deadline_in_ms(QMP_CANCEL_GRACE_MS);
+
+			cancel_fd = -1;
+			deadline_ns = grace_ns < deadline_ns ? grace_ns : deadline_ns;
+			continue;
+		}
+		if (code == -ETIMEDOUT && cancel_fd != qmp->cancel_fd)
+			return -ECANCELED;
 		if (code < 0)
 			return code;
 		if (json_object_get(message, "event") != NULL) {
@@ -277,13 +294,25 @@ static int qmp_wait_reply(struct qmp *qmp, json_int_t id, uint64_t deadline_ns, 
 	}
 }
 
+static bool qmp_cancelled(const struct qmp *qmp)
+{
+	struct pollfd cancel = {.fd = qmp->cancel_fd, .events = POLLIN};
+
+	return poll(&cancel, 1, 0) > 0;
+}
+
 static int qmp_command(struct qmp *qmp, const char *key, const char *command, json_t *arguments,
 	int pass_fd, json_t **result, struct rouse_error *error)
 {
 	json_t *reply = NULL, *value;
 	json_int_t id;
-	int code = qmp_send(qmp, key, command, arguments, pass_fd, &id);
+	int code;
 
+	if (qmp_cancelled(qmp)) {
+		json_decref(arguments);
+		return error_io(error, -ECANCELED, command);
+	}
+	code = qmp_send(qmp, key, command, arguments, pass_fd, &id);
 	if (code == 0)
 		code = qmp_wait_reply(qmp, id, deadline_in_ms(QMP_REPLY_TIMEOUT_MS), &reply);
 	if (code < 0)
@@ -325,7 +354,7 @@ int qmp_next_event(struct qmp *qmp, int timeout_ms, json_t **event, uint64_t *ar
 	*event = NULL;
 	while (qmp->first == NULL) {
 		json_t *message;
-		int code = qmp_next_message(qmp, deadline_ns, &message);
+		int code = qmp_next_message(qmp, qmp->cancel_fd, deadline_ns, &message);
 
 		if (code == -ETIMEDOUT)
 			return 0;
@@ -377,7 +406,7 @@ static int qmp_negotiate(struct qmp *qmp, uint64_t deadline_ns, struct rouse_err
 {
 	json_t *message, *arguments;
 	const json_t *greeting;
-	int code = qmp_next_message(qmp, deadline_ns, &message);
+	int code = qmp_next_message(qmp, qmp->cancel_fd, deadline_ns, &message);
 
 	if (code == -ETIMEDOUT)
 		return rouse_error_set(error, ROUSE_ERROR_VMM, code,

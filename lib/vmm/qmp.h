@@ -8,6 +8,7 @@
 
 #include "base/observer.h"
 
+#include <errno.h>
 #include <jansson.h>
 
 #define QMP_MAX_MESSAGE (16u << 20)
@@ -58,12 +59,20 @@ int qmp_fd(const struct qmp *qmp);
  * is taken over, or NULL. *result: the caller's reference; @result may be NULL.
  * QEMU's error becomes kind VMM with QEMU's own words and -EREMOTEIO, -ENOSYS for CommandNotFound.
  * -EPIPE: QEMU is gone. Events that arrive meanwhile are kept for qmp_next_event().
+ * After a cancel no command is sent (-ECANCELED). One that was sent before is waited for a few
+ * seconds more, so that the caller knows what QEMU did. If no answer comes (-ECANCELED then, too,
+ * and -ETIMEDOUT, -EPIPE) QEMU may still obey it: qmp_unknown().
  */
 int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error);
 /** The same out of band, if QEMU has it; otherwise in band. */
 int qmp_execute_oob(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error);
+/** Whether a command that ended with @code may have been obeyed, or may still be. */
+static inline bool qmp_unknown(int code)
+{
+	return code < 0 && code != -EREMOTEIO && code != -ENOSYS;
+}
 /** `getfd`: hands a descriptor to QEMU under a name. @fd stays the caller's. */
 int qmp_send_fd(struct qmp *qmp, const char *name, int fd, struct rouse_error *error);
 

@@ -337,15 +337,17 @@ KEEP_PLAIN = ['--keep-running', '--no-background-snapshot']
 
 
 def interrupt(guest, image, options, after, number):
-    """Starts a save and sends a signal to it. Its exit code; None if it was killed."""
+    """Starts a save and sends a signal to it. Its exit code and what it said; None if it was
+    killed."""
     with Rouse('save', '--qmp', guest.qmp, *options, image) as run:
         time.sleep(after)
         running = run.running()
         run.signal(number)
         if number == signal.SIGKILL:
             run.process.wait()
-            return None if running else run.process.returncode
-        return run.end().code
+            return None if running else run.process.returncode, ''
+        result = run.end()
+        return result.code, result.err
 
 
 @limit(300)
@@ -354,10 +356,10 @@ def test_interrupted_at_random_moments():
     with working_guest(fixed_mb=128) as guest:
         before = settings(guest)
         for options in [KEEP, KEEP_PLAIN] * 5 + [[]] * 5:
-            code = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGINT)
+            code, said = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGINT)
             if code == -signal.SIGINT:
                 continue  # before it listened to signals
-            assert code in (0, CANCELLED), f'exit code {code}'
+            assert code in (0, CANCELLED), f'exit code {code}: {said}'
             early += code == CANCELLED
             if code == CANCELLED:
                 expect_untouched(guest, image, before)
@@ -374,7 +376,7 @@ def test_killed_at_random_moments():
     image, chance, early = work('vm.rouse'), seeded(), 0
     with working_guest(fixed_mb=128) as guest:
         for options in [KEEP, KEEP_PLAIN] * 5 + [[]] * 5:
-            code = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGKILL)
+            code, _ = interrupt(guest, image, options, chance.uniform(0, 0.4), signal.SIGKILL)
             early += code is None
             wait_until(lambda: has_ended(guest.process) or guest.monitor.migration() not in (
                 'active', 'setup', 'device', 'cancelling'), 'the migration to end')
@@ -524,6 +526,27 @@ def test_overlays_are_taken_back_if_the_save_fails():
             assert files_in_use(guest) == {str(first), str(second)}
             assert not overlays(first) and not overlays(second)
             expect_untouched(guest, image, before)
+
+
+@limit(300)
+def test_overlays_are_taken_back_at_random_interrupts():
+    """A disk in an overlay that is taken away, or a guest left in one unsaid, would lose data."""
+    image, first, chance, early = work('vm.rouse'), disk('a.qcow2'), seeded(), 0
+    with working_guest(fixed_mb=128, extra=drive(first, 'a')) as guest:
+        before = settings(guest)
+        for options in [KEEP, KEEP_PLAIN] * 5:
+            code, said = interrupt(guest, image, [*options, '--disks=snapshot'],
+                                   chance.uniform(0, 0.3), signal.SIGINT)
+            if code == -signal.SIGINT:
+                continue  # before it listened to signals
+            assert code in (0, CANCELLED), f'exit code {code}: {said}'
+            if code == 0:
+                assert files_in_use(guest) == {str(each) for each in overlays(first)}
+                break  # saved before
+            early += 1
+            assert files_in_use(guest) == {str(first)} and not overlays(first)
+            expect_untouched(guest, image, before)
+    note(f'{early} interrupted before the end')
 
 
 def test_a_disk_without_a_place_for_an_overlay():

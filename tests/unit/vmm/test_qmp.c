@@ -26,6 +26,7 @@
 /* One step of the script: wait for a line that contains `expect`, then say `say` with ID put in. */
 struct step {
 	const char *expect, *say;
+	bool cancel; /* fires the fake's cancel object before it says it */
 };
 
 struct fake {
@@ -34,6 +35,7 @@ struct fake {
 	int fd;
 	int got_fd;
 	const char *unexpected;
+	struct rouse_cancel *cancel;
 	pthread_t thread;
 };
 
@@ -88,6 +90,8 @@ static void *fake_run(void *argument)
 			break;
 		if (strstr(line, fake->steps[i].expect) == NULL)
 			fake->unexpected = fake->steps[i].expect;
+		if (fake->steps[i].cancel)
+			rouse_cancel_fire(fake->cancel);
 		command = json_loads(line, 0, NULL);
 		fake_say(fake, fake->steps[i].say,
 			json_integer_value(json_object_get(command, "id")));
@@ -301,10 +305,9 @@ static void execute_says_that_qemu_has_ended(void **state)
 	fake_stop(&fake, qmp);
 }
 
-static void cancel_ends_the_wait_for_an_answer(void **state)
+static void after_a_cancel_nothing_is_sent(void **state)
 {
-	struct fake fake = {
-		.greeting = GREETING_PLAIN, .steps = {HELLO, {"stop", "\n"}, {"cont", OK}}};
+	struct fake fake = {.greeting = GREETING_PLAIN, .steps = {HELLO, {"cont", OK}}};
 	struct rouse_observer observer = {0};
 	struct rouse_error error;
 	struct qmp *qmp;
@@ -319,6 +322,46 @@ static void cancel_ends_the_wait_for_an_answer(void **state)
 	assert_int_equal(qmp_execute(qmp, "cont", NULL, NULL, &error), 0);
 	fake_stop(&fake, qmp);
 	rouse_cancel_free(observer.cancel);
+}
+
+static void what_was_sent_before_a_cancel_is_waited_for(void **state)
+{
+	struct fake fake = {.greeting = GREETING_PLAIN,
+		.steps = {HELLO, {.expect = "stop", .say = OK, .cancel = true}}};
+	struct rouse_observer observer = {0};
+	struct qmp *qmp;
+
+	(void)state;
+	assert_int_equal(rouse_cancel_new(&fake.cancel), 0);
+	observer.cancel = fake.cancel;
+	qmp = fake_start(&fake, &observer);
+	assert_int_equal(qmp_execute(qmp, "stop", NULL, NULL, NULL), 0);
+	assert_int_equal(qmp_execute(qmp, "cont", NULL, NULL, NULL), -ECANCELED);
+	fake_stop(&fake, qmp);
+	rouse_cancel_free(fake.cancel);
+}
+
+static void cancel_ends_the_wait_for_an_answer_that_does_not_come(void **state)
+{
+	struct fake fake = {.greeting = GREETING_PLAIN,
+		.steps = {HELLO, {.expect = "stop", .say = "\n", .cancel = true}, {"cont", OK}}};
+	struct rouse_observer observer = {0};
+	struct rouse_error error;
+	struct qmp *qmp;
+	int code;
+
+	(void)state;
+	assert_int_equal(rouse_cancel_new(&fake.cancel), 0);
+	observer.cancel = fake.cancel;
+	qmp = fake_start(&fake, &observer);
+	code = qmp_execute(qmp, "stop", NULL, NULL, &error);
+	assert_int_equal(code, -ECANCELED);
+	assert_true(qmp_unknown(code));
+	assert_int_equal(error.kind, ROUSE_ERROR_CANCELLED);
+	qmp_ignore_cancel(qmp);
+	assert_int_equal(qmp_execute(qmp, "cont", NULL, NULL, &error), 0);
+	fake_stop(&fake, qmp);
+	rouse_cancel_free(fake.cancel);
 }
 
 static void next_event_gives_up_in_time(void **state)
@@ -445,7 +488,9 @@ int main(void)
 		cmocka_unit_test(execute_tells_an_unknown_command),
 		cmocka_unit_test(execute_drops_the_late_answer_of_another_command),
 		cmocka_unit_test(execute_says_that_qemu_has_ended),
-		cmocka_unit_test(cancel_ends_the_wait_for_an_answer),
+		cmocka_unit_test(after_a_cancel_nothing_is_sent),
+		cmocka_unit_test(what_was_sent_before_a_cancel_is_waited_for),
+		cmocka_unit_test(cancel_ends_the_wait_for_an_answer_that_does_not_come),
 		cmocka_unit_test(next_event_gives_up_in_time),
 		cmocka_unit_test(send_fd_hands_over_a_descriptor),
 		cmocka_unit_test(peer_pid_is_who_made_the_socket),

@@ -76,6 +76,39 @@ static void without_background_only_what_is_asked_for_is_placed(void **state)
 	rouse_cancel_free(cancel);
 }
 
+static void a_resume_without_background_ends_when_the_last_page_came(void **state)
+{
+	const struct fixture *fixture = *state;
+	static uint64_t wanted[PAGES];
+	unsigned char content[PAGE];
+	struct rouse_engine_config config = {.policy = ROUSE_POLICY_LAZY, .resume = true};
+	struct run run;
+	size_t missing = 0;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	run.fake = fake_new(PAGES, wanted, 0);
+	/* Two thirds were there before; the guest asks for the others that are not zero. */
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (i % 3 == 0 && seed_of(i) != 0)
+			wanted[missing++] = i;
+		if (i % 3 == 0)
+			continue;
+		fill_page(content, seed_of(i));
+		memcpy(run.fake->memory + i * PAGE, content, PAGE);
+		run.fake->state[i] = 3;
+	}
+	run.fake->wanted_count = missing;
+	run.fake->started = true;
+	config.reader = run.reader;
+	config.source = run.source;
+	assert_int_equal(rouse_engine_new(&config, &run.engine, &run.error), 0);
+	assert_int_equal(rouse_engine_run(run.engine, &run.fake->sink, &run.error), 0);
+	check_memory(&run, false);
+	assert_true(run.fake->finished);
+	run_close(&run);
+}
+
 static void ws_prefetches_the_working_set_and_no_more(void **state)
 {
 	/* 21 is a zero page, 25 and 30 are equal, 40 is asked for but not in the set. */
@@ -435,6 +468,7 @@ int main(void)
 		T(eager_places_every_page_before_the_start),
 		T(lazy_answers_faults_and_delivers_the_rest),
 		T(without_background_only_what_is_asked_for_is_placed),
+		T(a_resume_without_background_ends_when_the_last_page_came),
 		T(ws_prefetches_the_working_set_and_no_more),
 		T(a_working_set_that_is_given_replaces_the_images_own),
 		T(pages_that_are_left_out_come_when_they_are_asked_for),

@@ -25,7 +25,7 @@ import sys
 
 import common
 from common import ERRORS, Bench, Report, run_demo, spread, verdict
-from story_report import POLICIES, read_rate
+from story_report import FURTHER_POLICIES, POLICIES, read_rate
 from harness import drop_from_cache
 
 LEAST_SHARE = 0.11      # of the better of eager and lazy: idle, slow
@@ -42,7 +42,8 @@ def parse_arguments():
                         default=("idle", "kv", "sql", "scan"))
     parser.add_argument("--storages", type=run_demo.choose(tuple(run_demo.STORAGES)),
                         default=tuple(run_demo.STORAGES))
-    parser.add_argument("--policies", type=run_demo.choose(POLICIES), default=POLICIES)
+    parser.add_argument("--policies", type=run_demo.choose(POLICIES + FURTHER_POLICIES),
+                        default=POLICIES)
     return parser.parse_args()
 
 

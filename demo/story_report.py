@@ -9,6 +9,8 @@ import subprocess
 import time
 
 POLICIES = ("eager", "lazy", "ws", "qemu")
+# Those that are measured if asked for.
+FURTHER_POLICIES = ("paced",)
 NO_FAULTS = {"p50": 0, "p90": 0, "p99": 0, "max": 0}
 
 
@@ -114,7 +116,7 @@ class Report:
                  f"{'':16}{'instr.':>10}{'100 ms)':>11}{'100 ms)':>11}{'itself':>11}"
                  f"{'faults':>9}{'pages':>13}{'MB':>11}{'MB':>9}{'pages':>7}"]
         for storage in storages:
-            for policy in POLICIES:
+            for policy in POLICIES + FURTHER_POLICIES:
                 runs = self._of(workload, storage, policy)
                 if runs:
                     lines.append(self._row(storage, policy, runs))

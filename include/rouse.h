@@ -230,6 +230,7 @@ enum rouse_policy {
 	ROUSE_POLICY_EAGER,
 	ROUSE_POLICY_LAZY,
 	ROUSE_POLICY_WS,
+	ROUSE_POLICY_PACED, /**< as ws, but starts when what is missing will come in time */
 };
 
 /** What limits reading, to be as slow as another disk. 0: no limit. docs/ttr.md has the model. */

@@ -23,6 +23,7 @@ static const struct option_value policy_values[] = {
 	{"eager", ROUSE_POLICY_EAGER},
 	{"lazy", ROUSE_POLICY_LAZY},
 	{"ws", ROUSE_POLICY_WS},
+	{"paced", ROUSE_POLICY_PACED},
 	{NULL, 0},
 };
 
@@ -113,10 +114,11 @@ static const struct option_spec options[] = {
 		.letter = 'p',
 		.kind = OPTION_ENUM,
 		.offset = offsetof(struct restore, library.policy),
-		.argument = "auto|eager|lazy|ws",
+		.argument = "auto|eager|lazy|ws|paced",
 		.values = policy_values,
 		.help = "what comes before the start: everything (eager), nothing\n"
-			"(lazy), or the working set (ws, and auto if there is one)"},
+			"(lazy), the working set (ws, and auto if there is one), or as\n"
+			"much of it as must be there for the rest to come in time (paced)"},
 	STRING_OPTION(struct restore, library.qmp_socket, 0, "qmp", "SOCKET",
 		"a QEMU that waits with -incoming defer (default: start one)"),
 	STRING_OPTION(struct restore, library.wset, 'w', "working-set", "FILE",

@@ -251,6 +251,8 @@ static const char *policy_name(enum rouse_policy policy)
 		return "lazy";
 	case ROUSE_POLICY_WS:
 		return "ws";
+	case ROUSE_POLICY_PACED:
+		return "paced";
 	case ROUSE_POLICY_AUTO:
 		break;
 	}

@@ -56,8 +56,12 @@ static int check_options(const struct rouse_restore_options *options, struct rou
 	else if (options->qmp_socket != NULL && options->argv != NULL)
 		wrong = "either a QEMU that waits (--qmp) or a command to start, not both";
 	else if (options->wset != NULL && options->policy != ROUSE_POLICY_WS &&
-		 options->policy != ROUSE_POLICY_AUTO)
-		wrong = "a working set is of use with policy ws only";
+		 options->policy != ROUSE_POLICY_PACED && options->policy != ROUSE_POLICY_AUTO)
+		wrong = "a working set is of use with the policies ws and paced only";
+	else if (options->policy == ROUSE_POLICY_PACED &&
+		 (options->record != NULL || options->learn != NULL))
+		wrong = "after a paced start pages come unasked, so that not all touches are seen: "
+			"record with policy lazy, learn with ws or lazy";
 	else if (options->record != NULL && options->policy == ROUSE_POLICY_EAGER)
 		wrong = "an eager restore sees no touches to record: use policy lazy";
 	else if (options->record != NULL && options->resume)

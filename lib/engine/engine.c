@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/observer.h"
 #include "engine/feeder.h"
+#include "engine/paced_start.h"
 #include "engine/pacer.h"
 #include "engine/plan.h"
 
@@ -22,6 +23,8 @@ struct rouse_engine {
 	struct rouse_sink *sink;
 	struct rouse_wset_plan wset_plan;
 	struct rouse_rest_plan rest_plan;
+	struct rouse_paced_start paced;
+	uint64_t reading_from_ns;
 	struct rouse_feeder *feeder;
 	struct rouse_fault_service *faults;
 	struct rouse_pacer pacer;
@@ -79,7 +82,7 @@ static int plan_prefetch(struct rouse_engine *e, struct rouse_error *error)
 		rouse_rest_plan_init(&e->rest_plan, e->config.reader, true, NULL, NULL);
 		return start_feeder(e, rouse_rest_plan_next, &e->rest_plan, false, error);
 	}
-	if (e->config.policy != ROUSE_POLICY_WS)
+	if (e->config.policy != ROUSE_POLICY_WS && e->config.policy != ROUSE_POLICY_PACED)
 		return 0;
 	if (e->config.wset != NULL) {
 		code = rouse_wset_plan_init_from(&e->wset_plan, e->config.reader, e->config.wset);
@@ -96,6 +99,9 @@ static int plan_prefetch(struct rouse_engine *e, struct rouse_error *error)
 	if (e->config.leave_out != NULL)
 		rouse_wset_plan_leave_out(&e->wset_plan, e->config.leave_out);
 	e->prefetch_total = e->wset_plan.count;
+	e->paced = (struct rouse_paced_start){
+		.pages = e->wset_plan.pages, .count = e->wset_plan.count};
+	e->reading_from_ns = rouse_clock_ns();
 	return start_feeder(e, rouse_wset_plan_next, &e->wset_plan, false, error);
 }
 
@@ -154,7 +160,15 @@ static uint64_t count_stored(const struct rouse_window *window)
 	return stored;
 }
 
-/* Places all that the plan brings, before the start. */
+/* Whether the guest may start before the set is all there. */
+static bool may_start(struct rouse_engine *e)
+{
+	return e->config.policy == ROUSE_POLICY_PACED &&
+	       rouse_paced_start_ready(
+		       &e->paced, e->stats.prefetched_pages, rouse_clock_ns() - e->reading_from_ns);
+}
+
+/* Places what the plan brings, before the start: all of it, unless paced. */
 static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 {
 	struct rouse_window *window;
@@ -162,7 +176,7 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 
 	if (e->feeder == NULL)
 		return 0;
-	while ((code = rouse_feeder_next(e->feeder, POLL_MS, &window)) != 0) {
+	while (!may_start(e) && (code = rouse_feeder_next(e->feeder, POLL_MS, &window)) != 0) {
 		uint64_t before;
 
 		if (rouse_cancelled(e->config.observer))
@@ -187,7 +201,8 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 			e->prefetch_total * ROUSE_IMAGE_PAGE_BYTES);
 	}
 	e->stats.prefetched_bytes = e->stored_placed * ROUSE_IMAGE_PAGE_BYTES;
-	end_feeder(e);
+	if (e->stats.prefetched_pages >= e->prefetch_total)
+		end_feeder(e);
 	return 0;
 }
 
@@ -314,18 +329,12 @@ static int stop_for_damage(struct rouse_engine *e, int code, struct rouse_error 
 	return image_failure(e, code, rouse_feeder_damaged(e->feeder), then, error);
 }
 
-static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
+/* Places all that the feeder still brings, while the guest runs. Ends the feeder. */
+static int deliver(struct rouse_engine *e, struct rouse_error *error)
 {
-	const uint64_t begun_ns = rouse_clock_ns();
-	int code;
-
-	rouse_pacer_init(&e->pacer, e->config.background, begun_ns);
-	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
-	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
-	if (code < 0)
-		return code;
 	for (;;) {
 		struct rouse_window *window;
+		int code;
 		int ended = rouse_fault_service_wait(e->faults, 0, NULL);
 
 		if (ended < 0)
@@ -349,8 +358,35 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 		report_progress(e);
 	}
 	end_feeder(e);
-	e->stats.background_ns = rouse_clock_ns() - begun_ns;
 	return 0;
+}
+
+/* What a paced start has left of the working set: the guest is about to touch it. */
+static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	int code;
+
+	if (e->feeder == NULL)
+		return 0;
+	rouse_pacer_init(&e->pacer, ROUSE_BACKGROUND_MAX, begun_ns);
+	code = deliver(e, error);
+	e->stats.background_ns += rouse_clock_ns() - begun_ns;
+	return code;
+}
+
+static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	int code;
+
+	rouse_pacer_init(&e->pacer, e->config.background, begun_ns);
+	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
+	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
+	if (code == 0)
+		code = deliver(e, error);
+	e->stats.background_ns += rouse_clock_ns() - begun_ns;
+	return code;
 }
 
 static int serve(struct rouse_engine *e, struct rouse_error *error)
@@ -359,6 +395,9 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 
 	if (e->config.policy == ROUSE_POLICY_EAGER)
 		return 0;
+	code = deliver_wset(e, error);
+	if (code < 0)
+		return code;
 	if (e->config.record_us > 0 && e->config.background > 0)
 		code = serve_only(e, e->stats.started_ns + e->config.record_us * 1000, error);
 	if (code < 0)

@@ -5,6 +5,7 @@
  *   eager    everything, then start
  *   lazy     start, then on demand, the rest in the background
  *   ws       the working set, then start, the rest on demand and in the background
+ *   paced    as ws, but the start is as soon as what is missing of the set will come in time
  *
  *   image --feeder--> prefetch --> start --> background --> finish        (the caller's thread)
  *                                    '----- fault service -----'         (its own thread)
@@ -22,8 +23,8 @@ struct rouse_engine_config {
 	struct rouse_reader *reader; /* the caller's, as all below */
 	struct rouse_source *source;
 	const struct rouse_observer *observer;
-	enum rouse_policy policy;      /* EAGER, LAZY or WS */
-	const struct rouse_wset *wset; /* for WS: instead of the image's own; or NULL */
+	enum rouse_policy policy;      /* not AUTO */
+	const struct rouse_wset *wset; /* for WS, PACED: instead of the image's own; or NULL */
 	bool resume;                   /* the sink has been started by another process */
 	uint64_t background;           /* as in struct rouse_restore_options */
 	uint64_t record_us;            /* for so long after the start nothing comes unasked */

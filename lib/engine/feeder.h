@@ -25,10 +25,11 @@
  */
 #define ROUSE_FEEDER_WARM_WINDOWS 8u
 
-/** A page and where it is stored. */
+/** A page, where it is stored, and when it is touched after the start; 0: at once, or unknown. */
 struct rouse_feed_page {
 	uint64_t locator;
-	uint64_t page;
+	uint32_t page;
+	uint32_t time_us;
 };
 
 /**

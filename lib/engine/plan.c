@@ -33,8 +33,9 @@ int rouse_wset_plan_init(struct rouse_wset_plan *plan, const struct rouse_reader
 	if (plan->pages == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < plan->count; i++) {
-		plan->pages[i].page = wset->pages[i].page;
-		plan->pages[i].locator = wset->pages[i].locator;
+		plan->pages[i] = (struct rouse_feed_page){.locator = wset->pages[i].locator,
+			.page = (uint32_t)wset->pages[i].page,
+			.time_us = wset->pages[i].time_us};
 	}
 	sort_pages(plan->pages, plan->count);
 	return 0;
@@ -51,6 +52,7 @@ int rouse_wset_plan_init_from(
 		int code;
 
 		plan->pages[i].page = wset->pages[i].page;
+		plan->pages[i].time_us = wset->pages[i].time_us;
 		code = rouse_reader_locate(
 			reader, plan->pages[i].page, ROUSE_READ_BULK, &plan->pages[i].locator);
 		if (code < 0) {
@@ -131,7 +133,7 @@ static int add_table(struct rouse_rest_plan *plan, uint64_t index, size_t *count
 		if (plan->skip != NULL && plan->skip(plan->skip_user, first + i))
 			continue;
 		plan->pages[(*count)++] =
-			(struct rouse_feed_page){.locator = locator, .page = first + i};
+			(struct rouse_feed_page){.locator = locator, .page = (uint32_t)(first + i)};
 	}
 	return 0;
 }

@@ -50,6 +50,20 @@ def test_ws():
     assert report['prefetched_pages'] > 0
 
 
+def test_paced():
+    """From a disk so slow that the VM runs while its set is still on the way."""
+    need_userfaultfd()
+    report = restore_and_check(packed_image(), 'paced', '--throttle', '20MB,1000')
+    assert report['policy'] == 'paced'
+    note(f'{report["prefetched_pages"]} pages before the start')
+    assert report['prefetched_pages'] > 0
+
+
+def test_paced_is_not_recorded():
+    rouse('restore', '--policy', 'paced', '--record', work('w.wset'), packed_image()) \
+        .expect(USAGE, 'paced', 'lazy')
+
+
 def test_ws_takes_a_working_set_file_for_an_image_without_one():
     need_userfaultfd()
     packed = packed_image()

@@ -139,6 +139,54 @@ static void ws_prefetches_the_working_set_and_no_more(void **state)
 	run_close(&run);
 }
 
+/* A set of @count pages from 4000 on, touched @step_us apart; pages of each kind of arrival. */
+static void run_paced(const char *path, uint32_t step_us, struct run *run, size_t arrived[4])
+{
+	enum { COUNT = 2000, FIRST = 4000 };
+	static struct rouse_writer_touch wset[COUNT];
+
+	for (uint32_t i = 0; i < COUNT; i++)
+		wset[i] = (struct rouse_writer_touch){.page = FIRST + i, .time_us = i * step_us};
+	make_image(path, wset, COUNT);
+	run_open(run, path);
+	assert_int_equal(run_engine(run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 NULL, 0),
+		0);
+	check_memory(run, false);
+	memset(arrived, 0, 4 * sizeof(arrived[0]));
+	for (uint32_t i = 0; i < COUNT; i++)
+		arrived[run->fake->state[FIRST + i]]++;
+	assert_int_equal(arrived[0], 0);
+}
+
+static void paced_starts_before_the_set_is_there_and_delivers_it(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+	size_t arrived[4];
+
+	/* A second between two touches: no disk is so slow. */
+	run_paced(fixture->path, 1000000, &run, arrived);
+	assert_true(arrived[1] > 0 && arrived[3] > 0);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.prefetched_pages, arrived[1]);
+	run_close(&run);
+}
+
+static void paced_waits_for_a_set_that_is_touched_at_once(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+	size_t arrived[4];
+
+	run_paced(fixture->path, 0, &run, arrived);
+	assert_int_equal(arrived[3], 0);
+	run_close(&run);
+}
+
 static void a_working_set_that_is_given_replaces_the_images_own(void **state)
 {
 	static const struct rouse_writer_touch own[] = {{.page = 1}};
@@ -470,6 +518,8 @@ int main(void)
 		T(without_background_only_what_is_asked_for_is_placed),
 		T(a_resume_without_background_ends_when_the_last_page_came),
 		T(ws_prefetches_the_working_set_and_no_more),
+		T(paced_starts_before_the_set_is_there_and_delivers_it),
+		T(paced_waits_for_a_set_that_is_touched_at_once),
 		T(a_working_set_that_is_given_replaces_the_images_own),
 		T(pages_that_are_left_out_come_when_they_are_asked_for),
 		T(ws_without_a_working_set_says_how_to_get_one),

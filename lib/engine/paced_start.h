@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When a VM may start although its working set is not all there: as soon as what is missing is sure
+ * to come before it is touched. Arithmetic without a clock, so that a test can play the disk.
+ *
+ *	arrival of page k = now + (k + 1 - placed) * (elapsed / placed)
+ *	touch of page k   = start + time_us[k]
+ *
+ *	  k
+ *	  |        touches  .'
+ *	  |               .'  _.-'   arrivals at the rate seen so far: start when, moved to the left
+ *	  |             .'_.-'       as far as `now`, the touches stay to the right of them
+ *	  |      ___.:.-'
+ *	  +------------------------ time
+ *	       now
+ *
+ * The times are those of another run, so only a part of each is counted on (SHARE).
+ */
+#ifndef ROUSE_ENGINE_PACED_START_H
+#define ROUSE_ENGINE_PACED_START_H
+
+#include "engine/feeder.h"
+
+/* Of a page's time, the part that is relied on: this many quarters. */
+#define ROUSE_PACED_START_SHARE 2u
+
+struct rouse_paced_start {
+	const struct rouse_feed_page *pages; /* in the order in which they come; the caller's */
+	size_t count;
+	size_t late; /* a page that came too late when last looked */
+};
+
+/** Whether to start. @placed: pages, of the first ones; @elapsed_ns: since reading began. */
+bool rouse_paced_start_ready(struct rouse_paced_start *paced, size_t placed, uint64_t elapsed_ns);
+
+#endif

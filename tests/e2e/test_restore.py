@@ -373,9 +373,11 @@ def tiny_image(program):
 
 
 def deposits():
-    """The monitor connections that lie in QEMUs, or in a Rouse that serves one."""
+    """The monitor connections that lie in QEMUs of this test, or in a Rouse that serves one."""
+    qemus = {str(pid) for pid in processes_of_this_test('qemu-system')}
     with open('/proc/net/unix', encoding='utf-8') as file:
-        return [line for line in file if '@rouse-monitor/' in line]
+        return [line for line in file
+                if '@rouse-monitor/' in line and line.rsplit('/', 1)[1].strip() in qemus]
 
 
 def files_of(process):

@@ -159,7 +159,8 @@ def check_integrity(story, restored, what):
 
 def restore(story, saved, policy, throttle):
     """The context manager of one restore, from a cold cache."""
-    path = {"ws": saved.packed, "qemu": saved.stream}.get(policy, saved.image)
+    path = {"ws": saved.packed, "paced": saved.packed,
+            "qemu": saved.stream}.get(policy, saved.image)
     drop_from_cache(path)
     if policy == "qemu":
         return restored_by_qemu(saved.machine, path, story.tool, throttle)

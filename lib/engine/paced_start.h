@@ -21,8 +21,8 @@
 
 #include "engine/feeder.h"
 
-/* Of a page's time, the part that is relied on: this many quarters. */
-#define ROUSE_PACED_START_SHARE 2u
+/* The part of a page's time that is relied on. */
+#define ROUSE_PACED_START_SHARE 0.5
 
 struct rouse_paced_start {
 	const struct rouse_feed_page *pages; /* in the order in which they come; the caller's */

@@ -139,15 +139,22 @@ static void ws_prefetches_the_working_set_and_no_more(void **state)
 	run_close(&run);
 }
 
-/* A set of @count pages from 4000 on, touched @step_us apart; pages of each kind of arrival. */
-static void run_paced(const char *path, uint32_t step_us, struct run *run, size_t arrived[4])
+enum { COUNT = 2000, FIRST = 4000 };
+
+/* With a set of COUNT pages from FIRST on, touched @step_us apart. */
+static void make_paced_image(const char *path, uint32_t step_us)
 {
-	enum { COUNT = 2000, FIRST = 4000 };
 	static struct rouse_writer_touch wset[COUNT];
 
 	for (uint32_t i = 0; i < COUNT; i++)
 		wset[i] = (struct rouse_writer_touch){.page = FIRST + i, .time_us = i * step_us};
 	make_image(path, wset, COUNT);
+}
+
+/* arrived[]: how many pages of the set came in which way, as in the fake's state. */
+static void run_paced(const char *path, uint32_t step_us, struct run *run, size_t arrived[4])
+{
+	make_paced_image(path, step_us);
 	run_open(run, path);
 	assert_int_equal(run_engine(run,
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED,
@@ -324,6 +331,26 @@ static void damage_met_by_the_background_stops_the_guest(void **state)
 		-EUCLEAN);
 	assert_true(run.fake->stopped);
 	assert_int_equal(run.fake->state[7003], 0);
+	run_close(&run);
+}
+
+static void damage_in_what_a_paced_start_has_left_stops_the_guest(void **state)
+{
+	const struct fixture *fixture = *state;
+	enum { LATE = FIRST + COUNT - 2 }; /* the last one of the set that is not zero */
+	struct run run;
+
+	make_paced_image(fixture->path, 1000000);
+	damage_chunk_of(fixture->path, LATE);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 NULL, 0),
+		-EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	assert_true(run.fake->started && run.fake->stopped);
+	assert_int_equal(run.fake->state[LATE], 0);
 	run_close(&run);
 }
 
@@ -519,6 +546,7 @@ int main(void)
 		T(a_resume_without_background_ends_when_the_last_page_came),
 		T(ws_prefetches_the_working_set_and_no_more),
 		T(paced_starts_before_the_set_is_there_and_delivers_it),
+		T(damage_in_what_a_paced_start_has_left_stops_the_guest),
 		T(paced_waits_for_a_set_that_is_touched_at_once),
 		T(a_working_set_that_is_given_replaces_the_images_own),
 		T(pages_that_are_left_out_come_when_they_are_asked_for),

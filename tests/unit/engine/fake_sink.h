@@ -61,6 +61,17 @@ static int fake_prefetch(struct rouse_sink *sink, const struct rouse_sink_page *
 	return 0;
 }
 
+/* For threads other than the engine's own. */
+static inline bool fake_has_started(struct fake_sink *s)
+{
+	bool started;
+
+	pthread_mutex_lock(&s->lock);
+	started = s->started;
+	pthread_mutex_unlock(&s->lock);
+	return started;
+}
+
 static int fake_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
 {
 	struct fake_sink *s = (struct fake_sink *)sink;

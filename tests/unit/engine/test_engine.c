@@ -281,7 +281,8 @@ static void ws_without_a_working_set_says_how_to_get_one(void **state)
 }
 
 /* Overwrites a few stored bytes of the chunk that holds a page. */
-static void damage_chunk_of(const char *path, uint64_t page)
+/* Returns where in the image. */
+static uint64_t damage_chunk_of(const char *path, uint64_t page)
 {
 	struct run run;
 	struct rouse_chunk chunk;
@@ -297,6 +298,7 @@ static void damage_chunk_of(const char *path, uint64_t page)
 	(void)close(fd);
 	rouse_reader_close(run.reader);
 	rouse_source_destroy(run.source);
+	return chunk.offset + 100;
 }
 
 static void damage_met_before_the_start_starts_nothing(void **state)
@@ -305,7 +307,7 @@ static void damage_met_before_the_start_starts_nothing(void **state)
 	struct run run;
 
 	make_image(fixture->path, NULL, 0);
-	damage_chunk_of(fixture->path, 7003);
+	(void)damage_chunk_of(fixture->path, 7003);
 	run_open(&run, fixture->path);
 	assert_int_equal(
 		run_engine(
@@ -322,7 +324,7 @@ static void damage_met_by_the_background_stops_the_guest(void **state)
 	struct run run;
 
 	make_image(fixture->path, NULL, 0);
-	damage_chunk_of(fixture->path, 7003);
+	(void)damage_chunk_of(fixture->path, 7003);
 	run_open(&run, fixture->path);
 	assert_int_equal(run_engine(&run,
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
@@ -334,15 +336,53 @@ static void damage_met_by_the_background_stops_the_guest(void **state)
 	run_close(&run);
 }
 
+/*
+ * A source whose reads of one chunk wait until the guest has started. The readers are ahead of what
+ * is placed: without it chance would decide whether they meet the damage before the start.
+ */
+struct gated_source {
+	struct rouse_source source;
+	struct rouse_source *inner;
+	uint64_t gated; /* an offset */
+	const struct run *run;
+};
+
+static int gated_read(struct rouse_source *source, uint64_t offset, void *buffer, size_t size,
+	enum rouse_read_priority priority)
+{
+	const struct gated_source *gate = (const struct gated_source *)source;
+	const struct timespec pause = {.tv_nsec = 1000000};
+
+	/* Ten seconds: then the test fails instead of hanging. */
+	for (int i = 0; i < 10000 && offset <= gate->gated && gate->gated - offset < size; i++) {
+		if (fake_has_started(gate->run->fake))
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	return rouse_source_read(gate->inner, offset, buffer, size, priority);
+}
+
+static uint64_t gated_size(const struct rouse_source *source)
+{
+	return rouse_source_size(((const struct gated_source *)source)->inner);
+}
+
+static const struct rouse_source_ops gated_ops = {.read = gated_read, .size = gated_size};
+
 static void damage_in_what_a_paced_start_has_left_stops_the_guest(void **state)
 {
 	const struct fixture *fixture = *state;
 	enum { LATE = FIRST + COUNT - 2 }; /* the last one of the set that is not zero */
+	struct gated_source gate = {.source.ops = &gated_ops};
+	struct rouse_source *plain;
 	struct run run;
 
 	make_paced_image(fixture->path, 1000000);
-	damage_chunk_of(fixture->path, LATE);
+	gate.gated = damage_chunk_of(fixture->path, LATE);
 	run_open(&run, fixture->path);
+	gate.inner = plain = run.source;
+	gate.run = &run;
+	run.source = &gate.source;
 	assert_int_equal(run_engine(&run,
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED,
 					 .background = ROUSE_BACKGROUND_MAX},
@@ -351,6 +391,25 @@ static void damage_in_what_a_paced_start_has_left_stops_the_guest(void **state)
 	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
 	assert_true(run.fake->started && run.fake->stopped);
 	assert_int_equal(run.fake->state[LATE], 0);
+	run.source = plain;
+	run_close(&run);
+}
+
+/* The readers are ahead: no VM is started from an image that is known to be damaged. */
+static void damage_met_before_a_paced_start_starts_nothing(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_paced_image(fixture->path, 1000000);
+	(void)damage_chunk_of(fixture->path, FIRST + 1);
+	run_open(&run, fixture->path);
+	assert_int_equal(
+		run_engine(
+			&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED}, NULL, 0),
+		-EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	assert_false(run.fake->started);
 	run_close(&run);
 }
 
@@ -361,7 +420,7 @@ static void a_fault_on_a_damaged_chunk_is_never_answered(void **state)
 	struct run run;
 
 	make_image(fixture->path, NULL, 0);
-	damage_chunk_of(fixture->path, 7003);
+	(void)damage_chunk_of(fixture->path, 7003);
 	run_open(&run, fixture->path);
 	assert_int_equal(run_engine(&run, (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY},
 				 wanted, 2),
@@ -381,7 +440,7 @@ static void a_damaged_page_that_loading_needs_is_an_error(void **state)
 	struct run run;
 
 	make_image(fixture->path, NULL, 0);
-	damage_chunk_of(fixture->path, 7003);
+	(void)damage_chunk_of(fixture->path, 7003);
 	run_open(&run, fixture->path);
 	config.reader = run.reader;
 	config.source = run.source;
@@ -401,7 +460,7 @@ static void after_the_run_nobody_logs_faults_any_more(void **state)
 	struct run run;
 
 	make_image(fixture->path, NULL, 0);
-	damage_chunk_of(fixture->path, 7003);
+	(void)damage_chunk_of(fixture->path, 7003);
 	run_open(&run, fixture->path);
 	/* It breaks off in the background, with a guest that goes on asking. */
 	assert_int_equal(run_engine(&run,
@@ -547,6 +606,7 @@ int main(void)
 		T(ws_prefetches_the_working_set_and_no_more),
 		T(paced_starts_before_the_set_is_there_and_delivers_it),
 		T(damage_in_what_a_paced_start_has_left_stops_the_guest),
+		T(damage_met_before_a_paced_start_starts_nothing),
 		T(paced_waits_for_a_set_that_is_touched_at_once),
 		T(a_working_set_that_is_given_replaces_the_images_own),
 		T(pages_that_are_left_out_come_when_they_are_asked_for),

@@ -225,13 +225,14 @@ ROUSE_PUBLIC int rouse_save(const struct rouse_save_options *options,
 /* ---- 3. Restoring --------------------------------------------------------------------------- */
 
 enum rouse_policy {
-	ROUSE_POLICY_AUTO =
-		0, /**< ws if there is a working set, else lazy; eager without userfaultfd */
+	ROUSE_POLICY_AUTO = 0, /**< the one with the least predicted TTR: rouse-restore(1) */
 	ROUSE_POLICY_EAGER,
 	ROUSE_POLICY_LAZY,
 	ROUSE_POLICY_WS,
 	ROUSE_POLICY_PACED, /**< as ws, but starts when what is missing will come in time */
 };
+
+#define ROUSE_POLICY_COUNT 5
 
 /** What limits reading, to be as slow as another disk. 0: no limit. docs/ttr.md has the model. */
 struct rouse_throttle {
@@ -317,6 +318,9 @@ struct rouse_learn_report {
 
 struct rouse_restore_report {
 	enum rouse_policy policy; /**< the one that was used */
+	char policy_reason[160];  /**< of AUTO: why this one, a sentence; empty otherwise */
+	/** Of AUTO: what was predicted for each, by enum rouse_policy; 0: none, or not possible. */
+	uint64_t predicted_ttr_us[ROUSE_POLICY_COUNT];
 	uint64_t start_us;        /**< from the request to the first instruction */
 	uint64_t ttr_us;          /**< at the options' threshold */
 	uint64_t ttr_table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS];

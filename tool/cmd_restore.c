@@ -117,8 +117,9 @@ static const struct option_spec options[] = {
 		.argument = "auto|eager|lazy|ws|paced",
 		.values = policy_values,
 		.help = "what comes before the start: everything (eager), nothing\n"
-			"(lazy), the working set (ws, and auto if there is one), or as\n"
-			"much of it as must be there for the rest to come in time (paced)"},
+			"(lazy), the working set (ws), or as much of it as must be there\n"
+			"for the rest to come in time (paced); auto, the default, takes\n"
+			"the one that is predicted to be responsive soonest"},
 	STRING_OPTION(struct restore, library.qmp_socket, 0, "qmp", "SOCKET",
 		"a QEMU that waits with -incoming defer (default: start one)"),
 	STRING_OPTION(struct restore, library.wset, 'w', "working-set", "FILE",

@@ -282,12 +282,29 @@ static void add_times(json_t *json, const struct rouse_restore_report *report,
 	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));
 }
 
+/* By policy, those that there are. */
+static json_t *predictions_json(const struct rouse_restore_report *report)
+{
+	json_t *json = json_object();
+
+	for (int policy = 0; policy < ROUSE_POLICY_COUNT; policy++) {
+		if (report->predicted_ttr_us[policy] > 0)
+			set(json, policy_name((enum rouse_policy)policy),
+				json_ms(report->predicted_ttr_us[policy]));
+	}
+	return json;
+}
+
 json_t *restore_report_json(
 	const struct rouse_restore_report *report, const struct rouse_ttr_point *point)
 {
 	json_t *json = json_object();
 
 	set(json, "policy", json_string(policy_name(report->policy)));
+	set(json, "policy_reason",
+		report->policy_reason[0] != '\0' ? json_string(report->policy_reason)
+						 : json_null());
+	set(json, "predicted_ttr_ms", predictions_json(report));
 	add_times(json, report, point);
 	set(json, "faults", json_number(report->faults));
 	set(json, "fault_us",
@@ -328,11 +345,28 @@ static void print_stalls(const struct rouse_restore_report *report)
 	printf("\n");
 }
 
+static void print_choice(const struct rouse_restore_report *report)
+{
+	const char *before = " (";
+
+	printf("  chosen: %s", report->policy_reason);
+	for (int policy = 0; policy < ROUSE_POLICY_COUNT; policy++) {
+		if (report->predicted_ttr_us[policy] == 0)
+			continue;
+		printf("%s%s %s", before, policy_name((enum rouse_policy)policy),
+			human_us((double)report->predicted_ttr_us[policy]).text);
+		before = ", ";
+	}
+	printf("%s\n", before[0] == ',' ? ")" : "");
+}
+
 void restore_report_print(
 	const struct rouse_restore_report *report, const struct rouse_ttr_point *point)
 {
 	printf("policy %s, %u vCPUs, %s of RAM\n", policy_name(report->policy), report->vcpus,
 		human_bytes(report->ram_bytes).text);
+	if (report->policy_reason[0] != '\0')
+		print_choice(report);
 	printf("first instruction after %s, TTR(%g %%, %s) %s",
 		human_us((double)report->start_us).text, point->utilization * 100,
 		human_us((double)point->window_us).text, human_us((double)report->ttr_us).text);

@@ -6,6 +6,7 @@
  */
 #include "api/metadata.h"
 #include "api/restore_learn.h"
+#include "api/restore_policy.h"
 #include "api/restore_qemu.h"
 #include "api/restore_record.h"
 #include "api/restore_report.h"
@@ -32,6 +33,7 @@ struct restore {
 	struct rouse_engine *engine;
 	struct restore_qemu qemu;
 	enum rouse_policy policy;
+	struct restore_policy_choice choice;
 };
 
 void rouse_restore_options_init(struct rouse_restore_options *options)
@@ -117,21 +119,18 @@ static const struct rouse_wset *chosen_set(const struct restore *r)
 	return r->wset != NULL ? r->wset : restore_learn_set(&r->learn);
 }
 
-static enum rouse_policy choose_policy(const struct restore *r)
+static void choose_policy(struct restore *r)
 {
-	const bool watching = r->options.record != NULL || r->options.learn != NULL;
-	struct rouse_error why;
+	const struct restore_policy_question question = {
+		.options = &r->options,
+		.reader = r->reader,
+		.source = r->source,
+		.set = chosen_set(r),
+		.observer = r->observer,
+	};
 
-	if (r->options.policy != ROUSE_POLICY_AUTO)
-		return r->options.policy;
-	/* Better late than not at all; but what was asked to be recorded cannot be seen then. */
-	if (r->options.qmp_socket == NULL && !watching && qemu_incoming_may_postcopy(&why) < 0) {
-		rouse_log(r->observer, ROUSE_LOG_WARNING, "restoring eagerly: %s", why.message);
-		return ROUSE_POLICY_EAGER;
-	}
-	if (chosen_set(r) != NULL || rouse_reader_wset(r->reader)->page_count > 0)
-		return ROUSE_POLICY_WS;
-	return ROUSE_POLICY_LAZY;
+	restore_policy_choose(&question, &r->choice);
+	r->policy = r->choice.policy;
 }
 
 /*
@@ -162,7 +161,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 
 	if (code < 0)
 		return code;
-	r->policy = choose_policy(r);
+	choose_policy(r);
 	if (r->options.learn != NULL)
 		code = restore_learn_choose(&r->learn, r->policy, r->wset, &r->left_out, error);
 	if (code < 0)
@@ -192,6 +191,8 @@ static void report_image(struct restore *r, struct rouse_restore_report *report)
 
 	rouse_source_get_stats(r->source, &stats);
 	report->policy = r->policy;
+	memcpy(report->policy_reason, r->choice.reason, sizeof(report->policy_reason));
+	memcpy(report->predicted_ttr_us, r->choice.predicted_us, sizeof(r->choice.predicted_us));
 	report->read_bytes = stats.bytes;
 	report->reads = stats.reads;
 	report->image_bytes = rouse_source_size(r->source);

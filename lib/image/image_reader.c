@@ -2,6 +2,7 @@
 #include "image/image_reader.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "image/image_tables.h"
 
@@ -27,6 +28,7 @@ struct rouse_reader {
 	struct section sections[ROUSE_SECTION_COUNT]; /* METADATA, CONFIG, DEVICES: kept */
 	struct rouse_image_wset wset;
 	struct rouse_tables pages, chunks;
+	struct rouse_reader_opening opening;
 };
 
 /* The beginning of the file, as much as has been read. */
@@ -79,17 +81,25 @@ static uint64_t sections_end(const struct rouse_disk_superblock *superblock)
 
 static int read_front(struct rouse_reader *reader, struct front *front, struct rouse_error *error)
 {
-	uint64_t size = rouse_source_size(reader->source), end;
+	struct rouse_reader_opening *opening = &reader->opening;
+	uint64_t size = rouse_source_size(reader->source), end, begun_ns = rouse_clock_ns();
 	int code = front_extend(
 		reader->source, front, size < FIRST_READ_BYTES ? size : FIRST_READ_BYTES, error);
 
+	opening->first_ns = rouse_clock_ns() - begun_ns;
 	if (code < 0)
 		return code;
 	code = rouse_superblock_parse(front->bytes, front->size, size, &reader->superblock, error);
 	if (code < 0)
 		return code;
 	end = sections_end(&reader->superblock);
-	return end > front->size ? front_extend(reader->source, front, end, error) : 0;
+	if (end <= front->size)
+		return 0;
+	opening->rest_bytes = end - front->size;
+	begun_ns = rouse_clock_ns();
+	code = front_extend(reader->source, front, end, error);
+	opening->rest_ns = rouse_clock_ns() - begun_ns;
+	return code;
 }
 
 /* Copies a section out of the front, or reads it if it lies elsewhere, and verifies it. */
@@ -194,6 +204,12 @@ void rouse_reader_close(struct rouse_reader *reader)
 		drop_section(&reader->sections[i]);
 	free(reader->blocks);
 	free(reader);
+}
+
+void rouse_reader_get_opening(
+	const struct rouse_reader *reader, struct rouse_reader_opening *opening)
+{
+	*opening = reader->opening;
 }
 
 const struct rouse_disk_superblock *rouse_reader_superblock(const struct rouse_reader *reader)

@@ -21,6 +21,15 @@ int rouse_reader_open(
 	struct rouse_source *source, struct rouse_reader **reader, struct rouse_error *error);
 void rouse_reader_close(struct rouse_reader *reader);
 
+/** How long the reads of opening took: a first look at the medium, which costs nothing. */
+struct rouse_reader_opening {
+	uint64_t first_ns;            /* the superblock: a random read of 4 KiB */
+	uint64_t rest_ns, rest_bytes; /* the sections: goes on where the first one ended */
+};
+
+void rouse_reader_get_opening(
+	const struct rouse_reader *reader, struct rouse_reader_opening *opening);
+
 const struct rouse_disk_superblock *rouse_reader_superblock(const struct rouse_reader *reader);
 uint64_t rouse_reader_page_count(const struct rouse_reader *reader);
 uint64_t rouse_reader_chunk_count(const struct rouse_reader *reader);

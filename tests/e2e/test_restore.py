@@ -59,6 +59,30 @@ def test_paced():
     assert report['prefetched_pages'] > 0
 
 
+def test_auto_says_what_it_chose_and_why():
+    need_userfaultfd()
+    report = restore_and_check(packed_image(), 'auto')
+    assert report['policy'] in ('ws', 'paced'), report['policy']
+    assert 'MB/s' in report['policy_reason'], report['policy_reason']
+    predicted = report['predicted_ttr_ms']
+    assert set(predicted) == {'eager', 'lazy', 'ws', 'paced'}, predicted
+
+
+def test_auto_without_a_set_reads_a_disk_that_seeks_eagerly():
+    need_userfaultfd()
+    report = restore_and_check(saved_image(), 'auto', '--throttle', '100MB,100')
+    assert report['policy'] == 'eager', report
+    assert report['predicted_ttr_ms']['eager'] < report['predicted_ttr_ms']['lazy']
+
+
+def test_auto_records_what_lazy_shows():
+    need_userfaultfd()
+    report = restore_and_check(saved_image(), 'auto', '--record', work('auto.wset'),
+                               '--throttle', '100MB,100')
+    assert report['policy'] == 'lazy'
+    assert 'recorded' in report['policy_reason'], report['policy_reason']
+
+
 def test_paced_is_not_recorded():
     rouse('restore', '--policy', 'paced', '--record', work('w.wset'), packed_image()) \
         .expect(USAGE, 'paced', 'lazy')

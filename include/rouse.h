@@ -321,8 +321,8 @@ struct rouse_restore_report {
 	char policy_reason[160];  /**< of AUTO: why this one, a sentence; empty otherwise */
 	/** Of AUTO: what was predicted for each, by enum rouse_policy; 0: none, or not possible. */
 	uint64_t predicted_ttr_us[ROUSE_POLICY_COUNT];
-	uint64_t start_us;        /**< from the request to the first instruction */
-	uint64_t ttr_us;          /**< at the options' threshold */
+	uint64_t start_us; /**< from the request to the first instruction */
+	uint64_t ttr_us;   /**< at the options' threshold */
 	uint64_t ttr_table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_WINDOWS];
 	uint64_t complete_us; /**< from the request to the last page; 0 if not reached */
 	unsigned int vcpus;

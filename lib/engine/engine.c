@@ -1,39 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-#include "engine/engine.h"
+/* What comes before what: prefetch, start, serve, finish. */
+#include "engine/engine_private.h"
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
-#include "engine/feeder.h"
-#include "engine/paced_start.h"
-#include "engine/pacer.h"
-#include "engine/plan.h"
 
 #include <stdlib.h>
 
 /* Windows of about a mebibyte that may wait to be placed. */
 #define PREFETCH_WINDOWS 256u /* while QEMU starts, a fast disk reads this much ahead */
 #define BACKGROUND_WINDOWS 8u
-#define POLL_MS 50
-/* Not so long that a failure or a cancel is noticed late. */
-#define MAX_SLEEP_NS UINT64_C(200000000)
-
-struct rouse_engine {
-	struct rouse_engine_config config;
-	struct rouse_sink *sink;
-	struct rouse_wset_plan wset_plan;
-	struct rouse_rest_plan rest_plan;
-	struct rouse_paced_start paced;
-	uint64_t reading_from_ns;
-	struct rouse_feeder *feeder;
-	struct rouse_fault_service *faults;
-	struct rouse_pacer pacer;
-	struct rouse_engine_stats stats;
-	uint64_t stored_total;  /* pages that are not zero */
-	uint64_t stored_placed; /* of these, those that nobody asked for, or that were there before
-				 */
-	uint64_t prefetch_total;
-};
 
 static bool is_placed(void *user, uint64_t page)
 {
@@ -131,26 +108,6 @@ static void end_feeder(struct rouse_engine *e)
 	e->feeder = NULL;
 }
 
-/* What went wrong with the image or its reading; @then: what became of the guest. */
-static int image_failure(struct rouse_engine *e, int code, uint64_t chunk, const char *then,
-	struct rouse_error *error)
-{
-	struct rouse_chunk where = {0};
-
-	if (code == -ENOMEM || code == -ECANCELED)
-		return rouse_error_errno(error, code, "the restore ended");
-	if (code == -EUCLEAN && chunk == ROUSE_FEEDER_NO_CHUNK)
-		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,
-			"a table of the image is damaged (`rouse verify` says where): %s", then);
-	(void)rouse_reader_chunk(e->config.reader, chunk, ROUSE_READ_BULK, &where);
-	if (code == -EUCLEAN)
-		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,
-			"the image is damaged at chunk %llu (offset %llu, %u bytes): %s",
-			(unsigned long long)chunk, (unsigned long long)where.offset,
-			where.stored_bytes, then);
-	return rouse_error_errno(error, code, "cannot read the image: %s", then);
-}
-
 static uint64_t count_stored(const struct rouse_window *window)
 {
 	uint64_t stored = 0;
@@ -176,7 +133,8 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 
 	if (e->feeder == NULL)
 		return 0;
-	while (!may_start(e) && (code = rouse_feeder_next(e->feeder, POLL_MS, &window)) != 0) {
+	while (!may_start(e) &&
+		(code = rouse_feeder_next(e->feeder, ENGINE_POLL_MS, &window)) != 0) {
 		uint64_t before;
 
 		if (rouse_cancelled(e->config.observer))
@@ -185,7 +143,7 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		if (code == -ETIMEDOUT)
 			continue;
 		if (code < 0)
-			return image_failure(e, code, rouse_feeder_damaged(e->feeder),
+			return engine_image_failure(e, code, rouse_feeder_damaged(e->feeder),
 				"the VM was not started", error);
 		before = rouse_clock_ns();
 		code = e->sink->ops->prefetch(e->sink, window->pages, window->count);
@@ -206,161 +164,6 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 	return 0;
 }
 
-/* Whether a fault could not be answered because of the image: the code of that, or 0. */
-static int unanswered_fault(struct rouse_engine *e, uint64_t *chunk)
-{
-	int code = rouse_fault_service_wait(e->faults, 0, chunk);
-
-	return code == -EUCLEAN || code == -EIO || code == -ENODATA || code == -ENOMEM ? code : 0;
-}
-
-/* What the end of the fault service means while pages are still to be delivered. */
-static int service_failure(struct rouse_engine *e, int code, struct rouse_error *error)
-{
-	uint64_t chunk = 0;
-
-	if (unanswered_fault(e, &chunk) < 0)
-		return image_failure(e, code, chunk,
-			"the VM waits for it and was paused; mend the image, then take over with "
-			"`rouse restore --resume`",
-			error);
-	return rouse_error_set(error, ROUSE_ERROR_VMM, code == -ESHUTDOWN ? -EPIPE : code,
-		"the VMM ended the restore before it was complete");
-}
-
-static bool is_cancelled(struct rouse_engine *e, struct rouse_error *error)
-{
-	if (!rouse_cancelled(e->config.observer))
-		return false;
-	(void)rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
-		"cancelled: the VM keeps the pages it has and pauses at the next one; take over "
-		"with `rouse restore --resume`");
-	return true;
-}
-
-static uint64_t delivered(const struct rouse_engine *e)
-{
-	return e->stored_placed + rouse_fault_service_stored_count(e->faults);
-}
-
-static void report_progress(struct rouse_engine *e)
-{
-	rouse_progress(e->config.observer, "delivering", delivered(e) * ROUSE_IMAGE_PAGE_BYTES,
-		e->stored_total * ROUSE_IMAGE_PAGE_BYTES);
-}
-
-/* Only faults, until @end_ns or, with UINT64_MAX, until every page has been asked for. */
-static int serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_error *error)
-{
-	for (;;) {
-		const uint64_t now = rouse_clock_ns();
-		int code, timeout_ms = POLL_MS;
-
-		if (now >= end_ns || delivered(e) >= e->stored_total)
-			return 0;
-		if (end_ns - now < (uint64_t)POLL_MS * 1000000)
-			timeout_ms = (int)((end_ns - now) / 1000000) + 1;
-		code = rouse_fault_service_wait(e->faults, timeout_ms, NULL);
-		if (code < 0)
-			return service_failure(e, code, error);
-		if (is_cancelled(e, error))
-			return -ECANCELED;
-		report_progress(e);
-	}
-}
-
-/* How long the guest's processors have waited; 0 or less: unknown. */
-static int guest_wait(struct rouse_engine *e, uint64_t *wait_ns)
-{
-	return e->sink->ops->guest_wait != NULL ? e->sink->ops->guest_wait(e->sink, wait_ns)
-						: -ENOTSUP;
-}
-
-/* Holds the background back to its pace; less long if the restore has failed or is cancelled. */
-static void keep_pace(struct rouse_engine *e, uint64_t bytes)
-{
-	uint64_t now = rouse_clock_ns(), due_ns, wait_ns = 0;
-
-	if (rouse_pacer_wants_sample(&e->pacer, now)) {
-		int processors = guest_wait(e, &wait_ns);
-
-		rouse_pacer_sample(&e->pacer, now, wait_ns, processors);
-	}
-	due_ns = rouse_pacer_placed(&e->pacer, now, bytes);
-	while (now < due_ns) {
-		const uint64_t step_ns = due_ns - now < MAX_SLEEP_NS ? due_ns - now : MAX_SLEEP_NS;
-		const struct timespec until = rouse_clock_timespec(now + step_ns);
-
-		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
-		now = rouse_clock_ns();
-		if (rouse_fault_service_wait(e->faults, 0, NULL) < 0 ||
-			rouse_cancelled(e->config.observer))
-			return;
-	}
-}
-
-static int place_window(struct rouse_engine *e, const struct rouse_window *window)
-{
-	/* Small pieces if there is a pace to keep. */
-	const size_t piece = e->pacer.limited ? ROUSE_PACER_PIECE : window->count;
-	int code = 0;
-
-	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
-		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
-
-		code = e->sink->ops->place(
-			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
-		e->stats.background_pages += placed;
-		e->stored_placed += placed;
-		if (code == 0)
-			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES);
-	}
-	return code;
-}
-
-/* A damaged chunk that nobody waits for: the guest can still be stopped in good order. */
-static int stop_for_damage(struct rouse_engine *e, int code, struct rouse_error *error)
-{
-	const char *then = e->sink->ops->stop_guest(e->sink, NULL) == 0
-				   ? "the VM was stopped; mend the image, then take over with "
-				     "`rouse restore --resume`"
-				   : "the VM could not be stopped, but never gets that memory";
-
-	return image_failure(e, code, rouse_feeder_damaged(e->feeder), then, error);
-}
-
-/* Places all that the feeder still brings, while the guest runs. Ends the feeder. */
-static int deliver(struct rouse_engine *e, struct rouse_error *error)
-{
-	for (;;) {
-		struct rouse_window *window;
-		int code;
-		int ended = rouse_fault_service_wait(e->faults, 0, NULL);
-
-		if (ended < 0)
-			return service_failure(e, ended, error);
-		if (is_cancelled(e, error))
-			return -ECANCELED;
-		code = rouse_feeder_next(e->feeder, POLL_MS, &window);
-		if (code == -ETIMEDOUT)
-			continue;
-		if (code < 0)
-			return stop_for_damage(e, code, error);
-		if (code == 0)
-			break;
-		code = place_window(e, window);
-		rouse_feeder_release(e->feeder, window);
-		if (code < 0) {
-			/* The fault service may have ended the connection. */
-			ended = rouse_fault_service_wait(e->faults, 0, NULL);
-			return service_failure(e, ended < 0 ? ended : code, error);
-		}
-		report_progress(e);
-	}
-	end_feeder(e);
-	return 0;
-}
-
 /* What a paced start has left of the working set: the guest is about to touch it. */
 static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 {
@@ -370,7 +173,9 @@ static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 	if (e->feeder == NULL)
 		return 0;
 	rouse_pacer_init(&e->pacer, ROUSE_BACKGROUND_MAX, begun_ns);
-	code = deliver(e, error);
+	code = engine_deliver(e, error);
+	if (code == 0)
+		end_feeder(e);
 	e->stats.background_ns += rouse_clock_ns() - begun_ns;
 	return code;
 }
@@ -384,7 +189,9 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
 	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
 	if (code == 0)
-		code = deliver(e, error);
+		code = engine_deliver(e, error);
+	if (code == 0)
+		end_feeder(e);
 	e->stats.background_ns += rouse_clock_ns() - begun_ns;
 	return code;
 }
@@ -399,12 +206,13 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 	if (code < 0)
 		return code;
 	if (e->config.record_us > 0 && e->config.background > 0)
-		code = serve_only(e, e->stats.started_ns + e->config.record_us * 1000, error);
+		code = engine_serve_only(
+			e, e->stats.started_ns + e->config.record_us * 1000, error);
 	if (code < 0)
 		return code;
 	if (e->config.background > 0)
 		return deliver_rest(e, error);
-	return serve_only(e, UINT64_MAX, error);
+	return engine_serve_only(e, UINT64_MAX, error);
 }
 
 static int start_guest(struct rouse_engine *e, struct rouse_error *error)
@@ -421,9 +229,10 @@ static int start_guest(struct rouse_engine *e, struct rouse_error *error)
 		return code;
 	code = e->sink->ops->start(e->sink, &e->stats.started_ns, error);
 	/* A device may have waited for a page that cannot be had. */
-	unanswered = code < 0 ? unanswered_fault(e, &chunk) : 0;
-	return unanswered < 0 ? image_failure(e, unanswered, chunk, "the VM was not started", error)
-			      : code;
+	unanswered = code < 0 ? engine_unanswered_fault(e, &chunk) : 0;
+	return unanswered < 0
+		       ? engine_image_failure(e, unanswered, chunk, "the VM was not started", error)
+		       : code;
 }
 
 static int run(struct rouse_engine *e, struct rouse_error *error)
@@ -436,9 +245,9 @@ static int run(struct rouse_engine *e, struct rouse_error *error)
 	if (code < 0)
 		return code;
 	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
-	waits = guest_wait(e, &wait_from_ns) > 0;
+	waits = engine_guest_wait(e, &wait_from_ns) > 0;
 	code = serve(e, error);
-	e->stats.guest_waited = waits && guest_wait(e, &wait_to_ns) > 0;
+	e->stats.guest_waited = waits && engine_guest_wait(e, &wait_to_ns) > 0;
 	if (e->stats.guest_waited)
 		e->stats.guest_wait_ns = wait_to_ns - wait_from_ns;
 	if (code == 0)
@@ -467,7 +276,7 @@ static int count_inherited(struct rouse_engine *e, struct rouse_error *error)
 			continue;
 		code = rouse_reader_locate(e->config.reader, page, ROUSE_READ_BULK, &locator);
 		if (code < 0)
-			return image_failure(
+			return engine_image_failure(
 				e, code, ROUSE_FEEDER_NO_CHUNK, "the VM waits as before", error);
 		e->stored_placed += locator != ROUSE_LOCATOR_ZERO;
 	}

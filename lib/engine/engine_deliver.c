@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* While the guest runs: what nobody asked for, at its pace, beside the fault service. */
+#include "engine/engine_private.h"
+
+#include "base/clock.h"
+#include "base/observer.h"
+
+#include <errno.h>
+
+/* Not so long that a failure or a cancel is noticed late. */
+#define MAX_SLEEP_NS UINT64_C(200000000)
+
+int engine_guest_wait(struct rouse_engine *e, uint64_t *wait_ns)
+{
+	return e->sink->ops->guest_wait != NULL ? e->sink->ops->guest_wait(e->sink, wait_ns)
+						: -ENOTSUP;
+}
+
+static uint64_t delivered(const struct rouse_engine *e)
+{
+	return e->stored_placed + rouse_fault_service_stored_count(e->faults);
+}
+
+static void report_progress(struct rouse_engine *e)
+{
+	rouse_progress(e->config.observer, "delivering", delivered(e) * ROUSE_IMAGE_PAGE_BYTES,
+		e->stored_total * ROUSE_IMAGE_PAGE_BYTES);
+}
+
+int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_error *error)
+{
+	for (;;) {
+		const uint64_t now = rouse_clock_ns();
+		int code, timeout_ms = ENGINE_POLL_MS;
+
+		if (now >= end_ns || delivered(e) >= e->stored_total)
+			return 0;
+		if (end_ns - now < (uint64_t)ENGINE_POLL_MS * 1000000)
+			timeout_ms = (int)((end_ns - now) / 1000000) + 1;
+		code = rouse_fault_service_wait(e->faults, timeout_ms, NULL);
+		if (code < 0)
+			return engine_service_failure(e, code, error);
+		if (engine_is_cancelled(e, error))
+			return -ECANCELED;
+		report_progress(e);
+	}
+}
+
+/* Holds the background back to its pace; less long if the restore has failed or is cancelled. */
+static void keep_pace(struct rouse_engine *e, uint64_t bytes)
+{
+	uint64_t now = rouse_clock_ns(), due_ns, wait_ns = 0;
+
+	if (rouse_pacer_wants_sample(&e->pacer, now)) {
+		int processors = engine_guest_wait(e, &wait_ns);
+
+		rouse_pacer_sample(&e->pacer, now, wait_ns, processors);
+	}
+	due_ns = rouse_pacer_placed(&e->pacer, now, bytes);
+	while (now < due_ns) {
+		const uint64_t step_ns = due_ns - now < MAX_SLEEP_NS ? due_ns - now : MAX_SLEEP_NS;
+		const struct timespec until = rouse_clock_timespec(now + step_ns);
+
+		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		now = rouse_clock_ns();
+		if (rouse_fault_service_wait(e->faults, 0, NULL) < 0 ||
+			rouse_cancelled(e->config.observer))
+			return;
+	}
+}
+
+static int place_window(struct rouse_engine *e, const struct rouse_window *window)
+{
+	/* Small pieces if there is a pace to keep. */
+	const size_t piece = e->pacer.limited ? ROUSE_PACER_PIECE : window->count;
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
+		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
+
+		code = e->sink->ops->place(
+			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
+		e->stats.background_pages += placed;
+		e->stored_placed += placed;
+		if (code == 0)
+			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES);
+	}
+	return code;
+}
+
+int engine_deliver(struct rouse_engine *e, struct rouse_error *error)
+{
+	for (;;) {
+		struct rouse_window *window;
+		int code;
+		int ended = rouse_fault_service_wait(e->faults, 0, NULL);
+
+		if (ended < 0)
+			return engine_service_failure(e, ended, error);
+		if (engine_is_cancelled(e, error))
+			return -ECANCELED;
+		code = rouse_feeder_next(e->feeder, ENGINE_POLL_MS, &window);
+		if (code == -ETIMEDOUT)
+			continue;
+		if (code < 0)
+			return engine_stop_for_damage(e, code, error);
+		if (code == 0)
+			return 0;
+		code = place_window(e, window);
+		rouse_feeder_release(e->feeder, window);
+		if (code < 0) {
+			/* The fault service may have ended the connection. */
+			ended = rouse_fault_service_wait(e->faults, 0, NULL);
+			return engine_service_failure(e, ended < 0 ? ended : code, error);
+		}
+		report_progress(e);
+	}
+}

@@ -2,11 +2,12 @@
 /*
  * The feeder: pages of an image, read and decompressed ahead of who places them.
  *
- *   plan --pages, sorted by place--> reader thread --stored bytes--> decoder thread --> next()
+ *   plan --pages, sorted by place--> reader thread --stored bytes--> workers --in order--> next()
  *
  * The plan says which pages, region by region. The feeder cuts a region into windows of about a
  * mebibyte (half of it in the background), reads each window's chunks in as few sequential reads as
- * they lie in runs, and verifies and decompresses them. At most `windows` of them are under way:
+ * they lie in runs, and verifies and decompresses them, several windows at once (window_line.h):
+ * the order of next() is that of reading all the same. At most `windows` of them are under way:
  * that bounds the memory, and on a slow disk it is how far reading runs ahead while QEMU is still
  * starting. As soon as somebody takes windows no new ones are made beyond
  * ROUSE_FEEDER_WARM_WINDOWS: those that are released go round. A region is read from its beginning
@@ -24,6 +25,12 @@
  * costs 200 ms of processor time, their decompression 120.
  */
 #define ROUSE_FEEDER_WARM_WINDOWS 8u
+
+/**
+ * More threads would only wait: four decompress LZ4 at 12 GB/s and more, and QEMU takes a tenth of
+ * that through its socket.
+ */
+#define ROUSE_FEEDER_MAX_WORKERS 4u
 
 /** A page, where it is stored, and when it is touched after the start; 0: at once, or unknown. */
 struct rouse_feed_page {
@@ -47,7 +54,10 @@ struct rouse_feeder_config {
 	rouse_feed_fn *plan;
 	void *plan_user;
 	unsigned int windows; /* at least 2 */
-	bool background;      /* run at low priority: it must not hurt a running guest */
+	/** Threads that decode, up to ROUSE_FEEDER_MAX_WORKERS; 0: as many as this machine is
+	    worth. */
+	unsigned int workers;
+	bool background; /* run at low priority: it must not hurt a running guest */
 	/** Pages that need not be read any more; may be NULL. Any thread. */
 	bool (*skip)(void *user, uint64_t page);
 	void *skip_user;

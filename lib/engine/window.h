@@ -4,7 +4,7 @@
  *
  *   feed_window_cut()        which pages: a number of them, whole chunks where possible
  *   window_reader_fill()     the stored bytes of their chunks       (reader thread)
- *   window_decoder_decode()  the pages' content, ready to be placed (decoder thread)
+ *   window_decoder_decode()  the pages' content, ready to be placed (a worker)
  */
 #ifndef ROUSE_ENGINE_WINDOW_H
 #define ROUSE_ENGINE_WINDOW_H
@@ -28,6 +28,7 @@ struct window_chunk {
 
 struct feed_window {
 	struct feed_window *next;
+	bool decoded; /* of the line: out is ready */
 	struct rouse_window out;
 	size_t room;  /* pages that fit */
 	size_t count; /* of wanted */

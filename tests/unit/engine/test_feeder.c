@@ -5,6 +5,7 @@
 #include "../image/image_fixture.h"
 #include "engine/plan.h"
 
+#include <fcntl.h>
 #include <semaphore.h>
 
 #define PAGES 9000u /* some 36 windows */
@@ -32,15 +33,20 @@ static int plan_next(void *user, const struct rouse_feed_page **pages, size_t *c
 	return rouse_rest_plan_next(&run->plan, pages, count);
 }
 
-static void run_open(struct run *run, const char *path)
+static void make_image(const char *path)
 {
 	struct rouse_writer *writer = begin_image(path, PAGES, NULL, NULL, 0);
-	struct rouse_feeder_config config = {
-		.plan = plan_next, .plan_user = run, .windows = WINDOWS};
 
 	for (uint64_t i = 0; i < PAGES; i++)
 		put_seed(writer, i, i + 1);
 	(void)end_image(writer);
+}
+
+static void run_open(struct run *run, const char *path, unsigned int workers)
+{
+	struct rouse_feeder_config config = {
+		.plan = plan_next, .plan_user = run, .windows = WINDOWS, .workers = workers};
+
 	*run = (struct run){0};
 	assert_int_equal(sem_init(&run->may_plan, 0, 0), 0);
 	assert_int_equal(sem_init(&run->planned, 0, 0), 0);
@@ -111,7 +117,8 @@ static void reads_far_ahead_while_nobody_takes(void **state)
 	const struct fixture *fixture = *state;
 	struct run run;
 
-	run_open(&run, fixture->path);
+	make_image(fixture->path);
+	run_open(&run, fixture->path, 0);
 	(void)sem_post(&run.may_plan);
 	/* The plan is asked again when its first region, which is everything, has been read. */
 	(void)sem_wait(&run.planned);
@@ -125,7 +132,8 @@ static void a_few_windows_go_round_while_they_are_taken(void **state)
 	struct rouse_window *window;
 	struct run run;
 
-	run_open(&run, fixture->path);
+	make_image(fixture->path);
+	run_open(&run, fixture->path, 0);
 	assert_int_equal(rouse_feeder_next(run.feeder, 0, &window), -ETIMEDOUT);
 	(void)sem_post(&run.may_plan);
 	assert_in_range(take_all(&run), 1, ROUSE_FEEDER_WARM_WINDOWS);
@@ -138,13 +146,106 @@ static void stops_while_everybody_waits(void **state)
 	struct rouse_window *window;
 	struct run run;
 
-	run_open(&run, fixture->path);
+	make_image(fixture->path);
+	run_open(&run, fixture->path, 0);
 	assert_int_equal(rouse_feeder_next(run.feeder, 0, &window), -ETIMEDOUT);
 	(void)sem_post(&run.may_plan);
-	/* Its reader soon waits for a window, its decoder for bytes. */
+	/* Its reader soon waits for a window, its workers for bytes. */
 	assert_int_equal(rouse_feeder_next(run.feeder, -1, &window), 1);
 	rouse_feeder_release(run.feeder, window);
 	run_close(&run);
+}
+
+/* Pages of the image are stored in order, so the order of the windows is that of their pages. */
+static void many_workers_keep_the_order_of_the_windows(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_window *window;
+	uint64_t next = 0;
+	struct run run;
+
+	make_image(fixture->path);
+	run_open(&run, fixture->path, ROUSE_FEEDER_MAX_WORKERS);
+	(void)sem_post(&run.may_plan);
+	while (rouse_feeder_next(run.feeder, -1, &window) == 1) {
+		for (size_t i = 0; i < window->count; i++)
+			assert_int_equal(window->pages[i].page, next++);
+		rouse_feeder_release(run.feeder, window);
+	}
+	assert_int_equal(next, PAGES);
+	run_close(&run);
+}
+
+static void many_workers_decode_every_page(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	make_image(fixture->path);
+	run_open(&run, fixture->path, ROUSE_FEEDER_MAX_WORKERS);
+	(void)sem_post(&run.may_plan);
+	(void)take_all(&run);
+	run_close(&run);
+}
+
+static uint64_t damage_chunk_of(const char *path, uint64_t page)
+{
+	struct open_image image = open_image(path);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	struct rouse_chunk chunk;
+	uint64_t locator, number;
+
+	assert_int_equal(rouse_reader_locate(image.reader, page, ROUSE_READ_BULK, &locator), 0);
+	number = rouse_locator_chunk(locator);
+	assert_int_equal(rouse_reader_chunk(image.reader, number, ROUSE_READ_BULK, &chunk), 0);
+	assert_int_equal(pwrite(fd, "damage", 6, (off_t)chunk.offset + 100), 6);
+	(void)close(fd);
+	close_image(&image);
+	return number;
+}
+
+static void nothing_behind_a_damaged_chunk_is_delivered(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_window *window;
+	uint64_t damaged, next = 0;
+	struct run run;
+	int code;
+
+	make_image(fixture->path);
+	damaged = damage_chunk_of(fixture->path, 5000);
+	run_open(&run, fixture->path, ROUSE_FEEDER_MAX_WORKERS);
+	(void)sem_post(&run.may_plan);
+	while ((code = rouse_feeder_next(run.feeder, -1, &window)) == 1) {
+		for (size_t i = 0; i < window->count; i++)
+			assert_int_equal(window->pages[i].page, next++);
+		rouse_feeder_release(run.feeder, window);
+	}
+	assert_int_equal(code, -EUCLEAN);
+	assert_int_equal(rouse_feeder_damaged(run.feeder), damaged);
+	assert_in_range(next, 0, 5000);
+	/* It stays so. */
+	assert_int_equal(rouse_feeder_next(run.feeder, 0, &window), -EUCLEAN);
+	run_close(&run);
+}
+
+static void stops_after_any_number_of_windows(void **state)
+{
+	const struct fixture *fixture = *state;
+
+	make_image(fixture->path);
+	for (unsigned int taken = 0; taken < 36; taken++) {
+		struct rouse_window *window;
+		struct run run;
+
+		run_open(&run, fixture->path, 1 + taken % ROUSE_FEEDER_MAX_WORKERS);
+		(void)sem_post(&run.may_plan);
+		for (unsigned int i = 0; i < taken; i++) {
+			assert_int_equal(rouse_feeder_next(run.feeder, -1, &window), 1);
+			rouse_feeder_release(run.feeder, window);
+		}
+		run_close(&run);
+	}
 }
 
 int main(void)
@@ -154,6 +255,10 @@ int main(void)
 		T(reads_far_ahead_while_nobody_takes),
 		T(a_few_windows_go_round_while_they_are_taken),
 		T(stops_while_everybody_waits),
+		T(many_workers_keep_the_order_of_the_windows),
+		T(many_workers_decode_every_page),
+		T(nothing_behind_a_damaged_chunk_is_delivered),
+		T(stops_after_any_number_of_windows),
 #undef T
 	};
 

@@ -316,6 +316,31 @@ struct rouse_learn_report {
 	double coverage; /**< share of the touched pages that was of the set; -1: unknown */
 };
 
+/**
+ * What the time of a restore goes into. The stages belong to several threads and overlap: their sum
+ * says nothing, but the one that the others wait for does.
+ */
+enum rouse_stage {
+	ROUSE_STAGE_READ_BULK,   /**< in reads of pages that nobody waits for; throttle included */
+	ROUSE_STAGE_READ_URGENT, /**< in reads for pages that the guest asked for */
+	ROUSE_STAGE_WAIT_PAGES,  /**< who places waits for pages: reading or decoding is slower */
+	ROUSE_STAGE_WAIT_ROOM,   /**< the reader waits for room: decoding or placing is slower */
+	ROUSE_STAGE_WAIT_FAULT,  /**< from a request having come until its read begins, tables read
+				    included; pages: requests that needed a read */
+	ROUSE_STAGE_VERIFY,      /**< checksums; the pages of whole chunks, as below */
+	ROUSE_STAGE_DECOMPRESS,
+	ROUSE_STAGE_PLACE_PREFETCH,   /**< handing pages to the VMM, before the start */
+	ROUSE_STAGE_PLACE_BACKGROUND, /**< those that nobody asked for; not what pacing sleeps */
+	ROUSE_STAGE_PLACE_DEMAND,     /**< those that were asked for, and what comes with them */
+	ROUSE_STAGE_COUNT
+};
+
+/** Time by the clock on the wall, the sum over a stage's threads, and the pages that went through.
+ */
+struct rouse_stage_time {
+	uint64_t ns, pages;
+};
+
 struct rouse_restore_report {
 	enum rouse_policy policy; /**< the one that was used */
 	char policy_reason[160];  /**< of AUTO: why this one, a sentence; empty otherwise */
@@ -345,6 +370,7 @@ struct rouse_restore_report {
 	 */
 	int64_t vcpu_wait_us;
 	double background_rate; /**< bytes/s that were placed unasked, the mean; 0: none */
+	struct rouse_stage_time stages[ROUSE_STAGE_COUNT]; /**< by enum rouse_stage */
 	struct rouse_learn_report learn;
 };
 

@@ -246,6 +246,8 @@ static int restore_now(struct restore *restore)
 		return print_json(restore_report_json(&report, &restore->library.ttr));
 	if (!restore->quiet)
 		restore_report_print(&report, &restore->library.ttr);
+	if (!restore->quiet && restore->verbose)
+		stages_print(report.stages);
 	return EXIT_SUCCESS;
 }
 

@@ -78,6 +78,8 @@ void restore_report_print(
 json_t *write_report_json(const struct rouse_write_report *report);
 void write_report_print(const struct rouse_write_report *report, const char *out);
 /** The member "learn" of a restore's report, and its lines for people. */
+json_t *stages_json(const struct rouse_stage_time times[ROUSE_STAGE_COUNT]);
+void stages_print(const struct rouse_stage_time times[ROUSE_STAGE_COUNT]);
 json_t *learn_report_json(const struct rouse_learn_report *learn);
 void learn_report_print(const struct rouse_learn_report *learn);
 json_t *trace_report_json(const struct rouse_trace_report *report);

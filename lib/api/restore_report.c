@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "ttr/ttr.h"
 
+#include <string.h>
+
 static uint64_t since_us(uint64_t when_ns, uint64_t base_ns)
 {
 	return when_ns > base_ns ? (when_ns - base_ns) / 1000 : 0;
@@ -77,7 +79,8 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	report->complete_us = since_us(stats.complete_ns, requested_ns);
 	report->prefetched_pages = stats.prefetched_pages;
 	report->prefetched_bytes = stats.prefetched_bytes;
-	report->prefetch_place_us = stats.prefetch_place_ns / 1000;
+	memcpy(report->stages, stats.stages, sizeof(report->stages));
+	report->prefetch_place_us = stats.stages[ROUSE_STAGE_PLACE_PREFETCH].ns / 1000;
 	report->background_pages = stats.background_pages;
 	report->around_pages = stats.around_pages;
 	report->vcpu_wait_us = stats.guest_waited ? (int64_t)(stats.guest_wait_ns / 1000) : -1;

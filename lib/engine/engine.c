@@ -43,6 +43,7 @@ static int start_feeder(struct rouse_engine *e, rouse_feed_fn *plan, void *plan_
 		.skip_user = e,
 		.follow = background ? take_read : NULL,
 		.follow_user = e,
+		.stages = &e->stages,
 	};
 	int code = rouse_feeder_start(&config, &e->feeder);
 
@@ -147,7 +148,8 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 				"the VM was not started", error);
 		before = rouse_clock_ns();
 		code = e->sink->ops->prefetch(e->sink, window->pages, window->count);
-		e->stats.prefetch_place_ns += rouse_clock_ns() - before;
+		stage_clock_add(&e->stages, ROUSE_STAGE_PLACE_PREFETCH, rouse_clock_ns() - before,
+			window->count);
 		e->stats.prefetched_pages += window->count;
 		e->stored_placed += count_stored(window);
 		rouse_feeder_release(e->feeder, window);
@@ -295,7 +297,7 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 			return code;
 	}
 	code = rouse_fault_service_start(
-		e->config.reader, e->config.source, sink, around, &e->faults);
+		e->config.reader, e->config.source, sink, around, &e->stages, &e->faults);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot start answering faults");
 	code = run(e, error);
@@ -307,6 +309,7 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engine_stats *stats)
 {
 	*stats = engine->stats;
+	stage_clock_get(&engine->stages, stats->stages);
 	if (engine->faults != NULL)
 		stats->around_pages = rouse_fault_service_around_count(engine->faults);
 }

@@ -36,11 +36,11 @@ struct rouse_engine_stats {
 	uint64_t started_ns;                         /* CLOCK_MONOTONIC; 0: not reached */
 	uint64_t complete_ns;                        /* 0: not reached */
 	uint64_t prefetched_pages, prefetched_bytes; /* bytes: stored pages only, uncompressed */
-	uint64_t prefetch_place_ns;                  /* time spent in the sink's prefetch */
 	uint64_t background_pages, background_ns;    /* how many, and how long that took */
 	uint64_t around_pages;                       /* placed by fault-around */
 	bool guest_waited;                           /* guest_wait_ns is known */
 	uint64_t guest_wait_ns; /* the sink's guest_wait, from the start to the last page */
+	struct rouse_stage_time stages[ROUSE_STAGE_COUNT];
 };
 
 struct rouse_engine;

@@ -77,9 +77,13 @@ static int place_window(struct rouse_engine *e, const struct rouse_window *windo
 
 	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
 		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
+		uint64_t begun_ns;
 
+		begun_ns = rouse_clock_ns();
 		code = e->sink->ops->place(
 			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
+		stage_clock_add(
+			&e->stages, ROUSE_STAGE_PLACE_BACKGROUND, rouse_clock_ns() - begun_ns, n);
 		e->stats.background_pages += placed;
 		e->stored_placed += placed;
 		if (code == 0)

@@ -29,6 +29,7 @@ struct rouse_engine {
 	struct rouse_fault_service *faults;
 	struct rouse_pacer pacer;
 	struct rouse_engine_stats stats;
+	struct stage_clock stages;
 	uint64_t stored_total;  /* pages that are not zero */
 	uint64_t stored_placed; /* of these, those that nobody asked for, or that were there before
 				 */

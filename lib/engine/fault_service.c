@@ -37,6 +37,7 @@ struct rouse_fault_service {
 	struct rouse_source *source;
 	struct rouse_sink *sink;
 	bool around;
+	struct stage_clock *stages;
 	pthread_t thread;
 	bool joined;
 
@@ -92,7 +93,8 @@ static void note_read(struct rouse_fault_service *s, uint64_t ns)
 		s->read_ns = s->read_ns - s->read_ns / READ_WEIGHT + ns / READ_WEIGHT;
 }
 
-static int load_chunk(struct rouse_fault_service *s, uint64_t number, size_t slot)
+static int load_chunk(
+	struct rouse_fault_service *s, uint64_t number, size_t slot, uint64_t asked_ns)
 {
 	uint64_t begun_ns;
 	int code = fault_span_choose(&s->span, number, reads_are_slow(s));
@@ -104,6 +106,7 @@ static int load_chunk(struct rouse_fault_service *s, uint64_t number, size_t slo
 	atomic_store_explicit(
 		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
 	begun_ns = rouse_clock_ns();
+	stage_clock_add(s->stages, ROUSE_STAGE_WAIT_FAULT, begun_ns - asked_ns, 1);
 	code = fault_span_read(&s->span, s->source);
 	if (code == 0)
 		code = fault_span_decode(&s->span, number, cache_slot(&s->cache, slot));
@@ -127,6 +130,7 @@ static const void *cached_page(const struct chunk_cache *cache, size_t slot, uin
 /* A fault, and what was found for it. */
 struct answer {
 	struct rouse_sink_page page; /* content NULL: zeros */
+	uint64_t asked_ns;
 	uint64_t chunk;
 	size_t slot; /* of the cache */
 	bool read;   /* the chunk was read for it */
@@ -146,7 +150,7 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 	s->damaged = answer->chunk;
 	answer->slot = cache_find(&s->cache, answer->chunk, &hit);
 	if (!hit) {
-		code = load_chunk(s, answer->chunk, answer->slot);
+		code = load_chunk(s, answer->chunk, answer->slot, answer->asked_ns);
 		if (code < 0)
 			return code;
 		answer->read = true;
@@ -167,19 +171,20 @@ static int place_around(struct rouse_fault_service *s, const struct answer *answ
 	return code;
 }
 
-static void log_fault(struct rouse_fault_service *s, uint64_t page, uint64_t asked_ns, bool stored)
+static void log_fault(
+	struct rouse_fault_service *s, const struct answer *answer, uint64_t placed_ns)
 {
 	uint64_t i = atomic_load_explicit(&s->count, memory_order_relaxed);
-	uint64_t service_ns = rouse_clock_ns() - asked_ns;
+	uint64_t service_ns = placed_ns - answer->asked_ns;
 
 	if (i >= s->log_room)
 		return;
 	s->log[i] = (struct rouse_fault){
-		.asked_ns = asked_ns,
-		.page = (uint32_t)page,
+		.asked_ns = answer->asked_ns,
+		.page = (uint32_t)answer->page.page,
 		.service_ns = service_ns < UINT32_MAX ? (uint32_t)service_ns : UINT32_MAX,
 	};
-	if (stored)
+	if (answer->page.data != NULL)
 		atomic_fetch_add_explicit(&s->stored_count, 1, memory_order_relaxed);
 	atomic_store_explicit(&s->count, i + 1, memory_order_release);
 }
@@ -189,23 +194,26 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 {
 	struct rouse_sink *sink = s->sink;
 	struct answer answer = {0};
-	uint64_t asked_ns;
+	uint64_t begun_ns, placed_ns;
 	size_t placed = 0;
 	int code = sink->ops->wait_fault(sink, &answer.page.page);
 
 	*asked = code == 0;
 	if (code < 0)
 		return code;
-	asked_ns = rouse_clock_ns();
+	answer.asked_ns = rouse_clock_ns();
 	/* The request and the page have crossed: it is on its way already. */
 	if (sink->ops->is_placed(sink, answer.page.page))
 		return 0;
 	code = find_content(s, &answer);
 	if (code < 0)
 		return code;
+	begun_ns = rouse_clock_ns();
 	code = sink->ops->place(sink, &answer.page, 1, ROUSE_SINK_URGENT, &placed);
+	placed_ns = rouse_clock_ns();
+	stage_clock_add(s->stages, ROUSE_STAGE_PLACE_DEMAND, placed_ns - begun_ns, 1);
 	if (code == 0 && placed > 0)
-		log_fault(s, answer.page.page, asked_ns, answer.page.data != NULL);
+		log_fault(s, &answer, placed_ns);
 	if (code == 0 && answer.read && s->around)
 		code = place_around(s, &answer);
 	return code;
@@ -270,11 +278,12 @@ static int service_allocate(struct rouse_fault_service *s)
 	s->log = log != MAP_FAILED ? log : NULL;
 	if (s->cache.data == NULL || s->log == NULL)
 		return -ENOMEM;
-	return fault_span_init(&s->span, s->reader);
+	return fault_span_init(&s->span, s->reader, s->stages);
 }
 
 int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
-	struct rouse_sink *sink, bool around, struct rouse_fault_service **service)
+	struct rouse_sink *sink, bool around, struct stage_clock *stages,
+	struct rouse_fault_service **service)
 {
 	struct rouse_fault_service *s = calloc(1, sizeof(*s));
 	pthread_condattr_t monotonic;
@@ -286,6 +295,7 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 	s->source = source;
 	s->sink = sink;
 	s->around = around;
+	s->stages = stages;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_condattr_init(&monotonic);
 	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -15,6 +15,7 @@
 #ifndef ROUSE_ENGINE_FAULT_SERVICE_H
 #define ROUSE_ENGINE_FAULT_SERVICE_H
 
+#include "engine/stage_clock.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
 
@@ -29,10 +30,12 @@ struct rouse_fault_service;
 
 /**
  * Starts the thread. The reader, source and sink are the caller's. @around: with fault-around;
- * without it only what the guest asks for is placed. -ENOMEM, -EAGAIN.
+ * without it only what the guest asks for is placed. @stages counts; it may be NULL. -ENOMEM,
+ * -EAGAIN.
  */
 int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
-	struct rouse_sink *sink, bool around, struct rouse_fault_service **service);
+	struct rouse_sink *sink, bool around, struct stage_clock *stages,
+	struct rouse_fault_service **service);
 
 /**
  * Whether it has ended, waiting up to @timeout_ms (-1: for ever): 0 while it runs; -ESHUTDOWN: the

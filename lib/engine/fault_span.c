@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/fault_span.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -8,9 +10,10 @@
 #define FRONT_BYTES (FAULT_SPAN_BYTES / 4)
 #define BATCH_PAGES 16u
 
-int fault_span_init(struct fault_span *span, struct rouse_reader *reader)
+int fault_span_init(
+	struct fault_span *span, struct rouse_reader *reader, struct stage_clock *stages)
 {
-	*span = (struct fault_span){.reader = reader};
+	*span = (struct fault_span){.reader = reader, .stages = stages};
 	span->chunk_bytes = (size_t)le32_get(rouse_reader_superblock(reader)->chunk_pages) *
 			    ROUSE_IMAGE_PAGE_BYTES;
 	/* A chunk that does not shrink is stored as it is. */
@@ -110,22 +113,34 @@ static size_t stored_at(const struct fault_span *span, uint64_t number)
 
 int fault_span_read(struct fault_span *span, struct rouse_source *source)
 {
-	const uint64_t last = fault_span_last(span);
-
-	return rouse_source_read(source, span->chunks[0].offset, span->stored,
+	const uint64_t last = fault_span_last(span), begun_ns = rouse_clock_ns();
+	uint64_t pages = 0;
+	int code = rouse_source_read(source, span->chunks[0].offset, span->stored,
 		stored_at(span, last) + fault_span_chunk(span, last)->stored_bytes,
 		ROUSE_READ_URGENT);
+
+	for (uint32_t i = 0; i < span->count; i++)
+		pages += span->chunks[i].pages;
+	stage_clock_add(span->stages, ROUSE_STAGE_READ_URGENT, rouse_clock_ns() - begun_ns, pages);
+	return code;
 }
 
 int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages)
 {
-	return rouse_chunk_decode(
-		fault_span_chunk(span, number), span->stored + stored_at(span, number), pages);
+	const struct rouse_chunk *chunk = fault_span_chunk(span, number);
+	struct rouse_decode_time time = {0};
+	int code = rouse_chunk_decode_timed(
+		chunk, span->stored + stored_at(span, number), pages, &time);
+
+	stage_clock_add(span->stages, ROUSE_STAGE_VERIFY, time.verify_ns, chunk->pages);
+	stage_clock_add(span->stages, ROUSE_STAGE_DECOMPRESS, time.decompress_ns, chunk->pages);
+	return code;
 }
 
 /* Pages on their way to the sink, all of one decompressed chunk. */
 struct batch {
 	struct rouse_sink *sink;
+	struct stage_clock *stages;
 	uint64_t chunk;
 	const uint8_t *data; /* of the chunk; NULL: it is damaged */
 	struct rouse_sink_page pages[BATCH_PAGES];
@@ -134,12 +149,17 @@ struct batch {
 
 static int batch_flush(struct batch *batch)
 {
+	uint64_t begun_ns;
 	size_t placed = 0;
-	int code = 0;
+	int code;
 
-	if (batch->count > 0)
-		code = batch->sink->ops->place(
-			batch->sink, batch->pages, batch->count, ROUSE_SINK_URGENT, &placed);
+	if (batch->count == 0)
+		return 0;
+	begun_ns = rouse_clock_ns();
+	code = batch->sink->ops->place(
+		batch->sink, batch->pages, batch->count, ROUSE_SINK_URGENT, &placed);
+	stage_clock_add(
+		batch->stages, ROUSE_STAGE_PLACE_DEMAND, rouse_clock_ns() - begun_ns, batch->count);
 	batch->placed += placed;
 	batch->count = 0;
 	return code;
@@ -169,7 +189,8 @@ static int batch_put(struct batch *batch, struct fault_span *span, uint64_t page
 int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, uint64_t page,
 	uint64_t number, const void *decoded, size_t *placed)
 {
-	struct batch batch = {.sink = sink, .chunk = number, .data = decoded};
+	struct batch batch = {
+		.sink = sink, .stages = span->stages, .chunk = number, .data = decoded};
 	const uint64_t table_index = page / ROUSE_PAGE_TABLE_PAGES;
 	const uint64_t first = table_index * ROUSE_PAGE_TABLE_PAGES, here = page - first;
 	const uint64_t reach = (uint64_t)span->count * (FAULT_AROUND_PAGES + 1) - 1;

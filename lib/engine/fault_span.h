@@ -15,6 +15,7 @@
 #ifndef ROUSE_ENGINE_FAULT_SPAN_H
 #define ROUSE_ENGINE_FAULT_SPAN_H
 
+#include "engine/stage_clock.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
 
@@ -26,6 +27,7 @@
 
 struct fault_span {
 	struct rouse_reader *reader; /* the caller's */
+	struct stage_clock *stages;  /* as well; or NULL */
 	uint64_t first;              /* chunk number */
 	uint32_t count;              /* of chunks; stored one behind the other */
 	struct rouse_chunk chunks[FAULT_SPAN_CHUNKS];
@@ -35,7 +37,8 @@ struct fault_span {
 };
 
 /** -ENOMEM. */
-int fault_span_init(struct fault_span *span, struct rouse_reader *reader);
+int fault_span_init(
+	struct fault_span *span, struct rouse_reader *reader, struct stage_clock *stages);
 void fault_span_finish(struct fault_span *span);
 
 /**

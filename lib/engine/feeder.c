@@ -126,6 +126,17 @@ static bool at_end(const struct rouse_feeder *f)
 	return f->read_done && window_line_is_empty(&f->line);
 }
 
+/* Under the lock. Non-zero: the time is over. */
+static int wait_decoded(struct rouse_feeder *f, const struct timespec *deadline)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	int code = deadline != NULL ? pthread_cond_timedwait(&f->is_decoded, &f->lock, deadline)
+				    : pthread_cond_wait(&f->is_decoded, &f->lock);
+
+	stage_clock_add(f->config.stages, ROUSE_STAGE_WAIT_PAGES, rouse_clock_ns() - begun_ns, 0);
+	return code;
+}
+
 int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_window **window)
 {
 	struct feed_window *ready = NULL;
@@ -139,16 +150,14 @@ int rouse_feeder_next(struct rouse_feeder *f, int timeout_ms, struct rouse_windo
 		ready = code == 0 ? window_line_take(&f->line) : NULL;
 		if (ready != NULL || code != 0 || at_end(f) || waited != 0)
 			break;
-		if (timeout_ms < 0)
-			(void)pthread_cond_wait(&f->is_decoded, &f->lock);
-		else
-			waited = pthread_cond_timedwait(&f->is_decoded, &f->lock, &deadline);
+		waited = wait_decoded(f, timeout_ms < 0 ? NULL : &deadline);
 	}
 	if (ready == NULL && code == 0 && !at_end(f))
 		code = -ETIMEDOUT;
 	pthread_mutex_unlock(&f->lock);
 	if (ready == NULL)
 		return code;
+	stage_clock_add(f->config.stages, ROUSE_STAGE_WAIT_PAGES, 0, ready->out.count);
 	*window = &ready->out;
 	return 1;
 }

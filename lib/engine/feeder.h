@@ -16,6 +16,7 @@
 #ifndef ROUSE_ENGINE_FEEDER_H
 #define ROUSE_ENGINE_FEEDER_H
 
+#include "engine/stage_clock.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
 
@@ -68,6 +69,7 @@ struct rouse_feeder_config {
 	 */
 	uint64_t (*follow)(void *user);
 	void *follow_user;
+	struct stage_clock *stages; /* counts; the caller's, or NULL */
 };
 
 /** Pages ready to be placed. */

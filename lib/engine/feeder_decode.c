@@ -39,6 +39,10 @@ static void *worker_main(void *argument)
 		uint64_t chunk = 0;
 		int code = window_decoder_decode(&worker->decoder, window, &chunk);
 
+		stage_clock_add(f->config.stages, ROUSE_STAGE_VERIFY,
+			worker->decoder.time.verify_ns, worker->decoder.pages);
+		stage_clock_add(f->config.stages, ROUSE_STAGE_DECOMPRESS,
+			worker->decoder.time.decompress_ns, worker->decoder.pages);
 		/* A window that is damaged stays where it is: nothing passes it. */
 		if (code < 0)
 			feeder_fail(f, code, chunk);

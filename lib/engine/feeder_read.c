@@ -3,6 +3,7 @@
 #include "engine/feeder_private.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "engine/pending.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@ static bool may_allocate(const struct rouse_feeder *f)
 static struct feed_window *take_idle(struct rouse_feeder *f)
 {
 	struct feed_window *window = NULL;
+	uint64_t begun_ns;
 
 	pthread_mutex_lock(&f->lock);
 	while (!f->stopping && f->code == 0) {
@@ -40,7 +42,10 @@ static struct feed_window *take_idle(struct rouse_feeder *f)
 				feeder_fail(f, -ENOMEM, 0);
 			return window;
 		}
+		begun_ns = rouse_clock_ns();
 		pthread_cond_wait(&f->is_idle, &f->lock);
+		stage_clock_add(
+			f->config.stages, ROUSE_STAGE_WAIT_ROOM, rouse_clock_ns() - begun_ns, 0);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return window;
@@ -93,11 +98,14 @@ static int read_window(struct rouse_feeder *f, struct rouse_pending *pending,
 	rouse_pending_take(pending,
 		feed_window_cut(window, pages + next.from, next.to - next.from, &f->config));
 	code = window_reader_fill(&f->window_reader, window, &chunk);
+	stage_clock_add(f->config.stages, ROUSE_STAGE_READ_BULK, f->window_reader.read_ns,
+		feed_window_chunk_pages(window));
 	if (code < 0) {
 		feeder_fail(f, code, chunk);
 		feed_window_free(window);
 		return code;
 	}
+	stage_clock_add(f->config.stages, ROUSE_STAGE_WAIT_ROOM, 0, window->count);
 	if (window->count > 0)
 		put_read(f, window);
 	else

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/window.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,18 +131,20 @@ static int make_room(uint8_t **buffer, size_t *room, size_t size)
 }
 
 /* Reads in pieces between which urgent reads pass. */
-static int read_bulk(struct rouse_source *source, uint64_t offset, uint8_t *buffer, size_t size)
+static int read_bulk(struct window_reader *reader, uint64_t offset, uint8_t *buffer, size_t size)
 {
+	const uint64_t begun_ns = rouse_clock_ns();
 	int code = 0;
 
 	while (code == 0 && size > 0) {
 		size_t n = size < ROUSE_SOURCE_BULK ? size : ROUSE_SOURCE_BULK;
 
-		code = rouse_source_read(source, offset, buffer, n, ROUSE_READ_BULK);
+		code = rouse_source_read(reader->source, offset, buffer, n, ROUSE_READ_BULK);
 		offset += n;
 		buffer += n;
 		size -= n;
 	}
+	reader->read_ns += rouse_clock_ns() - begun_ns;
 	return code;
 }
 
@@ -177,8 +181,7 @@ static int read_run(struct window_reader *reader, struct feed_window *window, si
 	for (size_t i = first; i < first + count; i++)
 		window->chunks[i].stored_at =
 			at + (size_t)(window->chunks[i].chunk.offset - offset);
-	return read_bulk(
-		reader->source, offset + have, window->stored + at + have, (size_t)span - have);
+	return read_bulk(reader, offset + have, window->stored + at + have, (size_t)span - have);
 }
 
 static int keep_carry(struct window_reader *reader, const struct feed_window *window)
@@ -200,6 +203,7 @@ int window_reader_fill(struct window_reader *reader, struct feed_window *window,
 	size_t at = 0, first = 0;
 	int code = list_chunks(reader, window, damaged);
 
+	reader->read_ns = 0;
 	while (code == 0 && first < window->chunk_count) {
 		uint64_t span;
 		size_t count = find_run(window, first, &span);
@@ -211,6 +215,15 @@ int window_reader_fill(struct window_reader *reader, struct feed_window *window,
 	if (code == 0 && window->chunk_count > 0)
 		code = keep_carry(reader, window);
 	return code;
+}
+
+uint64_t feed_window_chunk_pages(const struct feed_window *window)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < window->chunk_count; i++)
+		pages += window->chunks[i].chunk.pages;
+	return pages;
 }
 
 int window_decoder_init(struct window_decoder *decoder, uint32_t chunk_pages)
@@ -244,9 +257,10 @@ static int decode_pages(struct window_decoder *decoder, const struct rouse_chunk
 {
 	int code;
 
+	decoder->pages += chunk->pages;
 	if (is_whole(wanted, count, chunk))
-		return rouse_chunk_decode(chunk, stored, data);
-	code = rouse_chunk_decode(chunk, stored, decoder->scratch);
+		return rouse_chunk_decode_timed(chunk, stored, data, &decoder->time);
+	code = rouse_chunk_decode_timed(chunk, stored, decoder->scratch, &decoder->time);
 	for (size_t i = 0; code == 0 && i < count; i++) {
 		uint32_t slot = rouse_locator_slot(wanted[i].locator);
 
@@ -264,6 +278,8 @@ int window_decoder_decode(
 {
 	size_t chunk = 0, i = 0;
 
+	decoder->time = (struct rouse_decode_time){0};
+	decoder->pages = 0;
 	window->out.count = 0;
 	while (i < window->count) {
 		const struct rouse_feed_page *wanted = &window->wanted[i];

@@ -67,6 +67,7 @@ struct window_reader {
 	size_t carry_room;
 	uint64_t carry_offset;
 	size_t carry_size;
+	uint64_t read_ns; /* of the last window: the time in the source */
 };
 
 int window_reader_init(struct window_reader *reader, const struct rouse_feeder_config *config);
@@ -76,7 +77,13 @@ int window_reader_fill(struct window_reader *reader, struct feed_window *window,
 
 struct window_decoder {
 	uint8_t *scratch; /* one chunk */
+	/* Of the last window: */
+	struct rouse_decode_time time;
+	uint64_t pages; /* that were decompressed, wanted or not */
 };
+
+/** Pages of the chunks that a window was filled from, wanted or not. */
+uint64_t feed_window_chunk_pages(const struct feed_window *window);
 
 int window_decoder_init(struct window_decoder *decoder, uint32_t chunk_pages);
 void window_decoder_finish(struct window_decoder *decoder);

@@ -358,6 +358,7 @@ struct rouse_restore_report {
 	double transport_us;  /**< by it, what a fault waits before and after service; 0: unknown */
 	uint64_t prefetched_pages, prefetched_bytes, background_pages;
 	uint64_t around_pages;      /**< neighbours of faults, placed with them */
+	uint64_t ahead_pages;       /**< where faults follow a pattern: what was to come next */
 	uint64_t read_bytes, reads; /**< from the image */
 	uint64_t image_bytes, ram_bytes;
 	uint64_t prefetch_place_us; /**< time spent writing the prefetched pages to the VMM */

@@ -314,6 +314,7 @@ json_t *restore_report_json(
 	set(json, "prefetched_pages", json_number(report->prefetched_pages));
 	set(json, "prefetched_bytes", json_number(report->prefetched_bytes));
 	set(json, "around_pages", json_number(report->around_pages));
+	set(json, "ahead_pages", json_number(report->ahead_pages));
 	set(json, "background_pages", json_number(report->background_pages));
 	set(json, "background_rate", json_real(report->background_rate));
 	set(json, "vcpu_wait_ms",
@@ -376,11 +377,11 @@ void restore_report_print(
 	printf("\n");
 	print_stalls(report);
 	printf("%llu pages (%s) before the start, placed in %s; %llu as neighbours of faults, "
-	       "%llu in the background",
+	       "%llu ahead of them, %llu in the background",
 		(unsigned long long)report->prefetched_pages,
 		human_bytes(report->prefetched_bytes).text,
 		human_us((double)report->prefetch_place_us).text,
-		(unsigned long long)report->around_pages,
+		(unsigned long long)report->around_pages, (unsigned long long)report->ahead_pages,
 		(unsigned long long)report->background_pages);
 	if (report->background_rate > 0)
 		printf(", %s/s", human_bytes((uint64_t)report->background_rate).text);

@@ -83,6 +83,7 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	report->prefetch_place_us = stats.stages[ROUSE_STAGE_PLACE_PREFETCH].ns / 1000;
 	report->background_pages = stats.background_pages;
 	report->around_pages = stats.around_pages;
+	report->ahead_pages = stats.ahead_pages;
 	report->vcpu_wait_us = stats.guest_waited ? (int64_t)(stats.guest_wait_ns / 1000) : -1;
 	if (stats.background_ns > 0)
 		report->background_rate = (double)stats.background_pages * ROUSE_IMAGE_PAGE_BYTES *

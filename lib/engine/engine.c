@@ -310,8 +310,10 @@ void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engi
 {
 	*stats = engine->stats;
 	stage_clock_get(&engine->stages, stats->stages);
-	if (engine->faults != NULL)
-		stats->around_pages = rouse_fault_service_around_count(engine->faults);
+	if (engine->faults == NULL)
+		return;
+	stats->around_pages = rouse_fault_service_around_count(engine->faults);
+	stats->ahead_pages = rouse_fault_service_ahead_count(engine->faults);
 }
 
 const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine, uint64_t *count)

@@ -38,6 +38,7 @@ struct rouse_engine_stats {
 	uint64_t prefetched_pages, prefetched_bytes; /* bytes: stored pages only, uncompressed */
 	uint64_t background_pages, background_ns;    /* how many, and how long that took */
 	uint64_t around_pages;                       /* placed by fault-around */
+	uint64_t ahead_pages;                        /* and by read-ahead */
 	bool guest_waited;                           /* guest_wait_ns is known */
 	uint64_t guest_wait_ns; /* the sink's guest_wait, from the start to the last page */
 	struct rouse_stage_time stages[ROUSE_STAGE_COUNT];

@@ -2,7 +2,7 @@
 #include "engine/fault_service.h"
 
 #include "base/clock.h"
-#include "engine/fault_span.h"
+#include "engine/fault_ahead.h"
 #include "engine/feeder.h"
 
 #include <errno.h>
@@ -44,11 +44,12 @@ struct rouse_fault_service {
 	/* Of the thread. */
 	struct chunk_cache cache;
 	struct fault_span span;
+	struct fault_pattern pattern;
 	uint64_t read_ns; /* what a read took lately: a moving average */
 
 	struct rouse_fault *log;
 	uint64_t log_room;
-	atomic_uint_fast64_t count, stored_count, around_count;
+	atomic_uint_fast64_t count, stored_count, around_count, ahead_count;
 	atomic_uint_fast64_t read_locator; /* see rouse_fault_service_take_read() */
 
 	pthread_mutex_t lock;
@@ -171,6 +172,30 @@ static int place_around(struct rouse_fault_service *s, const struct answer *answ
 	return code;
 }
 
+/* How many pages behind its own came with a fault, at most. */
+static uint32_t reach_of(const struct rouse_fault_service *s, const struct answer *answer)
+{
+	const uint64_t chunks = answer->read ? fault_span_last(&s->span) - answer->chunk + 1 : 1;
+
+	return (uint32_t)chunks * (FAULT_AROUND_PAGES + 1) - 1;
+}
+
+static int place_ahead(struct rouse_fault_service *s, const struct answer *answer)
+{
+	const uint64_t page = answer->page.page;
+	size_t placed;
+	int code = fault_ahead_place(&s->span, s->source, s->sink, page,
+		fault_pattern_note(&s->pattern, page, reach_of(s, answer)), &placed);
+
+	if (placed == 0)
+		return code;
+	atomic_store_explicit(
+		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->ahead_count, placed, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->stored_count, placed, memory_order_relaxed);
+	return code;
+}
+
 static void log_fault(
 	struct rouse_fault_service *s, const struct answer *answer, uint64_t placed_ns)
 {
@@ -216,6 +241,8 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 		log_fault(s, &answer, placed_ns);
 	if (code == 0 && answer.read && s->around)
 		code = place_around(s, &answer);
+	if (code == 0 && s->around)
+		code = place_ahead(s, &answer);
 	return code;
 }
 
@@ -342,6 +369,11 @@ uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *s)
 uint64_t rouse_fault_service_around_count(const struct rouse_fault_service *s)
 {
 	return atomic_load_explicit(&s->around_count, memory_order_relaxed);
+}
+
+uint64_t rouse_fault_service_ahead_count(const struct rouse_fault_service *s)
+{
+	return atomic_load_explicit(&s->ahead_count, memory_order_relaxed);
 }
 
 uint64_t rouse_fault_service_take_read(struct rouse_fault_service *s)

@@ -3,11 +3,12 @@
  * Answers the guest's page faults, on a thread of its own, and keeps the log of them.
  *
  *   sink.wait_fault -> locate -> (read, verify, decompress | chunk cache) -> sink.place urgent
- *                                                                           `-> fault-around
+ *                                                                           `-> around, ahead
  *
  * Fault-around: the page's neighbours that were read with it are placed behind it (fault_span.h).
  * They are there already, a guest touches neighbours together, and fetching them later would cost
- * a read again.
+ * a read again. Read-ahead: where faults come in sequence or in steps, what will be asked for next
+ * is read and placed as well (fault_pattern.h, fault_ahead.h).
  *
  * The path allocates, formats and logs nothing (invariant 4): the log is reserved for one fault per
  * page, buffers are made before; only a page table that is not there yet is read and kept.
@@ -29,9 +30,9 @@ struct rouse_fault {
 struct rouse_fault_service;
 
 /**
- * Starts the thread. The reader, source and sink are the caller's. @around: with fault-around;
- * without it only what the guest asks for is placed. @stages counts; it may be NULL. -ENOMEM,
- * -EAGAIN.
+ * Starts the thread. The reader, source and sink are the caller's. @around: with fault-around
+ * and read-ahead; without them only what the guest asks for is placed. @stages counts; it may be
+ * NULL. -ENOMEM, -EAGAIN.
  */
 int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *source,
 	struct rouse_sink *sink, bool around, struct stage_clock *stages,
@@ -50,8 +51,9 @@ uint64_t rouse_fault_service_count(const struct rouse_fault_service *service);
 const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *service);
 /** Pages placed that are not zero, neighbours included: what the background need not deliver. */
 uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *service);
-/** Pages that fault-around has placed. */
+/** Pages that fault-around has placed, and read-ahead. */
 uint64_t rouse_fault_service_around_count(const struct rouse_fault_service *service);
+uint64_t rouse_fault_service_ahead_count(const struct rouse_fault_service *service);
 
 /**
  * Where a fault is being served, or was: the locator of the last chunk that is read for it. Once

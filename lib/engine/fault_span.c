@@ -64,12 +64,12 @@ static uint32_t choose_front(
 	return n;
 }
 
-/* Adds the chunks that follow. */
-static void choose_behind(struct fault_span *span, size_t bytes)
+/* Adds the chunks that follow, up to @limit in all. */
+static void choose_behind(struct fault_span *span, size_t bytes, uint32_t limit)
 {
 	const uint64_t chunks = rouse_reader_chunk_count(span->reader);
 
-	while (span->count < FAULT_SPAN_CHUNKS && span->first + span->count < chunks) {
+	while (span->count < limit && span->first + span->count < chunks) {
 		const struct rouse_chunk *last = &span->chunks[span->count - 1];
 		struct rouse_chunk *next = &span->chunks[span->count];
 
@@ -102,7 +102,20 @@ int fault_span_choose(struct fault_span *span, uint64_t number, bool wide)
 	span->chunks[n] = chunk;
 	span->first = number - n;
 	span->count = n + 1;
-	choose_behind(span, front_bytes + chunk.stored_bytes);
+	choose_behind(span, front_bytes + chunk.stored_bytes, FAULT_SPAN_CHUNKS);
+	return 0;
+}
+
+int fault_span_choose_run(struct fault_span *span, uint64_t number, uint32_t count)
+{
+	int code = get_chunk(span, number, &span->chunks[0]);
+
+	if (code < 0)
+		return code;
+	span->first = number;
+	span->count = 1;
+	choose_behind(span, span->chunks[0].stored_bytes,
+		count < FAULT_SPAN_CHUNKS ? count : FAULT_SPAN_CHUNKS);
 	return 0;
 }
 
@@ -205,7 +218,7 @@ int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, ui
 	for (uint64_t i = here > reach ? here - reach : 0; i < entries && i <= here + reach; i++) {
 		const uint64_t locator = le64_get(table[i]);
 
-		if (locator == ROUSE_LOCATOR_ZERO || i == here ||
+		if (locator == ROUSE_LOCATOR_ZERO ||
 			rouse_locator_chunk(locator) - span->first >= span->count ||
 			sink->ops->is_placed(sink, first + i))
 			continue;

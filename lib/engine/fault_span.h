@@ -47,6 +47,9 @@ void fault_span_finish(struct fault_span *span);
  */
 int fault_span_choose(struct fault_span *span, uint64_t number, bool wide);
 
+/** Chooses @number and chunks stored right behind it: up to @count, as far as there is room. */
+int fault_span_choose_run(struct fault_span *span, uint64_t number, uint32_t count);
+
 /** Reads it, urgently. 0 or the source's errors. */
 int fault_span_read(struct fault_span *span, struct rouse_source *source);
 
@@ -69,7 +72,8 @@ static inline const struct rouse_chunk *fault_span_chunk(
 /**
  * Places the neighbours of @page, which is in chunk @number, that were read with it and are not
  * placed yet. @decoded: that chunk's pages. Of a chunk that turns out to be damaged nothing is
- * placed: whoever needs it will say so. *placed: how many. 0 or the sink's errors.
+ * placed: whoever needs it will say so. With @number ROUSE_FEEDER_NO_CHUNK nothing is decompressed
+ * yet, and @page itself is placed, too. *placed: how many. 0 or the sink's errors.
  */
 int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, uint64_t page,
 	uint64_t number, const void *decoded, size_t *placed);

@@ -1,102 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What comes with a page that is asked for, and where the background goes on after it. */
-#include "engine_fixture.h"
+#include "lazy_fixture.h"
 
 #include "engine/feeder.h"
 #include "engine/plan.h"
 
 #include <fcntl.h>
-#include <time.h>
-
-#define CHUNK_PAGES 16u
-
-/* A source whose urgent reads take @delay_ms longer. */
-struct slow_source {
-	struct rouse_source base;
-	struct rouse_source *file;
-	unsigned int delay_ms;
-	unsigned int urgent_reads;
-};
-
-static int slow_read(struct rouse_source *source, uint64_t offset, void *buffer, size_t size,
-	enum rouse_read_priority priority)
-{
-	struct slow_source *slow = (struct slow_source *)source;
-	const struct timespec delay = {.tv_nsec = (long)slow->delay_ms * 1000000};
-
-	if (priority == ROUSE_READ_URGENT) {
-		slow->urgent_reads++;
-		(void)nanosleep(&delay, NULL);
-	}
-	return rouse_source_read(slow->file, offset, buffer, size, priority);
-}
-
-static uint64_t slow_size(const struct rouse_source *source)
-{
-	return rouse_source_size(((const struct slow_source *)source)->file);
-}
-
-static const struct rouse_source_ops slow_ops = {.read = slow_read, .size = slow_size};
-
-/* An image of @pages pages that all differ, in chunks of CHUNK_PAGES, in order. */
-static void make_plain_image(const char *path, uint64_t pages)
-{
-	const struct rouse_layout layout = {.codec = ROUSE_CODEC_LZ4, .threads = 1};
-	struct rouse_writer *writer = begin_image(path, pages, &layout, NULL, 0);
-
-	for (uint64_t i = 0; i < pages; i++)
-		put_seed(writer, i, i + 1);
-	(void)end_image(writer);
-}
-
-/*
- * Asks for pages of a plain image until all were placed, and is cancelled then: the background is
- * so slow that it places next to nothing.
- */
-static void run_lazy(struct run *run, struct slow_source *slow, bool record, const uint64_t *wanted,
-	size_t count)
-{
-	struct rouse_cancel *cancel = NULL;
-	struct rouse_observer observer = {0};
-	struct rouse_engine_config config = {
-		.reader = run->reader,
-		.source = &slow->base,
-		.observer = &observer,
-		.policy = ROUSE_POLICY_LAZY,
-		.background = 1,
-		.record = record,
-		/* Only faults are served for so long. */
-		.record_us = 60000000,
-	};
-
-	assert_int_equal(rouse_cancel_new(&cancel), 0);
-	observer.cancel = cancel;
-	run->fake = fake_new(rouse_reader_page_count(run->reader), wanted, count);
-	assert_int_equal(rouse_engine_new(&config, &run->engine, &run->error), 0);
-	run->fake->on_end_of_wanted = cancel;
-	assert_int_equal(rouse_engine_run(run->engine, &run->fake->sink, &run->error), -ECANCELED);
-	/* What the fault thread did before it fired is visible from here on. */
-	pthread_mutex_lock(&run->fake->lock);
-	pthread_mutex_unlock(&run->fake->lock);
-}
-
-static void open_plain(struct run *run, struct slow_source *slow, const struct fixture *fixture,
-	uint64_t pages, unsigned int delay_ms)
-{
-	make_plain_image(fixture->path, pages);
-	run_open(run, fixture->path);
-	*slow = (struct slow_source){
-		.base = {.ops = &slow_ops}, .file = run->source, .delay_ms = delay_ms};
-}
-
-static size_t count_state(const struct run *run, unsigned char wanted)
-{
-	size_t count = 0;
-
-	for (uint64_t i = 0; i < run->fake->page_count; i++)
-		count += run->fake->state[i] == wanted;
-	return count;
-}
 
 static void the_rest_of_a_chunk_comes_with_its_page(void **state)
 {

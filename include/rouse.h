@@ -159,6 +159,21 @@ struct rouse_trace_report {
 	bool retranslated;   /**< QEMU without KVM was made to read its guest's code again */
 };
 
+/**
+ * By what a scan sees accesses; docs/estimators.md tells them apart. One that is asked for is taken
+ * for all memory that it can watch; other memory is scanned as with ROUSE_SCAN_AUTO.
+ */
+enum rouse_scan_source {
+	/**
+	 * Private memory by page_idle if this machine has it, otherwise by writes; shared memory by
+	 * presence, and by page_idle where presence is not to be had.
+	 */
+	ROUSE_SCAN_AUTO,
+	ROUSE_SCAN_PAGE_IDLE, /**< the processor's accessed bits: reads and writes, of all memory */
+	ROUSE_SCAN_PRESENCE,  /**< page-table entries that come back: reads and writes, of shared */
+	ROUSE_SCAN_WRITES,    /**< write protection: writes only, of private memory */
+};
+
 /** What a scan found and what it cost: see rouse_scan(). */
 struct rouse_scan_report {
 	uint64_t scanned_us; /**< from the beginning to the last scan */
@@ -174,8 +189,11 @@ struct rouse_scan_report {
 	double scan_us_per_gib;   /**< the mean for one scan of 1 GiB */
 	uint64_t stops, stop_us;  /**< one thread stood still so often, for so long in all */
 	uint64_t stop_max_us;     /**< for so long at most */
-	bool page_idle;    /**< the kernel has /sys/kernel/mm/page_idle, which is not used yet */
-	bool retranslated; /**< as in struct rouse_trace_report */
+	bool page_idle;           /**< this machine has page_idle for this user */
+	bool retranslated;        /**< as in struct rouse_trace_report */
+	uint64_t page_idle_bytes; /**< scanned by page_idle (reads and writes) */
+	uint64_t huge_bytes;      /**< of them in huge pages, at most: each is seen as a whole */
+	uint64_t unwatched_pages; /**< of them, at most: the kernel could not mark them idle */
 };
 
 struct rouse_save_options {
@@ -191,6 +209,7 @@ struct rouse_save_options {
 	uint64_t estimate_us;    /**< how long to trace; 0: 10 s */
 	uint64_t scan_period_us; /**< of an estimate by scans; 0: 1 s */
 	uint32_t scan_count;     /**< of scans; 0: 10 */
+	enum rouse_scan_source scan_source;
 };
 
 struct rouse_save_report {
@@ -601,6 +620,7 @@ struct rouse_scan_options {
 	 */
 	double decay, threshold;
 	uint32_t last; /**< instead of them: seen in the last so many scans, 1 to 32; 0: not so */
+	enum rouse_scan_source source;
 };
 
 ROUSE_PUBLIC void rouse_scan_options_init(struct rouse_scan_options *options);
@@ -609,13 +629,14 @@ ROUSE_PUBLIC void rouse_scan_options_init(struct rouse_scan_options *options);
  * Finds out by scanning, again and again, which pages a live process accesses: in the order of the
  * first scan that saw them, then of their numbers. The process is asked for nothing, waits for
  * nothing and loses nothing, also if this one is killed at any moment: docs/estimators.md says why.
- * Of private memory (QEMU's default) only writes are seen. Linux 6.7 or later, x86-64.
+ * Of private memory (QEMU's default) only writes are seen, where the kernel has no page_idle. Linux
+ * 6.7 or later, or one with page_idle; x86-64.
  *
  * Errors: -ESRCH (no such process, or it ended), -EPERM (no right to look into it, a debugger has
  * it, seccomp is on it), -EBUSY (it is stopped; its memory has a userfaultfd already: a trace,
  * another scan, postcopy or background-snapshot), -ENOTSUP (the kernel, or nothing in it can be
- * scanned), -EINVAL (options that make no sense), -ENOMEM, -ECANCELED, those of rouse_save() for
- * the QMP socket, and of the file.
+ * scanned, or not by the source that is asked for), -EINVAL (options that make no sense), -ENOMEM,
+ * -ECANCELED, those of rouse_save() for the QMP socket, and of the file.
  */
 ROUSE_PUBLIC int rouse_scan(const struct rouse_scan_options *options,
 	struct rouse_scan_report *report, const struct rouse_observer *observer,

@@ -47,6 +47,7 @@ static int prepare_scan(struct save_estimate *estimate, const struct rouse_save_
 		.period_us =
 			options->scan_period_us > 0 ? options->scan_period_us : DEFAULT_PERIOD_US,
 		.count = options->scan_count > 0 ? options->scan_count : DEFAULT_SCANS,
+		.source = options->scan_source,
 		.observer = estimate->observer,
 	};
 

@@ -53,6 +53,9 @@ static int check_options(const struct rouse_scan_options *given, struct rouse_sc
 	if (options->period_us == 0 || options->period_us > MAX_PERIOD_US)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"the period of scans must be more than 0 and at most a day");
+	if ((unsigned int)options->source > ROUSE_SCAN_WRITES)
+		return rouse_error_set(
+			error, ROUSE_ERROR_USAGE, -EINVAL, "there is no such source of a scan");
 	return 0;
 }
 
@@ -99,6 +102,7 @@ int rouse_scan(const struct rouse_scan_options *given, struct rouse_scan_report 
 		config.min_bytes = options.min_bytes;
 		config.period_us = options.period_us;
 		config.count = options.count;
+		config.source = options.source;
 		code = scan_session_new(&config, &session, error);
 	}
 	if (code == 0)

@@ -48,8 +48,12 @@ int scan_session_new(const struct scan_session_config *config, struct scan_sessi
 
 int scan_session_start(struct scan_session *session, struct rouse_error *error)
 {
+	const struct scan_config config = {.rule = session->config.rule,
+		.source = session->config.source,
+		.observer = session->config.observer};
+
 	return scan_start(session->target, session->blocks.ranges, session->blocks.range_count,
-		&session->config.rule, session->config.observer, &session->scan, error);
+		&config, &session->scan, error);
 }
 
 /* Until it is time for the next scan. -ECANCELED, -ESRCH. */
@@ -148,14 +152,17 @@ static void fill_pages(const struct scan_session *session, struct rouse_wset *ws
 	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_pages);
 }
 
-/* Whether an access to any page of the set's blocks would have been seen. */
+/*
+ * Whether an access to any page of the set's blocks would have been seen. page_idle may miss one
+ * that is made by way of a translation that the processor has kept.
+ */
 static bool is_complete(const struct scan_session *session)
 {
 	struct scan_report report;
 
 	scan_get_report(session->scan, &report);
-	return report.written_pages == 0 && report.skipped_pages == 0 &&
-	       session->blocks.untraced_bytes == 0;
+	return report.written_pages == 0 && report.page_idle_pages == 0 &&
+	       report.skipped_pages == 0 && session->blocks.untraced_bytes == 0;
 }
 
 int scan_session_wset(
@@ -203,7 +210,10 @@ void scan_session_get_report(const struct scan_session *session, struct rouse_sc
 		.stops = from.stops,
 		.stop_us = from.stop_ns / 1000,
 		.stop_max_us = from.stop_max_ns / 1000,
-		.page_idle = access("/sys/kernel/mm/page_idle/bitmap", F_OK) == 0,
+		.page_idle = scan_idle_probe(NULL, NULL) == 0,
+		.page_idle_bytes = from.page_idle_pages * TRACE_PAGE,
+		.huge_bytes = from.huge_pages * TRACE_PAGE,
+		.unwatched_pages = from.unwatched_pages,
 	};
 	if (from.scans > 0)
 		report->scan_us_per_gib = (double)from.scan_ns / 1000 / from.scans / gib;

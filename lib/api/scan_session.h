@@ -19,6 +19,7 @@ struct scan_session_config {
 	uint64_t period_us;
 	uint32_t count; /**< of scans, 1 to SCAN_RULE_MAX_SCANS */
 	struct scan_rule rule;
+	enum rouse_scan_source source;
 	const struct rouse_observer *observer;
 };
 

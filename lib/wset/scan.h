@@ -7,11 +7,12 @@
  *	scan_take()    reads what was accessed since then, and takes it back; as often as one likes
  *	scan_free()    everything is as it was
  *
- * Two sources, by the kind of the memory; both need Linux 6.7:
+ * Three sources, enum rouse_scan_source; the first two need Linux 6.7:
  *
- *	shared (shmem)  the process's page-table entries are dropped, which come back with the next
- *	                access; the page cache keeps the data. Reads and writes
- *	private         write protection that the kernel lifts alone. Writes only
+ *	presence   of shared memory (shmem): the process's page-table entries are dropped, which
+ *	           come back with the next access; the page cache keeps the data. Reads and writes
+ *	writes     of private memory: write protection that the kernel lifts alone. Writes only
+ *	page_idle  of both: the processor's accessed bits, wset/scan_idle.h. Reads and writes
  *
  * No fault is ever delivered to us and no page ever missing: whatever happens to the caller, the
  * process loses nothing and does not wait.
@@ -20,6 +21,7 @@
 #define ROUSE_WSET_SCAN_H
 
 #include "base/observer.h"
+#include "wset/scan_idle.h"
 #include "wset/scan_rule.h"
 #include "wset/trace.h"
 
@@ -34,13 +36,23 @@ struct scan_report {
 	uint64_t presence_pages; /**< scanned by their page-table entries */
 	uint64_t written_pages;  /**< scanned for writes only */
 	uint64_t skipped_pages;  /**< of mappings that changed meanwhile: not scanned any more */
+	uint64_t page_idle_pages;
+	uint64_t huge_pages, unwatched_pages; /**< of those: the most that there were at a time */
+};
+
+struct scan_config {
+	struct scan_rule rule;
+	enum rouse_scan_source source;
+	const struct scan_idle_kernel *kernel; /**< another page_idle than the kernel's; NULL */
+	const struct rouse_observer *observer;
 };
 
 struct scan;
 
 /**
- * Whether this kernel lets this user scan a process that is as its own: by trying. 0; -ENOTSUP: the
- * kernel is older than 6.7; -EPERM and others of userfaultfd(2) and of opening /proc/self/pagemap.
+ * Whether this kernel lets this user scan a process that is as its own, by presence and writes: by
+ * trying (of page_idle: scan_idle_probe()). 0; -ENOTSUP: the kernel is older than 6.7; -EPERM and
+ * others of userfaultfd(2) and of opening /proc/self/pagemap.
  */
 int scan_probe(void);
 
@@ -51,16 +63,16 @@ int scan_probe(void);
  *   -EPERM    userfaultfd(2) is not allowed to it, or /proc/PID/pagemap to us
  *   -EBUSY    the memory has a userfaultfd already: it is being traced or scanned, QEMU is in a
  *             postcopy migration or background-snapshot
- *   -ENOTSUP  this kernel cannot do it (6.7 or later can)
- *   -ESRCH    the process ended; -ENOMEM; and those of target_stop()
+ *   -ENOTSUP  this kernel cannot do it (6.7 or later can), or not by the source asked for
+ *   -ESRCH    the process ended; -ENOMEM, -ECANCELED; and those of target_stop(), which is not
+ *             called where everything is scanned by page_idle
  */
 int scan_start(struct target *target, const struct trace_range *ranges, uint32_t count,
-	const struct scan_rule *rule, const struct rouse_observer *observer, struct scan **scan,
-	struct rouse_error *error);
+	const struct scan_config *config, struct scan **scan, struct rouse_error *error);
 
 /**
  * Takes a scan. @last: there is none after it, and nothing is taken back; no thread is stopped.
- * -EINVAL: there were SCAN_RULE_MAX_SCANS already. -ESRCH, and those of target_stop().
+ * -EINVAL: there were SCAN_RULE_MAX_SCANS already. -ESRCH, -ECANCELED, and those of target_stop().
  */
 int scan_take(struct scan *scan, bool last, struct rouse_error *error);
 

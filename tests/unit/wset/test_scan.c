@@ -15,7 +15,8 @@
 #define PAGES 16384u
 #define TOUCHES 2500u
 
-static const struct scan_rule everything = {.decay = SCAN_RULE_DECAY_ONE};
+static const struct scan_config everything = {
+	.rule = {.decay = SCAN_RULE_DECAY_ONE}, .source = ROUSE_SCAN_WRITES};
 
 struct scanned {
 	struct checker checker;
@@ -29,7 +30,7 @@ static int try_start(const struct scanned *it, bool shared, struct scan **scan)
 		.bytes = it->checker.control->pages * CHECKER_PAGE,
 		.shared = shared};
 	struct rouse_error error = {0};
-	int code = scan_start(it->target, &range, 1, &everything, NULL, scan, &error);
+	int code = scan_start(it->target, &range, 1, &everything, scan, &error);
 
 	if (code < 0)
 		print_message("%s\n", error.message);

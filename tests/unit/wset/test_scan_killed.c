@@ -21,7 +21,8 @@
 #define RANDOM_KILLS 100u
 #define SCANS 4u
 
-static const struct scan_rule everything = {.decay = SCAN_RULE_DECAY_ONE};
+static const struct scan_config everything = {
+	.rule = {.decay = SCAN_RULE_DECAY_ONE}, .source = ROUSE_SCAN_WRITES};
 
 static int scan_some(const struct checker *checker, bool shared)
 {
@@ -34,7 +35,7 @@ static int scan_some(const struct checker *checker, bool shared)
 	int code = target_open(checker->pid, &target, &error);
 
 	if (code == 0)
-		code = scan_start(target, &range, 1, &everything, NULL, &scan, &error);
+		code = scan_start(target, &range, 1, &everything, &scan, &error);
 	for (unsigned int i = 0; i < SCANS && code == 0; i++)
 		code = scan_take(scan, i + 1 == SCANS, &error);
 	if (code < 0)

@@ -19,27 +19,40 @@ static const struct option_value disks_values[] = {
 	{NULL, 0},
 };
 
-/* PERIOD,COUNT */
+static bool parse_source(const char *text, struct rouse_save_options *library)
+{
+	for (const struct option_value *value = scan_source_values; value->word != NULL; value++) {
+		if (strcmp(value->word, text) == 0) {
+			library->scan_source = (enum rouse_scan_source)value->value;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* PERIOD,COUNT[,SOURCE] */
 static bool parse_scans(const char *text, struct rouse_save_options *library)
 {
-	const char *comma = strchr(text, ',');
-	char period[32];
+	char words[96], *rest = words, *period, *number;
 	uint64_t count;
 	double ms;
 
-	if (comma == NULL || (size_t)(comma - text) >= sizeof(period))
+	if (strlen(text) >= sizeof(words))
 		return false;
-	memcpy(period, text, (size_t)(comma - text));
-	period[comma - text] = '\0';
+	(void)stpcpy(words, text);
+	period = strsep(&rest, ",");
+	number = strsep(&rest, ",");
+	if (number == NULL || (rest != NULL && !parse_source(rest, library)))
+		return false;
 	if (!parse_fraction(period, &ms) || ms < 0.001 || ms > MAX_SECONDS * 1e3 ||
-		!parse_count(comma + 1, UINT16_MAX, &count) || count == 0)
+		!parse_count(number, UINT16_MAX, &count) || count == 0)
 		return false;
 	library->scan_period_us = (uint64_t)(ms * 1e3);
 	library->scan_count = (uint32_t)count;
 	return true;
 }
 
-/* KIND, KIND:SECONDS or KIND:PERIOD,COUNT */
+/* KIND, KIND:SECONDS or KIND:PERIOD,COUNT[,SOURCE] */
 static bool parse_estimate(const char *text, void *options)
 {
 	static const struct option_value kinds[] = {
@@ -94,8 +107,9 @@ static const struct option_spec options[] = {
 		.argument = "KIND[:PARAMETERS]",
 		.parse = parse_estimate,
 		.help = "lay it out for what the VM touches after the checkpoint:\n"
-			"trace[:SECONDS] (default: 10), or scan[:MS,N], by N scans, one each\n"
-			"MS (default: 1000,10); before it: trace-before, scan-before; or for\n"
+			"trace[:SECONDS] (default: 10), or scan[:MS,N[,SOURCE]], by N scans,\n"
+			"one each MS (default: 1000,10; SOURCE as rouse scan --source);\n"
+			"before it: trace-before, scan-before; or for\n"
 			"what it writes while a background snapshot is taken: snapshot-order"},
 	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
 	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),

@@ -70,6 +70,14 @@ static const struct option_spec options[] = {
 		.argument = "SCORE",
 		.parse = parse_threshold,
 		.help = "take the pages whose accesses are worth so much (default: 0)"},
+	{.name = "source",
+		.kind = OPTION_ENUM,
+		.offset = offsetof(struct scan, library.source),
+		.argument = "auto|page-idle|presence|writes",
+		.values = scan_source_values,
+		.help = "by what accesses are seen: the processor's accessed bits (page-idle),\n"
+			"page-table entries of shared memory (presence), writes of private\n"
+			"memory (writes); what it cannot watch, and auto: what is there"},
 	STRING_OPTION(
 		struct scan, library.out, 'o', "out", "WSET", "write the working set to this file"),
 	{.name = "min-size",
@@ -126,8 +134,10 @@ const struct command command_scan = {
 	.synopsis = "--pid PID | --qmp SOCKET [OPTION]... [-o WSET]",
 	.summary = "Find the pages that a live VM or process accesses, by scanning",
 	.text = "It runs on meanwhile, needs no preparation and loses nothing, also if Rouse is\n"
-		"killed. Of private memory (QEMU's default) only writes are seen; shared memory\n"
-		"(memory-backend-memfd) is scanned for reads and writes. Linux 6.7 or later.",
+		"killed. Of private memory (QEMU's default) only writes are seen, where the "
+		"kernel\n"
+		"has no page_idle; shared memory (memory-backend-memfd) is scanned for reads and\n"
+		"writes. Linux 6.7 or later, or page_idle: see rouse doctor.",
 	.options = options,
 	.run = run,
 	.min_arguments = 0,

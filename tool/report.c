@@ -141,6 +141,12 @@ static json_t *scan_sources_json(const struct rouse_scan_report *report)
 		(void)json_array_append_new(
 			sources, json_pack("{s:s, s:o, s:b}", "source", "write-protection", "bytes",
 					 json_number(report->writes_only_bytes), "writes_only", 1));
+	if (report->page_idle_bytes > 0)
+		(void)json_array_append_new(sources,
+			json_pack("{s:s, s:o, s:b, s:o, s:o}", "source", "page-idle", "bytes",
+				json_number(report->page_idle_bytes), "writes_only", 0,
+				"huge_bytes", json_number(report->huge_bytes), "unwatched_pages",
+				json_number(report->unwatched_pages)));
 	return sources;
 }
 
@@ -177,14 +183,20 @@ void scan_report_print(const struct rouse_scan_report *report, const char *out)
 	if (report->writes_only_bytes > 0)
 		printf("%s scanned by write protection: writes only, no reads\n",
 			human_bytes(report->writes_only_bytes).text);
+	if (report->page_idle_bytes > 0)
+		printf("%s scanned by page_idle: reads and writes; %s of it in huge pages, each "
+		       "seen as a whole; %llu pages could not be watched\n",
+			human_bytes(report->page_idle_bytes).text,
+			human_bytes(report->huge_bytes).text,
+			(unsigned long long)report->unwatched_pages);
 	printf("a scan of 1 GiB took %s; %llu stops of one thread, %s in all, at most %s\n",
 		human_us(report->scan_us_per_gib).text, (unsigned long long)report->stops,
 		human_us((double)report->stop_us).text, human_us((double)report->stop_max_us).text);
 	printf("not scanned: %s, and %llu pages of mappings that changed\n",
 		human_bytes(report->unscanned_bytes).text,
 		(unsigned long long)report->skipped_pages);
-	if (report->page_idle)
-		printf("this kernel has page_idle, which Rouse does not use yet\n");
+	if (report->writes_only_bytes > 0 && report->page_idle)
+		printf("this machine has page_idle, which sees reads too: --source page-idle\n");
 }
 
 json_t *write_report_json(const struct rouse_write_report *report)

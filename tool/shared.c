@@ -11,6 +11,14 @@ const struct option_value codec_values[] = {
 	{NULL, 0},
 };
 
+const struct option_value scan_source_values[] = {
+	{"auto", ROUSE_SCAN_AUTO},
+	{"page-idle", ROUSE_SCAN_PAGE_IDLE},
+	{"presence", ROUSE_SCAN_PRESENCE},
+	{"writes", ROUSE_SCAN_WRITES},
+	{NULL, 0},
+};
+
 /* Splits a copy of @text at its first comma; *second is NULL without one. */
 static bool split(const char *text, char copy[64], const char **second)
 {

@@ -104,6 +104,8 @@ enum file_kind file_kind(const char *path);
 /* ---- Options that several commands have (shared.c) ------------------------------------------ */
 
 extern const struct option_value codec_values[];
+/** Of enum rouse_scan_source. */
+extern const struct option_value scan_source_values[];
 /** 90,100ms */
 bool parse_ttr_point(const char *text, struct rouse_ttr_point *point);
 /** RATE[,READS] */

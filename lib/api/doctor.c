@@ -222,8 +222,9 @@ static void probe_scan(struct doctor *doctor)
 		: code == -ENOSYS  ? "not on this processor"
 				   : strerrordesc_np(-code));
 	tell(doctor, "scan", code == 0,
-		"no working sets by rouse scan and rouse save --estimate scan; needed: Linux 6.7 "
-		"on x86-64, and root or the sysctl vm.unprivileged_userfaultfd=1 for QEMU's user");
+		"no working sets by rouse scan and rouse save --estimate scan, but by page_idle if "
+		"that is there; needed: Linux 6.7 on x86-64, and root or the sysctl "
+		"vm.unprivileged_userfaultfd=1 for QEMU's user");
 }
 
 /* ---- KVM, io_uring, page_idle, schedstat, priority -------------------------------------  */
@@ -258,14 +259,17 @@ static void probe_io_uring(struct doctor *doctor)
 
 static void probe_page_idle(struct doctor *doctor)
 {
-	static const char path[] = "/sys/kernel/mm/page_idle/bitmap";
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct rouse_error why = {0};
+	int code = scan_idle_probe(NULL, &why);
 
 	begin(doctor);
-	say(doctor, "%s: %s", path, fd >= 0 ? "can be read" : strerrordesc_np(errno));
-	tell(doctor, "page_idle", fd >= 0,
-		"nothing at present: this version scans page tables by PAGEMAP_SCAN; needed: root, "
-		"and a kernel with CONFIG_IDLE_PAGE_TRACKING");
+	say(doctor, "%s",
+		code == 0 ? "the bitmap can be written, and the page map tells where pages are"
+			  : why.message);
+	tell(doctor, "page_idle", code == 0,
+		"rouse scan and rouse save --estimate scan see only the writes to private memory, "
+		"QEMU's default, and need userfaultfd; needed: root (CAP_SYS_ADMIN), and a kernel "
+		"with CONFIG_IDLE_PAGE_TRACKING");
 }
 
 /* In a child: what is set here ends with it. Bit 0: no better nice, bit 1: no realtime. */

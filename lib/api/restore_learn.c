@@ -94,7 +94,7 @@ int restore_learn_choose(struct restore_learn *learn, enum rouse_policy policy,
 	rouse_log(learn->observer, ROUSE_LOG_DEBUG,
 		"whether a prefetched page is used is told by the sample alone: page_idle %s",
 		access("/sys/kernel/mm/page_idle/bitmap", R_OK | W_OK) == 0
-			? "is there, but not used yet"
+			? "is there, but not used for it yet"
 			: "is not there");
 	rouse_log(learn->observer, ROUSE_LOG_DEBUG,
 		"learning leaves out %u of %u pages, %u of them at random (seed %llu)",

@@ -162,6 +162,9 @@ static int save_check_estimate(const struct rouse_save_options *options, struct 
 	if (options->scan_count > SCAN_RULE_MAX_SCANS)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"the number of scans must be 1 to %u", SCAN_RULE_MAX_SCANS);
+	if ((unsigned int)options->scan_source > ROUSE_SCAN_WRITES)
+		return rouse_error_set(
+			error, ROUSE_ERROR_USAGE, -EINVAL, "there is no such source of a scan");
 	if (options->estimate == ROUSE_ESTIMATE_SNAPSHOT_ORDER &&
 		(!options->keep_running || options->no_background_snapshot))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,

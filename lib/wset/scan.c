@@ -151,31 +151,48 @@ static void count_idle(struct scan *scan, const struct scan_idle_counts *counts)
 		scan->report.unwatched_pages = counts->unwatched;
 }
 
-/* All is read, then all is marked: a huge page may be on both sides of a border. */
-static int sweep_idle(
-	struct scan *scan, bool reset, scan_found_fn *found, struct rouse_error *error)
+static int read_idle(struct scan *scan, scan_found_fn *found, struct rouse_error *error)
 {
-	struct scan_idle_counts counts = {0};
-	int code = check_idle_areas(scan, error);
+	int code = 0;
 
-	for (uint32_t i = 0; i < 2 * scan->areas.count && code == 0; i++) {
-		const struct scan_area *area = &scan->areas.list[i % scan->areas.count];
-		const bool marks = i >= scan->areas.count;
-		const uint64_t pages = area->bytes / SCAN_PAGE;
+	for (uint32_t i = 0; i < scan->areas.count && code == 0; i++) {
+		const struct scan_area *area = &scan->areas.list[i];
 		struct note note = {.scan = scan, .area = area};
 
+		if (area->source == ROUSE_SCAN_PAGE_IDLE && !area->gone)
+			code = scan_idle_read(scan->idle, area->first_page, area->address,
+				area->bytes / SCAN_PAGE, found, &note, error);
+	}
+	return code;
+}
+
+static int mark_idle(struct scan *scan, struct rouse_error *error)
+{
+	struct scan_idle_counts counts = {0};
+	int code = 0;
+
+	for (uint32_t i = 0; i < scan->areas.count && code == 0; i++) {
+		const struct scan_area *area = &scan->areas.list[i];
+		const uint64_t pages = area->bytes / SCAN_PAGE;
+
 		if (area->source != ROUSE_SCAN_PAGE_IDLE || area->gone)
-			continue;
-		if (!marks && found != NULL)
-			code = scan_idle_read(scan->idle, area->first_page, area->address, pages,
-				found, &note, error);
-		if (!marks || !reset)
 			continue;
 		code = scan_idle_mark(scan->idle, area->first_page, area->address, pages, error);
 		scan_idle_count(scan->idle, area->first_page, pages, &counts);
 	}
 	count_idle(scan, &counts);
 	return code;
+}
+
+/* All is read, then all is marked: a huge page may be on both sides of a border. */
+static int sweep_idle(
+	struct scan *scan, bool reset, scan_found_fn *found, struct rouse_error *error)
+{
+	int code = check_idle_areas(scan, error);
+
+	if (code == 0 && found != NULL)
+		code = read_idle(scan, found, error);
+	return code == 0 && reset ? mark_idle(scan, error) : code;
 }
 
 /* Goes over all memory. @reset: what was accessed until now counts as not accessed. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #define PAGE UINT64_C(4096)
+#define MAX_TO_HEAD ((1u << SCAN_IDLE_MAX_ORDER) - 1)
 #define BATCH 16384u /* pages: 64 MiB of the process, and less than 1 MiB of ours */
 
 struct scan_idle {
@@ -68,8 +69,7 @@ static bool has(const struct batch *batch, enum scan_idle_state state)
 	return false;
 }
 
-/* ---- Marking
- * ------------------------------------------------------------------------------------- */
+/* ---- Marking --------------------------------------------------------------------------------- */
 
 /* Those of the batch that are somewhere and need a mark become items. */
 static int collect_unmarked(struct scan_idle *idle, const struct batch *batch, size_t *count)
@@ -107,9 +107,10 @@ static void turn_to_heads(struct scan_idle *idle, const struct batch *batch, siz
 
 		if ((item.flags & SCAN_IDLE_FLAG_ZERO) != 0)
 			page->state = SCAN_IDLE_EMPTY;
-		if ((item.flags & SCAN_IDLE_FLAG_ZERO) != 0 || item.head == SCAN_IDLE_NO_HEAD)
+		if ((item.flags & SCAN_IDLE_FLAG_ZERO) != 0 || item.head == SCAN_IDLE_NO_HEAD ||
+			item.pfn - item.head > MAX_TO_HEAD)
 			continue;
-		page->to_head = (item.pfn - item.head) & ((1u << SCAN_IDLE_MAX_ORDER) - 1);
+		page->to_head = (item.pfn - item.head) & MAX_TO_HEAD;
 		page->huge = (item.flags & (SCAN_IDLE_FLAG_HEAD | SCAN_IDLE_FLAG_TAIL)) != 0;
 		item.pfn = item.head;
 		idle->items[kept++] = item;
@@ -150,8 +151,7 @@ static int mark_batch(struct scan_idle *idle, const struct batch *batch)
 	return 0;
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* Watched pages become items; with @tails only those that go by the bit of another page. */
 static size_t collect_watched(struct scan_idle *idle, const struct batch *batch, bool tails)
@@ -229,8 +229,7 @@ static int read_batch(struct scan_idle *idle, const struct batch *batch,
 	return code;
 }
 
-/* ---- All of it
- * ------------------------------------------------------------------------------------- */
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 static int explain(const struct scan_idle *idle, int code, struct rouse_error *error)
 {

@@ -37,8 +37,7 @@ struct scan_idle_kernel {
 	ssize_t (*write)(void *user, const void *buffer, size_t bytes, uint64_t offset);
 };
 
-/* ---- The real one (scan_idle_files.c)
- * ------------------------------------------------------------ */
+/* ---- The real one (scan_idle_files.c) -------------------------------------------------------- */
 
 struct scan_idle_paths {
 	const char *names[SCAN_IDLE_FILES];
@@ -67,8 +66,7 @@ struct scan_idle_kernel scan_idle_files_kernel(struct scan_idle_files *files);
 /** Whether this user can scan so: by looking for a page of our own. As scan_idle_files_open(). */
 int scan_idle_probe(const struct scan_idle_paths *paths, struct rouse_error *error);
 
-/* ---- Scanning (scan_idle.c)
- * ------------------------------------------------------------------------ */
+/* ---- Scanning (scan_idle.c) ------------------------------------------------------------------ */
 
 struct scan_idle;
 

@@ -32,8 +32,7 @@
 #define SCAN_IDLE_FLAG_ZERO (UINT64_C(1) << 24) /* the page of zeros that everybody has */
 #define SCAN_IDLE_FLAG_IDLE (UINT64_C(1) << 25) /* the idle bit, without looking for accesses */
 
-/* ---- A page of the process ---------------------------------------------------------------------
- */
+/* ---- A page of the process ------------------------------------------------------------------- */
 
 enum scan_idle_where {
 	SCAN_IDLE_NOWHERE, /* not in the page tables: never touched, in swap, given back */
@@ -90,8 +89,7 @@ enum scan_idle_verdict scan_idle_judge(
 enum scan_idle_state scan_idle_next(
 	const struct scan_idle_page *marked, struct scan_idle_entry now, enum scan_idle_verdict);
 
-/* ---- Many pages
- * ---------------------------------------------------------------------------------- */
+/* ---- Many pages ------------------------------------------------------------------------------ */
 
 /** A page on its way through a batch. */
 struct scan_idle_item {

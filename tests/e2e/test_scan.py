@@ -6,7 +6,7 @@ import pathlib
 import re
 import signal
 
-from e2e import FILE, REFUSED, USAGE, Rouse, limit, note, rouse, seeded, wait_until, work
+from e2e import FILE, REFUSED, USAGE, Rouse, Skip, limit, note, rouse, seeded, wait_until, work
 from test_trace import (
     FIXED_MB, MEMFD, MOVING_MB, RAM_MB, holder, image_info, is_complete, need_trace, save,
     worked_pages, working_guest, wset_pages)
@@ -19,11 +19,11 @@ def scan(guest, wset, *options):
     return rouse('scan', '--qmp', guest.qmp, '--json', *options, '-o', wset)
 
 
-def scan_rounds(guest, wset):
+def scan_rounds(guest, wset, *options):
     """Scans until the guest has certainly worked through all its memory: doubles the count."""
     for count in (4, 8, 16, 32, 64):
         begin = len(guest.letters())
-        report = scan(guest, wset, '--period', 500, '--count', count).expect(0).json
+        report = scan(guest, wset, '--period', 500, '--count', count, *options).expect(0).json
         if guest.letters()[begin:].count('.') >= 2 and guest.letters()[begin:].count('k') >= 2:
             return report
     raise AssertionError('the guest is too slow')
@@ -70,7 +70,7 @@ def test_every_page_that_a_vm_works_on_is_found_in_a_memfd():
 def test_of_anonymous_ram_the_pages_that_a_vm_writes_are_found():
     wset = work('vm.wset')
     with working_guest() as guest:
-        report = scan_rounds(guest, wset)
+        report = scan_rounds(guest, wset, '--source', 'writes')
         guest.check()
         pages = set(wset_pages(wset))
         # The moving part is written in every round, the fixed part only read.
@@ -82,12 +82,12 @@ def test_of_anonymous_ram_the_pages_that_a_vm_writes_are_found():
         pack_and_restore(guest, wset, ())
 
 
-def scan_holder(**how):
+def scan_holder(*options, **how):
     need_trace()
     wset = work('process.wset')
     with holder(**how) as pid:
         report = rouse('scan', '--pid', pid, '--min-size', '32M', '--period', 50, '--count', 2,
-                       '-o', wset, '--json').expect(0).json
+                       *options, '-o', wset, '--json').expect(0).json
     return report, is_complete(wset)
 
 
@@ -104,14 +104,15 @@ def test_a_scan_that_leaves_memory_out_is_not_complete():
 
 
 def test_a_scan_that_sees_writes_only_is_not_complete():
-    report, complete = scan_holder(flags=mmap.MAP_PRIVATE)
+    report, complete = scan_holder('--source', 'writes', flags=mmap.MAP_PRIVATE)
     assert report['unscanned_bytes'] == 0
     assert not complete
 
 
 def test_a_scan_says_what_it_did_not_see_and_what_it_cost():
     with working_guest() as guest:
-        result = rouse('scan', '--pid', guest.process.pid, '--period', 50, '--count', 2).expect(0)
+        result = rouse('scan', '--pid', guest.process.pid, '--period', 50, '--count', 2,
+                       '--source', 'writes').expect(0)
     assert 'writes only' in result.out
     assert 'a scan of 1 GiB took' in result.out
     assert 'stops of one thread' in result.out
@@ -169,6 +170,73 @@ def test_an_interrupted_scan_after_the_checkpoint_leaves_the_vm_as_it_was():
         assert not image.exists()
         wait_until(lambda: descriptors(guest.process.pid) == before, 'the scan to be gone')
         guest.check()
+
+
+# ---- page_idle -------------------------------------------------------------------------------
+
+def has_page_idle():
+    findings = rouse('doctor', '--json').expect(0).json['findings']
+    return next(each for each in findings if each['name'] == 'page_idle')
+
+
+def need_page_idle():
+    finding = has_page_idle()
+    if not finding['available']:
+        raise Skip(f'no page_idle: {finding["detail"]}')
+
+
+def check_page_idle(extra):
+    need_page_idle()
+    wset = work('vm.wset')
+    with working_guest(extra) as guest:
+        before = descriptors(guest.process.pid)
+        report = scan_rounds(guest, wset, '--source', 'page-idle')
+        guest.check()
+        assert descriptors(guest.process.pid) == before
+        pages = set(wset_pages(wset))
+        missed = set(worked_pages()) - pages
+        note(f'{len(pages)} pages, {report["scan_ms_per_gib"]} ms per GiB, {report["sources"]}')
+        assert not missed, f'{len(missed)} of {len(worked_pages())} pages were missed'
+        assert source_bytes(report, 'page-idle') >= RAM_MB << 20
+        assert report['stops'] == 0
+        pack_and_restore(guest, wset, extra)
+
+
+def test_page_idle_finds_every_page_that_a_vm_works_on_in_anonymous_ram():
+    check_page_idle(())
+
+
+def test_page_idle_finds_every_page_that_a_vm_works_on_in_a_memfd():
+    check_page_idle(MEMFD)
+
+
+def test_page_idle_scans_qemu_in_a_sandbox():
+    need_page_idle()
+    with working_guest(('-sandbox', 'on')) as guest:
+        report = scan(guest, work('vm.wset'), '--count', 2).expect(0).json
+        guest.check()
+    assert source_bytes(report, 'page-idle') >= RAM_MB << 20
+
+
+def test_page_idle_that_the_kernel_lacks_is_refused_if_it_is_asked_for():
+    finding = has_page_idle()
+    if finding['available']:
+        raise Skip('this kernel has page_idle')
+    with working_guest() as guest:
+        rouse('scan', '--qmp', guest.qmp, '--source', 'page-idle').expect(
+            REFUSED, re.escape(finding['detail']))
+        guest.check()
+
+
+def test_an_estimate_by_a_source_that_is_not_there_costs_the_image_only_its_set():
+    finding = has_page_idle()
+    if finding['available']:
+        raise Skip('this kernel has page_idle')
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        result = save(guest, image, '--estimate', 'scan-before:50,2,page-idle').expect(0)
+    assert finding['detail'] in result.err
+    assert image_info(image)['wset_pages'] == 0
 
 
 # ---- that nothing is lost or left ------------------------------------------------------------
@@ -240,7 +308,7 @@ def test_qemu_killed_while_it_is_scanned_is_an_error():
 
 def test_qemu_in_a_sandbox_cannot_be_scanned():
     with working_guest(('-sandbox', 'on')) as guest:
-        rouse('scan', '--qmp', guest.qmp).expect(REFUSED, 'seccomp')
+        rouse('scan', '--qmp', guest.qmp, '--source', 'writes').expect(REFUSED, 'seccomp')
         guest.check()
 
 
@@ -251,7 +319,9 @@ def test_scans_that_make_no_sense_are_wrong_usage():
     rouse('scan', '--pid', 1, '--count', 0).expect(USAGE)
     rouse('scan', '--pid', 1, '--last', 33).expect(USAGE)
     rouse('scan', '--pid', 1, '--decay', 2).expect(USAGE)
-    for estimate in ('scan:1', 'scan:,1', 'scan:0,1', 'scan:1,0', 'scan:1,65536', 'scan:x,1'):
+    rouse('scan', '--pid', 1, '--source', 'x').expect(USAGE, 'page-idle')
+    for estimate in ('scan:1', 'scan:1,1,', 'scan:1,1,x', 'scan:1,1,writes,', 'scan:,1', 'scan:0,1',
+                     'scan:1,0', 'scan:1,65536', 'scan:x,1'):
         rouse('save', '--qmp', 'a', '--estimate', estimate, work('vm.rouse')).expect(USAGE)
 
 

@@ -92,8 +92,7 @@ void fake_idle_split(struct fake_idle *fake, uint32_t page, uint32_t count)
 	}
 }
 
-/* ---- The files ---------------------------------------------------------------------------------
- */
+/* ---- The files ------------------------------------------------------------------------------- */
 
 /* As page_idle_get_folio() does: heads on an LRU list only. */
 static struct fake_frame *idle_frame(struct fake_idle *fake, uint64_t pfn)

@@ -44,8 +44,7 @@ static void a_page_in_swap_is_nowhere_whatever_its_number(void **state)
 	assert_int_equal(scan_idle_entry_parse(0).where, SCAN_IDLE_NOWHERE);
 }
 
-/* ---- Judging -----------------------------------------------------------------------------------
- */
+/* ---- Judging --------------------------------------------------------------------------------- */
 
 #define HERE ((struct scan_idle_entry){.where = SCAN_IDLE_SOMEWHERE, .pfn = 7})
 #define ELSEWHERE ((struct scan_idle_entry){.where = SCAN_IDLE_SOMEWHERE, .pfn = 8})
@@ -125,8 +124,7 @@ static void only_a_quiet_page_keeps_its_mark(void **state)
 	assert_int_equal(scan_idle_next(&watched, GONE, SCAN_IDLE_QUIET), SCAN_IDLE_ABSENT);
 }
 
-/* ---- Runs
- * ---------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 static void fill(struct scan_idle_item *items, const uint64_t *pfns, size_t count)
 {
@@ -208,8 +206,7 @@ static void items_are_sorted_by_frame(void **state)
 	assert_int_equal(items[4].page, 77);
 }
 
-/* ---- Bits
- * ------------------------------------------------------------------------------------------ */
+/* ---- Bits ------------------------------------------------------------------------------------ */
 
 static void each_bit_of_a_word_is_a_frame_the_lowest_first(void **state)
 {
@@ -239,8 +236,7 @@ static void a_bit_that_could_not_be_read_is_not_clear(void **state)
 	assert_int_equal(scan_idle_bit_get(words, &run, 0, 640), SCAN_IDLE_UNREAD);
 }
 
-/* ---- Heads
- * ----------------------------------------------------------------------------------------- */
+/* ---- Heads ----------------------------------------------------------------------------------- */
 
 static uint64_t head_after(uint64_t flags_before, uint64_t pfn_before, uint64_t flags)
 {

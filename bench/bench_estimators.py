@@ -7,21 +7,23 @@
 In each round, for each workload, kind of RAM and estimator: a guest inside whose QEMU a plugin notes
 every page that it touches (bench/truth_plugin.c; so this is for TCG) is saved with the estimator
 while it works, and goes on. What the estimator found is held against what the guest touched in the
-same seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways: that
-shows what an estimator costs the running VM. Then the images are restored, in turns, from a cold
+same seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways, for
+the pauses, and watched for some spans and not watched for others (bench/scan_cost.py): that shows
+what an estimator costs the running VM. Then the images are restored, in turns, from a cold
 cache. Estimators that the tool does not have are skipped, by name.
 
 Prints a table, and writes BUILD/bench/estimators.json. docs/estimators.md says what the columns are.
 """
 
 import contextlib
+import math
 import os
 import statistics
 import sys
-import time
 
 import common
 import estimators
+import scan_cost
 from common import ERRORS, Bench, run_demo, spread, verdict
 from estimators import BASELINE, PLAIN, RESTORE, SAVE, TABLE
 from harness import drop_from_cache
@@ -31,7 +33,8 @@ from harness.truth import TruthError, why_not
 
 STORAGES = run_demo.STORAGES
 FAILURES = (*ERRORS, TruthError)
-UNDISTURBED_SECONDS = 3
+COST_BLOCKS = {"scan": 5, "trace": 3}  # of A B B A: two pairs each
+COST_SPAN_S = 4
 TARGETS = {"trace": {"recall": 0.95, "precision": 0.9}, "scan": {"recall": 0.85}}
 TARGET_WORKLOADS = ("idle", "kv", "sql")
 OF_PERFECT = 1.1         # the TTR with a traced set, of that with the perfect one
@@ -48,11 +51,18 @@ def parse_arguments():
     parser.add_argument("--estimators", default=None,
                         type=run_demo.choose([each.name for each in TABLE]))
     parser.add_argument("--seconds", type=int, default=0, help="after the checkpoint that count "
-                        "(default: 4 or 12, by the workload)")
+                        "(default: 12, or as many as a restore from the slow storage may take)")
     parser.add_argument("--storages", type=run_demo.choose(tuple(STORAGES)),
                         default=tuple(STORAGES))
     parser.add_argument("--seed", type=int, default=0, help="of the random baseline")
     return parser.parse_args()
+
+
+def longest_restore_s(ram_mb):
+    """Until when a restore from the slow storage can miss a page: by then it could have read the
+    RAM without any compression. A shorter truth would say nothing of pages that are touched behind
+    it and before they have been delivered, and their misses count in the TTR."""
+    return math.ceil((ram_mb << 20) / STORAGES["slow"].bytes_per_s)
 
 
 class Way:
@@ -61,7 +71,9 @@ class Way:
     def __init__(self, bench, workload, memory):
         self.bench, self.workload, self.memory = bench, workload, memory
         self.name = f"{workload}, {memory}"
-        self.seconds = bench.args.seconds or run_demo.RECORD_SECONDS[workload]
+        self.seconds = bench.args.seconds or max(run_demo.RECORD_SECONDS[workload],
+                                                 longest_restore_s(bench.args.ram))
+        self.costs = {}  # of scan_cost: measured in the first round
         bench.machine = bench.machine._replace(ram=memory)
 
     def image(self, estimator):
@@ -127,7 +139,8 @@ def entry(way, number, made):
         "truth_pages": {name: len(kind) for name, kind in kinds.items()},
         "lost_touches": truth.lost,
         "arm_pause_ms": 0 if baseline else None, "disarm_pause_ms": 0 if baseline else None,
-        "slowdown": 0 if baseline else None, "skipped_pages": 0 if baseline else None,
+        "slowdown": 0 if baseline else None, "slowdown_low": None, "slowdown_high": None,
+        "skipped_pages": 0 if baseline else None,
         "ttr_ms": None, "ttr_disk_ms": None, "integrity_errors": made.errors,
     }
 
@@ -142,30 +155,24 @@ def look_up(report, name):
     return next((value for value in inner if value is not None), None)
 
 
-def request_us(guest, begin_us, end_us):
-    """How long a request took, on average, of those that began and ended in that time."""
-    taken = [record.end_us - record.start_us for record in list(guest.link.records)
-             if begin_us <= record.arrival_us - (record.end_us - record.start_us)
-             and record.arrival_us < end_us]
-    return statistics.mean(taken) if taken else None
+def pauses_of(way, guest, estimator):
+    """Saves a guest with an estimator; {field of an entry: what the tool's report says}."""
+    bench, image = way.bench, way.bench.file("estimated-cost.rouse")
+    *_, report = estimators.save_watched(bench, guest, estimator, image, way.seconds)
+    os.unlink(image)
+    return {name: look_up(report, name)
+            for name in ("arm_pause_ms", "disarm_pause_ms", "skipped_pages")}
 
 
-def cost_of(way, guest, estimator):
-    """Saves a guest with an estimator; {field of an entry: what it cost}."""
-    bench = way.bench
-    begin_us = estimators.now_us()
-    time.sleep(UNDISTURBED_SECONDS)
-    before = request_us(guest, begin_us, estimators.now_us())
-    save_us = estimators.now_us()
-    stopped_us, resumed_us, report = estimators.save_watched(
-        bench, guest, estimator, bench.file("estimated-cost.rouse"), way.seconds)
-    watched = (save_us, stopped_us) if estimator.before else \
-        (resumed_us, resumed_us + way.seconds * 1_000_000)
-    during = request_us(guest, *watched)
-    os.unlink(bench.file("estimated-cost.rouse"))
-    return {"slowdown": during / before - 1 if before and during else None,
-            **{name: look_up(report, name)
-               for name in ("arm_pause_ms", "disarm_pause_ms", "skipped_pages")}}
+def measure_slowdowns(way, guest, saving):
+    """Fills the way's costs: {name of what watches: what scan_cost says}."""
+    blocks = {name: 1 if way.bench.args.quick else count for name, count in COST_BLOCKS.items()}
+    for name in sorted({each.cost for each in saving if each.cost} - set(way.costs)):
+        found = scan_cost.measure(way.bench, guest, way.name, name, "busy", blocks[name],
+                                  COST_SPAN_S)
+        if found:
+            way.costs[name] = {field: found[field]
+                               for field in ("slowdown", "slowdown_low", "slowdown_high")}
 
 
 def add_costs(way, entries):
@@ -175,16 +182,15 @@ def add_costs(way, entries):
         return
     machine = way.bench.machine._replace(watched=True)
     with way.working_guest(machine) as guest:
-        for estimator in [PLAIN, *saving]:
+        for estimator in saving:
             what = f"{way.name}, {estimator.name}, its cost"
             way.bench.terminal.progress(what, 0, 1)
             with way.bench.failures(what):
-                cost = cost_of(way, guest, estimator)
-                if estimator is PLAIN:
-                    way.bench.say(f"{way.name}: without an estimator a request after the checkpoint "
-                                  f"is {cost['slowdown']:+.1%} longer than before")
-                else:
-                    entries[estimator.name].update(cost)
+                entries[estimator.name].update(pauses_of(way, guest, estimator))
+        with way.bench.failures(f"{way.name}, the slowdown"):
+            measure_slowdowns(way, guest, saving)
+    for estimator in saving:
+        entries[estimator.name].update(way.costs.get(estimator.cost, {}))
 
 
 # ---- What it is worth ----------------------------------------------------------------------------
@@ -266,7 +272,8 @@ def judge_targets(bench, way):
     yield from told("trace", "arm_pause_ms", ARM_MS_PER_GIB * bench.args.ram / 1024, True)
     yield from told("scan", "slowdown", SCAN_SLOWDOWN, True)
     traced, perfect = median("trace", "ttr_ms"), median("perfect", "ttr_ms")
-    if traced and perfect:
+    # With --seconds: what is missed behind the truth says nothing of the sets (longest_restore_s()).
+    if traced and perfect and max(traced, perfect) < way.seconds * 1000:
         yield from told("trace", "TTR of that with the perfect set", OF_PERFECT, True,
                         traced / perfect)
 

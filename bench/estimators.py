@@ -32,6 +32,7 @@ class Estimator(NamedTuple):
     policy   of the restores that are timed
     times    how many restores it learns from
     before   whether it watches the VM before the checkpoint, not after it
+    cost     what watches the VM meanwhile: a key of scan_cost.WAYS, "" if nothing of ours does
     """
     name: str
     kind: str
@@ -40,6 +41,7 @@ class Estimator(NamedTuple):
     policy: str = "ws"
     times: int = 1
     before: bool = False
+    cost: str = ""
 
 
 TABLE = (
@@ -50,15 +52,16 @@ TABLE = (
     Estimator("recorded", RESTORE, ("--policy", "lazy", "--record", "{wset}:{seconds}"),
               r"--record\b"),
     Estimator("learned", RESTORE, ("--learn", "{wset}:{seconds}"), r"--learn\b", times=4),
-    Estimator("trace", SAVE, (*KEEP, "--estimate", "trace:{seconds}"), r"--estimate\b.*\btrace\b"),
+    Estimator("trace", SAVE, (*KEEP, "--estimate", "trace:{seconds}"), r"--estimate\b.*\btrace\b",
+              cost="trace"),
     Estimator("trace-before", SAVE, (*KEEP, "--estimate", "trace-before:{seconds}"),
-              r"--estimate\b.*\btrace-before\b", before=True),
+              r"--estimate\b.*\btrace-before\b", before=True, cost="trace"),
     Estimator("snapshot-order", SAVE, ("--keep-running", "--estimate", "snapshot-order"),
               r"--estimate\b.*\bsnapshot-order\b"),
     Estimator("scan", SAVE, (*KEEP, "--estimate", "scan:1000,{seconds}"),
-              r"--estimate\b.*\bscan\b"),
+              r"--estimate\b.*\bscan\b", cost="scan"),
     Estimator("scan-before", SAVE, (*KEEP, "--estimate", "scan-before:1000,20"),
-              r"--estimate\b.*\bscan-before\b", before=True),
+              r"--estimate\b.*\bscan-before\b", before=True, cost="scan"),
 )
 # The save that makes the image of all baselines, and shows what a save costs by itself.
 PLAIN = Estimator("plain", SAVE)

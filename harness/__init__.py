@@ -12,6 +12,8 @@ Python 3, standard library only. How to read it:
   ttr          time-to-responsiveness of stalls, written independently of the C library
   saving       QEMU's own ways to save and to load, and Rouse's, as calls
   truth        which pages a guest touches, all of them: by a plugin inside QEMU (TCG only)
+  paired       two states compared in turns: medians of pairs, and their intervals
+  cputime      processor time of processes and threads
   judge        how good a working set is, beside the truth
   terminal     progress on a terminal, plain lines in a pipe
 

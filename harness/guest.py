@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from .guest_build import GuestFiles
-from .link import Link, LinkError, Verified
+from .link import Link, LinkError, Served, Verified
 from .qmp import QmpClient
 
 QEMU = os.environ.get("ROUSE_QEMU", "qemu-system-x86_64")
@@ -221,6 +221,22 @@ class Guest:
         answer = self.link.command(f"start {workload} {size_mb} {period_us}", "ready", timeout,
                                    on_line)
         return int(answer[1])
+
+    def set_period(self, period_us):
+        """Changes the microseconds between the starts of two requests on one CPU. With 1 the guest
+        never rests: requests follow each other at once."""
+        self.link.command(f"period {period_us}", "period")
+
+    def set_quiet(self, quiet):
+        """Whether requests are not recorded: a record of each is too much for the link when the
+        guest never rests."""
+        self.link.command(f"quiet {'on' if quiet else 'off'}", "quiet")
+
+    def served(self):
+        """Served(us, requests): how many requests have ended, recorded or not, and when that was by
+        the guest's clock."""
+        words = self.link.command("served", "served")
+        return Served(int(words[1]), int(words[2]))
 
     def stamp(self, timeout=120):
         """New generations for a part of the pages, now and from now on; returns the number of all

@@ -24,6 +24,7 @@ class Record(NamedTuple):
 
 
 Verified = collections.namedtuple("Verified", "pages errors")
+Served = collections.namedtuple("Served", "us requests")
 
 
 class LinkError(Exception):

@@ -12,8 +12,21 @@
 struct loop {
 	const struct workload *workload;
 	unsigned int cpu;
-	uint64_t period_us;
 };
+
+static struct {
+	atomic_uint_fast64_t period_us, served;
+} pace;
+
+uint64_t loop_served(void)
+{
+	return atomic_load(&pace.served);
+}
+
+void loop_set_period(uint64_t period_us)
+{
+	atomic_store(&pace.period_us, period_us);
+}
 
 static void sleep_until(uint64_t us)
 {
@@ -48,21 +61,23 @@ static void *loop_main(void *arg)
 	uint64_t next = link_now_us();
 
 	for (uint64_t seq = 0;; seq++) {
+		uint64_t period_us = atomic_load(&pace.period_us);
 		uint64_t start, end;
 
-		next += loop->period_us;
+		next += period_us;
 		sleep_until(next);
 		start = link_now_us();
 		loop->workload->request(loop->cpu, chance(loop->cpu, seq));
 		end = link_now_us();
+		atomic_fetch_add(&pace.served, 1);
 		link_record(loop->cpu, seq, start, end);
-		if (next + loop->period_us < end)
-			next = end - loop->period_us;
+		if (next + period_us < end)
+			next = end - period_us;
 	}
 	return NULL;
 }
 
-static int start_one(const struct workload *workload, unsigned int cpu, uint64_t period_us)
+static int start_one(const struct workload *workload, unsigned int cpu)
 {
 	struct loop *loop = malloc(sizeof(*loop));
 	pthread_attr_t attr;
@@ -72,7 +87,7 @@ static int start_one(const struct workload *workload, unsigned int cpu, uint64_t
 
 	if (!loop)
 		return -ENOMEM;
-	*loop = (struct loop){workload, cpu, period_us};
+	*loop = (struct loop){workload, cpu};
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	pthread_attr_init(&attr);
@@ -87,8 +102,9 @@ static int start_one(const struct workload *workload, unsigned int cpu, uint64_t
 
 int loop_start(const struct workload *workload, unsigned int cpus, uint64_t period_us)
 {
+	loop_set_period(period_us);
 	for (unsigned int cpu = 0; cpu < cpus; cpu++) {
-		int err = start_one(workload, cpu, period_us);
+		int err = start_one(workload, cpu);
 
 		if (err)
 			return err;

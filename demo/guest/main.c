@@ -9,6 +9,8 @@
  *   stamp                             stamped PAGES
  *   verify                            verified PAGES errors N
  *   quiet on | quiet off              quiet on | quiet off
+ *   period US                         period US
+ *   served                            served NOW_US REQUESTS
  *   meminfo                           meminfo TOTAL_KB FREE_KB CACHED_KB ANON_KB
  *   echo TEXT                         echo TEXT
  *   poweroff                          (none)
@@ -125,6 +127,25 @@ static void stamp(void)
 	link_send("stamped %llu", (unsigned long long)stamp_renew());
 }
 
+static void set_period(const char *args)
+{
+	unsigned long long period_us = strtoull(args, NULL, 10);
+
+	if (period_us == 0) {
+		link_send("error period: US");
+		return;
+	}
+	loop_set_period(period_us);
+	link_send("period %llu", period_us);
+}
+
+static void served(void)
+{
+	unsigned long long now_us = link_now_us(), requests = loop_served();
+
+	link_send("served %llu %llu", now_us, requests);
+}
+
 static void obey(const char *line)
 {
 	if (!strcmp(line, "hello"))
@@ -140,7 +161,11 @@ static void obey(const char *line)
 	else if (!strcmp(line, "quiet on") || !strcmp(line, "quiet off")) {
 		link_set_quiet(!strcmp(line, "quiet on"));
 		link_send("%s", line);
-	} else if (!strcmp(line, "meminfo"))
+	} else if (!strncmp(line, "period ", 7))
+		set_period(line + 7);
+	else if (!strcmp(line, "served"))
+		served();
+	else if (!strcmp(line, "meminfo"))
 		link_send("meminfo %ld %ld %ld %ld", meminfo_kb("MemTotal"), meminfo_kb("MemFree"),
 			meminfo_kb("Cached"), meminfo_kb("AnonPages"));
 	else if (!strncmp(line, "echo ", 5))

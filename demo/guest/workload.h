@@ -37,5 +37,10 @@ static inline void errors_add(void)
 
 /** Starts a thread on each CPU that makes a request every @period_us. 0 or -errno. */
 int loop_start(const struct workload *workload, unsigned int cpus, uint64_t period_us);
+/** Changes that, beginning with each CPU's next request. A period shorter than a request keeps
+ * all CPUs busy. */
+void loop_set_period(uint64_t period_us);
+/** How many requests have ended, on all CPUs, recorded or not. */
+uint64_t loop_served(void);
 
 #endif

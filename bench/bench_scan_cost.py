@@ -88,8 +88,8 @@ def of(median, scale=100):
 
 def show(bench):
     say = bench.terminal.line
-    bench.terminal.bold("\nMedians of the pairs (interval of 95 %): slower, %; processor time beyond"
-                        " that without it, % of a core")
+    bench.terminal.bold("\nMedians of the pairs (interval of 95 %): slower, %; processor time "
+                        "beyond that without it, % of a core")
     say(f"{'':29}{'pairs':>6}{'slower':>23}{'after 1 s':>23}{'by CPU time':>23}{'A/A':>23}"
         f"{'A/A, CPU time':>23}{'rouse':>7}{'vCPUs':>7}{'QEMU':>7}{'wrong':>7}")
     for run in bench.runs:

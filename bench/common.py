@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -30,9 +31,11 @@ from harness.guest import RunDir  # noqa: E402
 from harness.link import LinkError  # noqa: E402
 from harness.qmp import QmpError  # noqa: E402
 from harness.records import Baseline  # noqa: E402
-from harness.saving import ToolError  # noqa: E402
+from harness.saving import Throttle, ToolError  # noqa: E402
 from story_report import Report, environment  # noqa: E402
 
+STORAGES = run_demo.STORAGES | run_demo.FURTHER_STORAGES
+NO_LATENCY = Throttle(0, 0)
 ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError, OSError,
           subprocess.SubprocessError)
 
@@ -70,6 +73,22 @@ class Bench(run_demo.Story):
         facts = environment(self.machine, self.folder)
         facts["load"] = os.getloadavg()[0]
         return facts
+
+    def further(self, restored):
+        """What each run of a report has beyond the demo's."""
+        ram_gib = restored.guest.machine.ram_mb / 1024
+        backend = "qemu" if restored.report is None else restored.report.get("backend", "postcopy")
+        return {"backend": backend, "ram_gib": ram_gib, "clones": 1,
+                "cpu_s_per_gib": None if restored.cpu_s is None else restored.cpu_s / ram_gib}
+
+    def known_storages(self, names):
+        """Those of some storages that this tool can be as slow as; the others are told."""
+        text = self.tool.run("restore", "--help")
+        latency = re.search(r"--throttle .*LATENCY", text) is not None
+        known = [name for name in names if latency or not (STORAGES[name] or NO_LATENCY).latency_us]
+        for name in set(names) - set(known):
+            self.say(f"{name}: SKIPPED: rouse restore --throttle has no LATENCY")
+        return known
 
     def program(self, name):
         return os.path.join(os.path.abspath(self.args.build), "bench", name)

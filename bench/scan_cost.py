@@ -100,7 +100,7 @@ class Watched:
             time.sleep(max(0, until - time.monotonic()))
             return 0
         try:
-            used_s = cputime.wait_child(process, 120)
+            used_s = cputime.wait_child(process, 120).cpu_s
         finally:
             if process.returncode is None:
                 process.kill()

@@ -32,6 +32,8 @@ from story_report import NO_FAULTS, POLICIES, Report, environment, read_rate
 DEFAULT_WORKLOADS = ("idle", "kv")
 ALL_WORKLOADS = ("idle", "kv", "scan", "sql")
 STORAGES = {"disk": None, "slow": Throttle(100_000_000, 100)}
+# Those that the benchmarks have beside them: a disk behind a fast network, and 1 Gbit/s to afar.
+FURTHER_STORAGES = {"mid": Throttle(500_000_000, 0, 1000), "net": Throttle(125_000_000, 0, 20_000)}
 SETTLE_SECONDS = 3     # a workload runs for so long before it is looked at
 BASELINE_SECONDS = 5   # and for so long to learn what is normal
 # For so long a restore records first touches before anything comes unasked.
@@ -61,6 +63,10 @@ class Story:
         self.report = None
         self.machine = None
         self.began = time.monotonic()
+
+    def further(self, restored):  # pylint: disable=unused-argument
+        """What a run of the report has beyond describe(): of the benchmarks."""
+        return {}
 
     def say(self, text):
         self.terminal.line(f"{time.monotonic() - self.began:6.1f} s  {text}")
@@ -159,7 +165,7 @@ def check_integrity(story, restored, what):
 
 def restore(story, saved, policy, throttle):
     """The context manager of one restore, from a cold cache."""
-    path = {"ws": saved.packed, "paced": saved.packed,
+    path = {"ws": saved.packed, "paced": saved.packed, "auto": saved.packed,
             "qemu": saved.stream}.get(policy, saved.image)
     drop_from_cache(path)
     if policy == "qemu":
@@ -202,10 +208,11 @@ def describe(story, saved, storage, policy, number, restored):
 
 
 def one_run(story, saved, storage, policy, number):
-    with restore(story, saved, policy, STORAGES[storage]) as restored:
+    with restore(story, saved, policy, (STORAGES | FURTHER_STORAGES)[storage]) as restored:
         run, prefetched_bytes = describe(story, saved, storage, policy, number, restored)
         what = f"{saved.workload}, {storage}, {policy}, round {number}"
         run["integrity_errors"] = check_integrity(story, restored, what)
+        run.update(story.further(restored))
     story.report.add(run, prefetched_bytes)
     return run
 

@@ -10,7 +10,7 @@ import time
 
 POLICIES = ("eager", "lazy", "ws", "qemu")
 # Those that are measured if asked for.
-FURTHER_POLICIES = ("paced",)
+FURTHER_POLICIES = ("paced", "auto")
 NO_FAULTS = {"p50": 0, "p90": 0, "p99": 0, "max": 0}
 
 

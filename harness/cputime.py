@@ -4,17 +4,26 @@
 import os
 import subprocess
 import time
+from typing import NamedTuple
+
+from .qmp import QmpClient
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def process_s(pid):
+class Used(NamedTuple):
+    """What a child has used. None if somebody else has waited for it."""
+    cpu_s: float
+    read_bytes: int  # from disks: what was in the page cache already does not count
+
+
+def process_s(pid, children=False):
     """Seconds of a process, user's and system's, threads that have ended included; to a hundredth.
-    OSError if it has gone."""
+    With those of the children that it has waited for, if asked. OSError if it has gone."""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
         # The name, in parentheses, may hold anything; state is the first field behind it.
         fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+    return sum(map(int, fields[11:15 if children else 13])) * _TICK_S
 
 
 def thread_s(pid, tid):
@@ -36,15 +45,24 @@ def vcpu_threads(qmp):
     return [cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")]
 
 
+def qemu_other_s(pid, monitor):
+    """Seconds of a QEMU's threads that do not run the guest, and of its children that have ended.
+    `monitor` is a QMP socket of it that nobody else uses now."""
+    with QmpClient(monitor) as qmp:
+        return process_s(pid, children=True) - threads_s(pid, vcpu_threads(qmp))
+
+
 def wait_child(process, timeout=600):
-    """Waits for a subprocess.Popen to end; its seconds, those of its own children that it has
-    waited for included. subprocess.TimeoutExpired if it does not end."""
+    """Waits for a subprocess.Popen to end; Used, its own children that it has waited for included.
+    subprocess.TimeoutExpired if it does not end."""
     deadline = time.monotonic() + timeout
     while True:
+        if process.returncode is not None:
+            return Used(None, None)
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return usage.ru_utime + usage.ru_stime
+            return Used(usage.ru_utime + usage.ru_stime, usage.ru_inblock * 512)
         if time.monotonic() > deadline:
             raise subprocess.TimeoutExpired(process.args, timeout)
         time.sleep(0.002)

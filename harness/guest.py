@@ -205,6 +205,12 @@ class Guest:
             self._qmp = QmpClient(self._qmp_path)
         return self._qmp
 
+    def leave_qmp(self):
+        """Ends the connection of `qmp`, if there is one, so that others can have the socket."""
+        if self._qmp:
+            self._qmp.close()
+            self._qmp = None
+
     def start(self, workload, size_mb=None, period_us=5000, timeout=300, on_progress=None):
         """Starts a workload; returns the number of stamped pages once its memory is filled.
 
@@ -267,9 +273,7 @@ class Guest:
 
     def close(self):
         """Ends QEMU and removes the run's folder. Once is enough; twice does no harm."""
-        if self._qmp:
-            self._qmp.close()
-            self._qmp = None
+        self.leave_qmp()
         if self.process and self.process.poll() is None:
             self.process.kill()
         if self.process:

@@ -4,7 +4,8 @@
     A B  B A  A B  B A  ...        each letter is a span of some seconds; each two are a pair
 
 What changes slowly (the machine becomes busier, the guest's caches warmer) is the same for both
-halves of a pair, and as often against A as against B: the order of each second pair is turned. What comes and goes spoils single pairs, so the median of the pairs counts. Its interval is that of
+halves of a pair, and as often against A as against B: the order of each second pair is turned.
+What comes and goes spoils single pairs, so the median of the pairs counts. Its interval is that of
 the sign test: between the k-th least and the k-th greatest pair, where k is such that a fair coin
 gives fewer than k heads, or fewer than k tails, with a chance of 1 - SURE at most. That assumes
 nothing of the noise but that the pairs do not depend on each other. It needs six pairs.

@@ -9,8 +9,10 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from . import cputime
 from .guest import Guest, GuestError, RunDir
 from .link import now_us
+from .qmp import QmpError
 
 WATCH_US = 2_000_000  # a restored guest is watched for so long after its last page
 RESTORE_SECONDS = 300
@@ -23,10 +25,12 @@ class ToolError(Exception):
 class Throttle(NamedTuple):
     """A slow disk, as the tool's --throttle has it."""
     bytes_per_s: int
-    random_reads_per_s: int
+    random_reads_per_s: int  # 0: no limit
+    latency_us: int = 0      # of each read that does not go on where the last one ended
 
     def option(self):
-        return f"{self.bytes_per_s},{self.random_reads_per_s}"
+        latency = f",{self.latency_us}us" if self.latency_us else ""
+        return f"{self.bytes_per_s},{self.random_reads_per_s}{latency}"
 
 
 class Tool:
@@ -54,6 +58,9 @@ class Restored(NamedTuple):
     request_us, start_us, complete_us   on the host's clock; complete: the last page was in place
     stalls                              (from_us, to_us) since the request, as its policy knows them
     report                              the tool's, or None if it was QEMU's own way
+    cpu_s                               processor time until the last page was in place: the tool's,
+                                        and that of QEMU's threads that do not run the guest; None
+                                        if that could not be told
     """
     guest: Guest
     request_us: int
@@ -61,6 +68,7 @@ class Restored(NamedTuple):
     complete_us: int
     stalls: list
     report: dict
+    cpu_s: float = None
 
 
 def migrate_to_file(guest, path):
@@ -86,6 +94,14 @@ def _watch_until(until_us):
     time.sleep(max(0, until_us - now_us()) / 1e6)
 
 
+def _cpu_s(guest, tool_s):
+    """The tool's processor time and QEMU's; None if one of them is not known."""
+    try:
+        return tool_s + cputime.qemu_other_s(guest.run.qemu_pid(), guest.run.qmp)
+    except (OSError, QmpError, TimeoutError, TypeError):
+        return None
+
+
 @contextlib.contextmanager
 def restored_by_qemu(machine, path, tool=None, throttle=None):
     """QEMU's own way: a new QEMU loads a migration file. Yields a Restored.
@@ -104,9 +120,11 @@ def restored_by_qemu(machine, path, tool=None, throttle=None):
         if not guest.qmp.execute("query-status")["running"]:
             guest.qmp.execute("cont")  # it was saved while it was stopped
         start_us = _event_us(guest.qmp.wait_event("RESUME", RESTORE_SECONDS))
+        guest.leave_qmp()
+        cpu_s = _cpu_s(guest, 0)
         _watch_until(start_us + WATCH_US)
         stalls = [(0, start_us - request_us)] * machine.vcpus
-        yield Restored(guest, request_us, start_us, start_us, stalls, None)
+        yield Restored(guest, request_us, start_us, start_us, stalls, None, cpu_s)
 
 
 def read_stall_log(path):
@@ -135,17 +153,18 @@ def restored_by_rouse(tool, machine, image, policy, throttle=None, options=()):
             try:
                 with contextlib.suppress(Exception):
                     guest = Guest(machine, run, process)
-                code = process.wait(RESTORE_SECONDS)
-                if code != 0 or guest is None:
-                    raise ToolError(f"rouse restore --policy {policy}: exit code {code}\n"
-                                    + run.console_tail())
+                used = cputime.wait_child(process, RESTORE_SECONDS)
+                if process.returncode != 0 or guest is None:
+                    raise ToolError(f"rouse restore --policy {policy}: exit code "
+                                    f"{process.returncode}\n" + run.console_tail())
+                cpu_s = _cpu_s(guest, used.cpu_s)
                 out.seek(0)
                 report = json.load(out)
                 start_us = request_us + int(report["start_ms"] * 1000)
                 complete_us = request_us + int((report["complete_ms"] or 0) * 1000)
                 _watch_until(max(start_us, complete_us) + WATCH_US)
                 yield Restored(guest, request_us, start_us, complete_us,
-                               read_stall_log(stall_log), report)
+                               read_stall_log(stall_log), report, cpu_s)
             finally:
                 if process.poll() is None:
                     process.kill()

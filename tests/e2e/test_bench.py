@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What the benchmarks conclude with: pairs, medians and their intervals, processor time."""
+import os
 import subprocess
 import sys
 
-from e2e import busy_guest, machine, seeded
-from harness import cputime, paired
+from e2e import Skip, busy_guest, machine, seeded, work
+from harness import cputime, drop_from_cache, paired
 
 
 def test_pairs_are_neighbours_with_b_behind():
@@ -48,7 +49,22 @@ def test_processor_time_of_a_child_is_what_it_used():
     child = subprocess.Popen([sys.executable, '-c', 'import time\n'
                               'while time.process_time() < 0.5: pass'])
     used = cputime.wait_child(child)
-    assert child.returncode == 0 and 0.5 <= used < 2, used
+    assert child.returncode == 0 and 0.5 <= used.cpu_s < 2, used
+
+
+def test_bytes_that_a_child_read_are_those_from_the_disk():
+    path = work('file')
+    path.write_bytes(os.urandom(1 << 20))
+    read = ['cat', path]
+    try:
+        drop_from_cache(path)
+    except RuntimeError as err:
+        raise Skip(str(err)) from err
+    for expected in (1 << 20, 0):
+        child = subprocess.Popen(read, stdout=subprocess.DEVNULL)
+        used = cputime.wait_child(child)
+        # The program itself may come from the disk, too.
+        assert expected <= used.read_bytes <= expected + (1 << 19), used
 
 
 def test_processor_time_of_vcpus_is_a_part_of_that_of_qemu():

@@ -4,15 +4,15 @@
 
     bench/bench_estimators.py [--workloads idle,kv] [--memory anon,memfd] [--rounds 3] [--quick] ...
 
-In each round, for each workload, kind of RAM and estimator: a guest inside whose QEMU a plugin notes
-every page that it touches (bench/truth_plugin.c; so this is for TCG) is saved with the estimator
-while it works, and goes on. What the estimator found is held against what the guest touched in the
-same seconds after that checkpoint. Another guest, without the plugin, is saved in the same ways, for
-the pauses, and watched for some spans and not watched for others (bench/scan_cost.py): that shows
-what an estimator costs the running VM. Then the images are restored, in turns, from a cold
-cache. Estimators that the tool does not have are skipped, by name.
+In each round, for each workload, kind of RAM and estimator: a guest inside whose QEMU a plugin
+notes every page that it touches (bench/truth_plugin.c; so this is for TCG) is saved with the
+estimator while it works, and goes on. What the estimator found is held against what the guest
+touched in the same seconds after that checkpoint. Another guest, without the plugin, is saved in
+the same ways, for the pauses, and watched for some spans and not watched for others
+(bench/scan_cost.py): that shows what an estimator costs the running VM. Then the images are
+restored, in turns, from a cold cache. Estimators that the tool does not have are skipped, by name.
 
-Prints a table, and writes BUILD/bench/estimators.json. docs/estimators.md says what the columns are.
+Prints a table, and writes BUILD/bench/estimators.json. docs/estimators.md explains the columns.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import sys
 import common
 import estimators
 import scan_cost
-from common import ERRORS, Bench, run_demo, spread, verdict
+from common import ERRORS, Bench, run_demo, spread, verdict, verdict_of_interval
 from estimators import BASELINE, PLAIN, RESTORE, SAVE, TABLE
 from harness import drop_from_cache
 from harness.judge import judge
@@ -270,9 +270,11 @@ def judge_targets(bench, way):
         for field, target in fields.items():
             yield from told(name, field, target, at_most=False)
     yield from told("trace", "arm_pause_ms", ARM_MS_PER_GIB * bench.args.ram / 1024, True)
-    yield from told("scan", "slowdown", SCAN_SLOWDOWN, True)
+    slowdown = [median("scan", field) for field in ("slowdown", "slowdown_low", "slowdown_high")]
+    if slowdown[0] is not None:
+        yield verdict_of_interval(f"{way.name}, scan: slowdown", *slowdown, SCAN_SLOWDOWN)
     traced, perfect = median("trace", "ttr_ms"), median("perfect", "ttr_ms")
-    # With --seconds: what is missed behind the truth says nothing of the sets (longest_restore_s()).
+    # What is missed behind the truth says nothing of the sets: see longest_restore_s().
     if traced and perfect and max(traced, perfect) < way.seconds * 1000:
         yield from told("trace", "TTR of that with the perfect set", OF_PERFECT, True,
                         traced / perfect)

@@ -18,7 +18,7 @@ import sys
 
 import common
 import scan_cost
-from common import ERRORS, Bench, run_demo, verdict
+from common import ERRORS, Bench, run_demo, verdict_of_interval
 
 SCAN_SLOWDOWN = 0.03
 TARGET_WORKLOADS = ("idle", "kv", "sql")
@@ -103,8 +103,9 @@ def show(bench):
 
 
 def judge_targets(runs):
-    return [verdict(f"{run['workload']}, {run['ram']}: slower while it is scanned", run["slowdown"],
-                    SCAN_SLOWDOWN, digits=3)
+    return [verdict_of_interval(f"{run['workload']}, {run['ram']}: slower while it is scanned",
+                                run["slowdown"], run["slowdown_low"], run["slowdown_high"],
+                                SCAN_SLOWDOWN)
             for run in runs if run["way"] == "scan" and run["load"] == "busy"
             and run["workload"] in TARGET_WORKLOADS]
 

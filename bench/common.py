@@ -26,7 +26,8 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "demo")]
 
 # pylint: disable=wrong-import-position
 import run_demo  # noqa: E402
-from harness import Guest, GuestError, Machine, build_guest, choose_accel  # noqa: E402
+from harness import (Guest, GuestError, Machine, build_guest, choose_accel,  # noqa: E402
+                     paired)
 from harness.guest import RunDir  # noqa: E402
 from harness.link import LinkError  # noqa: E402
 from harness.qmp import QmpError  # noqa: E402
@@ -78,7 +79,8 @@ class Bench(run_demo.Story):
         """What each run of a report has beyond the demo's."""
         ram_gib = restored.guest.machine.ram_mb / 1024
         backend = "qemu" if restored.report is None else restored.report.get("backend", "postcopy")
-        return {"backend": backend, "ram_gib": ram_gib, "clones": 1,
+        chosen = restored.report and restored.report.get("policy")
+        return {"backend": backend, "chosen_policy": chosen, "ram_gib": ram_gib, "clones": 1,
                 "cpu_s_per_gib": None if restored.cpu_s is None else restored.cpu_s / ram_gib}
 
     def known_storages(self, names):
@@ -215,6 +217,14 @@ def verdict(what, value, target, at_most=True, digits=2):
                  f"({sign} {target:g})")
 
 
+def verdict_of_interval(what, value, low, high, target):
+    """The same of a share with an interval: met or missed only if the whole interval is."""
+    met = paired.at_most(low, high, target)
+    word = {True: "met   ", False: "MISSED", None: "UNSURE"}[met]
+    interval = "no interval" if low is None else f"{low:.3f} to {high:.3f}"
+    return met, f"{word}  {what}: {value:.3f}, {interval} (at most {target:g})"
+
+
 def main(function):
     """Runs a benchmark's main function; 1 if it failed. A target that is missed is no failure."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -231,4 +241,4 @@ def main(function):
 
 
 __all__ = ["Bench", "Report", "ToolError", "ERRORS", "main", "parser", "restoring", "rotated",
-           "run_demo", "spread", "verdict", "warm"]
+           "run_demo", "spread", "verdict", "verdict_of_interval", "warm"]

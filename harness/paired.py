@@ -46,6 +46,13 @@ def median_interval(values, sure=SURE):
     return Median(statistics.median(values), low, high, count)
 
 
+def at_most(low, high, target):
+    """Whether what lies between low and high is `target` at most: None if that cannot be told."""
+    if low is None or low <= target < high:
+        return None
+    return high <= target
+
+
 def pair_up(spans, of_b):
     """[(a, b)] of what was measured in spans in the order of abba(); None is a span that failed,
     and its pair is left out."""

@@ -37,6 +37,14 @@ def test_interval_covers_the_median_as_often_as_it_says():
     assert missed <= 50, f'{missed} of 1000 intervals of 95 % do not hold the median'
 
 
+def test_target_inside_of_the_interval_is_neither_met_nor_missed():
+    assert paired.at_most(-0.01, 0.02, 0.03) is True
+    assert paired.at_most(-0.01, 0.03, 0.03) is True
+    assert paired.at_most(0.04, 0.06, 0.03) is False
+    assert paired.at_most(-0.6, 0.9, 0.03) is None
+    assert paired.at_most(None, None, 0.03) is None
+
+
 def test_drift_does_not_look_like_a_difference():
     of_b = paired.abba(5)
     spans = [100 * 0.98 ** number for number in range(len(of_b))]  # slower and slower

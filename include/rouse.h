@@ -480,6 +480,15 @@ ROUSE_PUBLIC int rouse_convert(const char *in, const char *wset, const char *out
 	const struct rouse_layout *layout, struct rouse_write_report *report,
 	const struct rouse_observer *observer, struct rouse_error *error);
 
+/**
+ * Writes the memory of an image to a flat file, for `--backend map`: each page at its place, zero
+ * pages as holes, checksums behind them (docs/format.md). The report's stored_bytes are those of
+ * the pages that are not zero. -ENOTSUP: the VM's memory is in several blocks, or in huge pages.
+ */
+ROUSE_PUBLIC int rouse_flatten(const char *image, const char *out,
+	struct rouse_write_report *report, const struct rouse_observer *observer,
+	struct rouse_error *error);
+
 struct rouse_wset;
 
 struct rouse_wset_info {

@@ -7,6 +7,7 @@
 struct write_args {
 	struct rouse_layout layout;
 	const char *wset;
+	bool flat; /* convert only */
 	bool json, quiet;
 };
 
@@ -14,13 +15,23 @@ typedef int write_fn(const char *in, const char *wset, const char *out,
 	const struct rouse_layout *layout, struct rouse_write_report *report,
 	const struct rouse_observer *observer, struct rouse_error *error);
 
-static const struct option_spec options[] = {
-	STRING_OPTION(struct write_args, wset, 'w', "working-set", "FILE",
-		"lay the image out for this working set (default: for none)"),
-	LAYOUT_OPTIONS(offsetof(struct write_args, layout)),
-	FLAG_OPTION(struct write_args, json, 'j', "json", "print the report as JSON"),
-	FLAG_OPTION(struct write_args, quiet, 'q', "quiet", "no progress, no report; errors only"),
-	OPTIONS_END,
+/* What both commands take. */
+#define WRITE_OPTIONS                                                                          \
+	STRING_OPTION(struct write_args, wset, 'w', "working-set", "FILE",                     \
+		"lay the image out for this working set (default: for none)"),                 \
+		LAYOUT_OPTIONS(offsetof(struct write_args, layout)),                           \
+		FLAG_OPTION(struct write_args, json, 'j', "json", "print the report as JSON"), \
+		FLAG_OPTION(struct write_args, quiet, 'q', "quiet",                            \
+			"no progress, no report; errors only"),                                \
+		OPTIONS_END
+
+static const struct option_spec pack_options[] = {WRITE_OPTIONS};
+
+static const struct option_spec convert_options[] = {
+	FLAG_OPTION(struct write_args, flat, 0, "flat",
+		"write the memory of an image to a flat file, for\n"
+		"rouse restore --backend map"),
+	WRITE_OPTIONS,
 };
 
 static int run_writer(const struct command *command, int argc, char **argv, write_fn *writer)
@@ -35,11 +46,20 @@ static int run_writer(const struct command *command, int argc, char **argv, writ
 
 	if (code >= 0)
 		return code;
+	if (args.flat && args.wset != NULL) {
+		message(MESSAGE_ERROR, "a flat file has its pages in order: there is no place for "
+				       "a working set, which stays in the image");
+		return EXIT_USAGE;
+	}
 	watch = watch_begin(args.quiet, false);
 	if (watch == NULL)
 		return EXIT_FAILURE;
-	code = writer(arguments.words[0], args.wset, arguments.words[1], &args.layout, &report,
-		watch_observer(watch), &error);
+	if (args.flat)
+		code = rouse_flatten(arguments.words[0], arguments.words[1], &report,
+			watch_observer(watch), &error);
+	else
+		code = writer(arguments.words[0], args.wset, arguments.words[1], &args.layout,
+			&report, watch_observer(watch), &error);
 	watch_end(watch);
 	if (code < 0)
 		return report_error(&error, code);
@@ -67,7 +87,7 @@ const struct command command_pack = {
 	.text = "Writes what IMAGE has to OUT, with the pages of the working set at the front, in "
 		"the\n"
 		"order of their first touch. OUT appears when it is complete; it may be IMAGE.",
-	.options = options,
+	.options = pack_options,
 	.run = run_pack,
 	.min_arguments = 2,
 	.max_arguments = 2,
@@ -79,8 +99,9 @@ const struct command command_convert = {
 	.summary = "Convert a migration file of QEMU to an image, or back",
 	.text = "If IN is an image, OUT becomes a plain migration file for -incoming; if IN is "
 		"such a\n"
-		"file, OUT becomes an image. The options are for the latter.",
-	.options = options,
+		"file, OUT becomes an image. The options are for the latter, but --flat: with it\n"
+		"an image's memory becomes a file that any number of VMs can map.",
+	.options = convert_options,
 	.run = run_convert,
 	.min_arguments = 2,
 	.max_arguments = 2,

@@ -253,6 +253,20 @@ enum rouse_policy {
 
 #define ROUSE_POLICY_COUNT 5
 
+/** How a VM gets its memory: docs/design.md compares them. */
+enum rouse_backend {
+	ROUSE_BACKEND_POSTCOPY = 0, /**< through QEMU's migration, on demand by its postcopy */
+	ROUSE_BACKEND_MAP,          /**< a private mapping of a flat file: rouse_flatten() */
+	ROUSE_BACKEND_AUTO,         /**< map if a flat file is given, else postcopy */
+};
+
+/** How stalls were seen, from the best to the worst. */
+enum rouse_stall_method {
+	ROUSE_STALLS_REQUESTS = 0, /**< each fault, by its request */
+	ROUSE_STALLS_SAMPLES,      /**< the vCPUs' state, a thousand times a second */
+	ROUSE_STALLS_NONE,         /**< not at all: TTR is that of the start */
+};
+
 /** What limits reading, to be as slow as another disk. 0: no limit. docs/ttr.md has the model. */
 struct rouse_throttle {
 	uint64_t bytes_per_s;
@@ -306,6 +320,8 @@ struct rouse_restore_options {
 	double learn_stale;    /**< below this hit rate the set is stale: 0 to 1 */
 	uint64_t learn_seed;   /**< of the random choice of the sample; 0: chosen */
 	struct rouse_wset_rules learn_rules;
+	enum rouse_backend backend; /**< ROUSE_BACKEND_AUTO by default */
+	const char *flat;           /**< the flat file to map, or NULL */
 };
 
 #define ROUSE_LEARN_NO_SAMPLE UINT32_MAX
@@ -392,6 +408,14 @@ struct rouse_restore_report {
 	double background_rate; /**< bytes/s that were placed unasked, the mean; 0: none */
 	struct rouse_stage_time stages[ROUSE_STAGE_COUNT]; /**< by enum rouse_stage */
 	struct rouse_learn_report learn;
+	/**
+	 * The one that was used. With ROUSE_BACKEND_MAP faults are those for which the kernel had
+	 * to read something, nothing is known of how long each took, pages that are "placed" were
+	 * read into the page cache, and image_bytes are those of the flat file.
+	 */
+	enum rouse_backend backend;
+	enum rouse_stall_method stall_method;
+	uint64_t stall_resolution_us; /**< of ROUSE_STALLS_SAMPLES; otherwise 0 */
 };
 
 ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);
@@ -402,15 +426,16 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  *
  * If this process dies after the VM began to run, the VM pauses at the next page that it lacks;
  * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
+ * With a flat file the VM has all its memory from its start on, and this process may die.
  *
  * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
  * format), -EINVAL (another machine or size; options that make no sense: kind USAGE), -ENOTSUP
- * (huge pages), -EFBIG (more device state than QEMU takes on demand: only eager works), -EPERM
- * (QEMU may not use userfaultfd: only eager works), -EBUSY (QEMU waits for nothing, or another
- * Rouse serves it, or there is nothing to take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not
- * answer, or the directory of the file to learn into is kept locked: kind REFUSED), -EREMOTEIO and
- * -ENOSYS (QEMU refused a command), -EPROTO (it asked for what does not exist), -ECANCELED, and
- * what reading a file can give.
+ * (huge pages; a VM whose memory cannot be mapped from a file), -EFBIG (more device state than QEMU
+ * takes on demand: only eager works), -EPERM (QEMU may not use userfaultfd: only eager works),
+ * -EBUSY (QEMU waits for nothing, or another Rouse serves it, or there is nothing to take over),
+ * -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the directory of the file to learn into
+ * is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EPROTO (it asked
+ * for what does not exist), -ECANCELED, and what reading a file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,

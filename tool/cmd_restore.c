@@ -27,6 +27,13 @@ static const struct option_value policy_values[] = {
 	{NULL, 0},
 };
 
+static const struct option_value backend_values[] = {
+	{"auto", ROUSE_BACKEND_AUTO},
+	{"postcopy", ROUSE_BACKEND_POSTCOPY},
+	{"map", ROUSE_BACKEND_MAP},
+	{NULL, 0},
+};
+
 static bool parse_throttle_option(const char *text, void *options)
 {
 	return parse_throttle(text, &((struct restore *)options)->library.throttle);
@@ -120,6 +127,15 @@ static const struct option_spec options[] = {
 			"(lazy), the working set (ws), or as much of it as must be there\n"
 			"for the rest to come in time (paced); auto, the default, takes\n"
 			"the one that is predicted to be responsive soonest"},
+	{.name = "backend",
+		.kind = OPTION_ENUM,
+		.offset = offsetof(struct restore, library.backend),
+		.argument = "auto|postcopy|map",
+		.values = backend_values,
+		.help = "how the VM gets its memory: through QEMU's migration (postcopy),\n"
+			"or as a private mapping of a flat file (map, and auto with --flat)"},
+	STRING_OPTION(struct restore, library.flat, 0, "flat", "FILE",
+		"the flat file to map, made by rouse convert --flat"),
 	STRING_OPTION(struct restore, library.qmp_socket, 0, "qmp", "SOCKET",
 		"a QEMU that waits with -incoming defer (default: start one)"),
 	STRING_OPTION(struct restore, library.wset, 'w', "working-set", "FILE",

@@ -271,6 +271,24 @@ static const char *policy_name(enum rouse_policy policy)
 	return "auto";
 }
 
+static const char *backend_name(enum rouse_backend backend)
+{
+	return backend == ROUSE_BACKEND_MAP ? "map" : "postcopy";
+}
+
+static const char *stall_method_name(enum rouse_stall_method method)
+{
+	switch (method) {
+	case ROUSE_STALLS_REQUESTS:
+		return "requests";
+	case ROUSE_STALLS_SAMPLES:
+		return "samples";
+	case ROUSE_STALLS_NONE:
+		break;
+	}
+	return "none";
+}
+
 static void set(json_t *object, const char *name, json_t *value)
 {
 	(void)json_object_set_new(object, name, value);
@@ -290,6 +308,8 @@ static void add_times(json_t *json, const struct rouse_restore_report *report,
 	set(json, "stalled_ms", json_ms(report->stalled_us));
 	set(json, "blocktime_ms",
 		report->blocktime_us >= 0 ? json_ms((uint64_t)report->blocktime_us) : json_null());
+	set(json, "stall_method", json_string(stall_method_name(report->stall_method)));
+	set(json, "stall_resolution_us", json_number(report->stall_resolution_us));
 	set(json, "transport_us", json_real(report->transport_us));
 	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));
 }
@@ -317,6 +337,7 @@ json_t *restore_report_json(
 		report->policy_reason[0] != '\0' ? json_string(report->policy_reason)
 						 : json_null());
 	set(json, "predicted_ttr_ms", predictions_json(report));
+	set(json, "backend", json_string(backend_name(report->backend)));
 	add_times(json, report, point);
 	set(json, "faults", json_number(report->faults));
 	set(json, "fault_us",

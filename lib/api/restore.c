@@ -6,6 +6,7 @@
  */
 #include "api/metadata.h"
 #include "api/restore_learn.h"
+#include "api/restore_map.h"
 #include "api/restore_policy.h"
 #include "api/restore_qemu.h"
 #include "api/restore_record.h"
@@ -44,6 +45,7 @@ void rouse_restore_options_init(struct rouse_restore_options *options)
 		.ttr = {.utilization = 0.9, .window_us = 100000},
 		.learn_us = 5000000,
 		.learn_stale = 0.5,
+		.backend = ROUSE_BACKEND_AUTO,
 	};
 }
 
@@ -77,12 +79,21 @@ static int check_options(const struct rouse_restore_options *options, struct rou
 		wrong = "a VM that is left paused touches nothing to learn from";
 	else if (options->learn != NULL && options->learn_us == 0)
 		wrong = "learning needs a time during which nothing is delivered unasked";
+	else if ((unsigned int)options->backend > ROUSE_BACKEND_AUTO)
+		wrong = "there is no such backend";
 	else if (!(options->learn_stale >= 0 && options->learn_stale <= 1))
 		wrong = "the hit rate below which a set is stale is a number from 0 to 1";
 	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
 		 options->ttr.window_us == 0)
 		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
 	return wrong == NULL ? 0 : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);
+}
+
+static enum rouse_backend choose_backend(const struct rouse_restore_options *options)
+{
+	if (options->backend != ROUSE_BACKEND_AUTO)
+		return options->backend;
+	return options->flat != NULL ? ROUSE_BACKEND_MAP : ROUSE_BACKEND_POSTCOPY;
 }
 
 static int open_image(struct restore *r, struct rouse_error *error)
@@ -300,6 +311,52 @@ static void finish(struct restore *r)
 	rouse_source_destroy(r->source);
 }
 
+/* ---- Backends ------------------------------------------------------------------------------- */
+
+static int postcopy_check(const struct rouse_restore_options *options, struct rouse_error *error)
+{
+	return options->flat == NULL ? 0
+				     : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+					       "a flat file (--flat) is for --backend map");
+}
+
+static int postcopy_restore(
+	struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
+{
+	int code = prepare(r, error);
+
+	if (code == 0)
+		code = run(r, report, error);
+	if (r->engine != NULL)
+		report_image(r, report);
+	return code;
+}
+
+static int map_restore(
+	struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
+{
+	struct restore_map_config config = {.options = &r->options,
+		.observer = r->observer,
+		.metadata = &r->metadata,
+		.requested_ns = r->requested_ns};
+	const int code = open_image(r, error);
+
+	if (code < 0)
+		return code;
+	config.reader = r->reader;
+	config.wset = r->wset;
+	return restore_map(&config, report, error);
+}
+
+static const struct {
+	int (*check)(const struct rouse_restore_options *options, struct rouse_error *error);
+	int (*restore)(
+		struct restore *r, struct rouse_restore_report *report, struct rouse_error *error);
+} backends[] = {
+	[ROUSE_BACKEND_POSTCOPY] = {postcopy_check, postcopy_restore},
+	[ROUSE_BACKEND_MAP] = {restore_map_check, map_restore},
+};
+
 int rouse_restore(const struct rouse_restore_options *options, struct rouse_restore_report *report,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
@@ -309,6 +366,7 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 		.requested_ns = rouse_clock_ns(),
 		.qemu = {.process = QEMU_PROCESS_INIT},
 	};
+	enum rouse_backend backend;
 	int code;
 
 	/* An older caller's structure is shorter: what it does not know keeps its default. */
@@ -320,14 +378,14 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 	*report = (struct rouse_restore_report){.blocktime_us = -1,
 		.vcpu_wait_us = -1,
 		.learn = {.hit_rate = -1, .hit_high = 1, .coverage = -1}};
+	backend = choose_backend(&r.options);
 	code = check_options(&r.options, error);
+	if (code == 0)
+		code = backends[backend].check(&r.options, error);
 	if (code < 0)
 		return code;
-	code = prepare(&r, error);
-	if (code == 0)
-		code = run(&r, report, error);
-	if (r.engine != NULL)
-		report_image(&r, report);
+	report->backend = backend;
+	code = backends[backend].restore(&r, report, error);
 	finish(&r);
 	return code;
 }

@@ -54,12 +54,23 @@ static int add_last_words(struct restore_qemu *qemu, int code, struct rouse_erro
 	return rouse_error_set(error, ROUSE_ERROR_VMM, code, "%.200s: %s", why.message, words);
 }
 
+static void finish_command(struct qemu_map_command *command)
+{
+	qemu_map_command_finish(command);
+}
+
 static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_observer *observer,
 	struct rouse_error *error)
 {
+	cleanup_with(finish_command) struct qemu_map_command command = {0};
 	struct qemu_process_config config = {.monitor = qemu->monitor, .postcopy = postcopy};
 	int code = choose_command(options, metadata, &config, error);
+
+	if (code == 0 && qemu->map != NULL) {
+		code = qemu_map_command(config.argv, qemu->map, &command, error);
+		config.argv = command.argv;
+	}
 
 	if (code == 0 && postcopy)
 		code = qemu_incoming_may_postcopy(error);
@@ -277,13 +288,13 @@ static unsigned int vcpus_of(const struct restore_qemu *qemu,
 	return options->resume ? 1 : count_vcpus(qemu->qmp);
 }
 
-int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+/* @qemu: empty, but for map. */
+static int open_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	int code, fd = -1;
 
-	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT};
 	code = list_blocks(qemu, reader, error);
 	if (code < 0)
 		return code;
@@ -292,6 +303,23 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
 		return add_last_words(qemu, code, error);
 	qemu->vcpus = vcpus_of(qemu, options, metadata);
 	return make_sink(qemu, options, postcopy, metadata, reader, fd, observer, error);
+}
+
+int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	const struct rouse_observer *observer, struct rouse_error *error)
+{
+	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT};
+	return open_qemu(qemu, options, postcopy, metadata, reader, observer, error);
+}
+
+int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	const struct qemu_map_file *map, const struct rouse_metadata *metadata,
+	const struct rouse_reader *reader, const struct rouse_observer *observer,
+	struct rouse_error *error)
+{
+	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT, .map = map};
+	return open_qemu(qemu, options, false, metadata, reader, observer, error);
 }
 
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error)

@@ -10,6 +10,7 @@
 #include "api/monitor_path.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
+#include "vmm/qemu_map.h"
 #include "vmm/qemu_process.h"
 #include "vmm/qmp.h"
 
@@ -19,8 +20,9 @@ struct restore_qemu {
 	struct rouse_sink *sink;
 	struct qemu_block *blocks; /* of the image, as the sink wants them */
 	uint32_t block_count;
-	unsigned int vcpus; /* 0 until known */
-	bool deposited;     /* QEMU holds a duplicate of our end of qmp: see vmm/qemu_rescue.h */
+	unsigned int vcpus;              /* 0 until known */
+	const struct qemu_map_file *map; /* of restore_qemu_open_map(), or NULL */
+	bool deposited; /* QEMU holds a duplicate of our end of qmp: see vmm/qemu_rescue.h */
 	char monitor[ROUSE_MONITOR_BYTES];
 };
 
@@ -31,6 +33,16 @@ struct restore_qemu {
 int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error);
+
+/**
+ * The same with a QEMU that is started with a file as its memory. The sink sends what is placed
+ * before its start and the devices; the rest of the block stays what the file has.
+ * -ENOTSUP: its command line cannot be rewritten for that.
+ */
+int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	const struct qemu_map_file *map, const struct rouse_metadata *metadata,
+	const struct rouse_reader *reader, const struct rouse_observer *observer,
+	struct rouse_error *error);
 
 /** If QEMU is gone or said why it broke off, puts that into @error. Returns the error's code. */
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error);

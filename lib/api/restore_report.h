@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "image/image_reader.h"
+#include "vmm/vcpu_stalls.h"
 #include "wset/wset.h"
 
 /**
@@ -19,6 +20,21 @@
 int restore_report_fill(struct rouse_restore_report *report, const struct rouse_engine *engine,
 	uint64_t requested_ns, unsigned int vcpus, const struct rouse_ttr_point *point,
 	struct rouse_stalls **stalls);
+
+/** Of a restore without an engine; CLOCK_MONOTONIC. */
+struct restore_report_map {
+	uint64_t requested_ns, started_ns;
+	uint64_t complete_ns; /* 0: not reached */
+	unsigned int vcpus;
+};
+
+/**
+ * The same for a mapped flat file, and the stall log if @options want one. @sampled has ended; or
+ * NULL: nobody saw the vCPUs, and the start is the only stall. -ENOMEM; errors of the file.
+ */
+int restore_report_fill_map(struct rouse_restore_report *report,
+	const struct restore_report_map *times, const struct vcpu_stalls *sampled,
+	const struct rouse_restore_options *options, struct rouse_error *error);
 
 /** Writes a stall log. Errors of the file. */
 int restore_report_write_stalls(

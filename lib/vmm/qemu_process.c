@@ -16,7 +16,7 @@
 #define ADDED_ARGUMENTS 12
 #define ADDED_TEXT 512
 
-static bool is_option(const char *argument, const char *name)
+bool qemu_process_is_option(const char *argument, const char *name)
 {
 	if (argument[0] == '-' && argument[1] == '-')
 		argument++;
@@ -32,14 +32,14 @@ static size_t unwanted(const char *const *argv)
 		{"global", "migration.x-postcopy-ram="},
 	};
 
-	if (is_option(argv[0], "daemonize"))
+	if (qemu_process_is_option(argv[0], "daemonize"))
 		return 1;
 	if (argv[1] == NULL)
 		return 0;
-	if (is_option(argv[0], "incoming") || is_option(argv[0], "loadvm"))
+	if (qemu_process_is_option(argv[0], "incoming") || qemu_process_is_option(argv[0], "loadvm"))
 		return 2;
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
-		if (is_option(argv[0], ours[i][0]) &&
+		if (qemu_process_is_option(argv[0], ours[i][0]) &&
 			strncmp(argv[1], ours[i][1], strlen(ours[i][1])) == 0)
 			return 2;
 	}

@@ -35,6 +35,9 @@ struct qemu_process {
  */
 char **qemu_process_argv(const struct qemu_process_config *config, int migration, int control);
 
+/** Whether @argument is QEMU's option @name: with one dash or two. */
+bool qemu_process_is_option(const char *argument, const char *name);
+
 /** Starts it. -ENOENT: no such program; -ENOMEM and others of fork(2). */
 int qemu_process_start(const struct qemu_process_config *config, struct qemu_process *process,
 	struct rouse_error *error);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Lines of /proc/net/unix and schedstat files: a name that is taken is one that we would give. */
+/* Lines of /proc/net/unix, schedstat and stat files: a name that is taken is one that we would
+ * give. */
 #include "vmm/qemu_rescue.h"
+#include "vmm/vcpu_stalls.h"
 #include "vmm/vcpu_wait.h"
 
 #include <stdlib.h>
@@ -24,6 +26,7 @@ static void read_unix_line(const char *line)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = malloc(size + 1);
+	struct thread_stat stat;
 	uint64_t wait_ns = 0;
 
 	if (text == NULL)
@@ -35,6 +38,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Not terminated: what lies behind it must not be read. */
 	if (schedstat_parse((const char *)data, size, &wait_ns) == 0 &&
 		memchr(data, '\n', size) == NULL && memchr(data, ' ', size) == NULL)
+		abort();
+	if (thread_stat_parse((const char *)data, size, &stat) == 0 &&
+		memchr(data, ')', size) == NULL)
 		abort();
 	free(text);
 	return 0;

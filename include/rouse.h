@@ -709,7 +709,7 @@ ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
 
 struct rouse_finding {
 	const char *name; /**< "qemu", "userfaultfd", "trace", "kvm", "io_uring", "page_idle",
-			     "priority" */
+			     "schedstat", "pagemap", "priority" */
 	bool available;
 	const char *detail; /**< version, or why not */
 	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */

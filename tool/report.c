@@ -366,8 +366,24 @@ json_t *restore_report_json(
 	return json;
 }
 
+/* Nobody saw the faults one by one. */
+static void print_sampled_stalls(const struct rouse_restore_report *report)
+{
+	printf("%llu faults for which something was read; ", (unsigned long long)report->faults);
+	if (report->stall_method == ROUSE_STALLS_SAMPLES)
+		printf("vCPUs stalled for some %s after the start, by samples each %s\n",
+			human_us((double)report->stalled_us).text,
+			human_us((double)report->stall_resolution_us).text);
+	else
+		printf("how long vCPUs stalled is not known: TTR counts the start alone\n");
+}
+
 static void print_stalls(const struct rouse_restore_report *report)
 {
+	if (report->stall_method != ROUSE_STALLS_REQUESTS) {
+		print_sampled_stalls(report);
+		return;
+	}
 	printf("%llu faults; their service: p50 %s, p90 %s, p99 %s, at most %s\n",
 		(unsigned long long)report->faults, human_us(report->fault_us.p50).text,
 		human_us(report->fault_us.p90).text, human_us(report->fault_us.p99).text,

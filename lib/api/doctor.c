@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "vmm/qemu_map.h"
 #include "vmm/vcpu_wait.h"
 #include "wset/scan.h"
 
@@ -227,7 +228,7 @@ static void probe_scan(struct doctor *doctor)
 		"vm.unprivileged_userfaultfd=1 for QEMU's user");
 }
 
-/* ---- KVM, io_uring, page_idle, schedstat, priority -------------------------------------  */
+/* ---- KVM, io_uring, page_idle, schedstat, pagemap, priority ----------------------------  */
 
 static void probe_kvm(struct doctor *doctor, const char *qemu, const char *kernel)
 {
@@ -314,6 +315,26 @@ static void probe_schedstat(struct doctor *doctor)
 		"needed: /proc, and a kernel with CONFIG_SCHED_INFO");
 }
 
+/* Whether pages that were written to can be told from a mapped file's: on a page of our own. */
+static void probe_pagemap(struct doctor *doctor)
+{
+	cleanup_close int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	const long page = sysconf(_SC_PAGESIZE);
+	volatile char written = 1;
+	uint64_t word = 0;
+	bool told;
+
+	begin(doctor);
+	told = fd >= 0 && rouse_io_pread(fd, &word, sizeof(word),
+				  (uint64_t)(uintptr_t)&written / (uint64_t)page * 8) == 0;
+	told = told && qemu_map_is_private(word);
+	say(doctor, "/proc/self/pagemap %s which pages were written to",
+		told ? "tells" : "does not tell");
+	tell(doctor, "pagemap", told,
+		"no restore from a flat file (--backend map); needed: /proc, and a kernel with "
+		"CONFIG_PROC_PAGE_MONITOR");
+}
+
 int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding,
 	void *finding_user, struct rouse_error *error)
 {
@@ -334,6 +355,7 @@ int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding
 	probe_io_uring(&doctor);
 	probe_page_idle(&doctor);
 	probe_schedstat(&doctor);
+	probe_pagemap(&doctor);
 	probe_priority(&doctor);
 	return 0;
 }

@@ -172,6 +172,7 @@ struct sending {
 	struct map_restore *m;
 	struct rouse_sink_page pages[SEND_PAGES];
 	size_t count;
+	uint64_t total;
 	uint8_t *buffer; /* SEND_PAGES */
 	struct rouse_error *error;
 };
@@ -181,6 +182,7 @@ static int send_now(struct sending *s)
 	struct rouse_sink *sink = s->m->qemu.sink;
 	int code = s->count > 0 ? sink->ops->prefetch(sink, s->pages, s->count) : 0;
 
+	s->total += s->count;
 	s->count = 0;
 	if (code < 0)
 		(void)restore_qemu_explain(&s->m->qemu, code, s->error);
@@ -228,6 +230,11 @@ static int send_memory(struct map_restore *m, struct rouse_error *error)
 			m->qemu.process.pid, &m->map, send_page, &sending, &why);
 	if (code == 0)
 		code = send_now(&sending);
+	if (code == 0)
+		rouse_log(m->config->observer, ROUSE_LOG_DEBUG,
+			"%" PRIu64 " pages were sent, of them %" PRIu64 " of the mapped block",
+			sending.total,
+			sending.total - (m->file.flat.page_count - m->file.flat.main_pages));
 	/* What send_page() said is more than what the walk says of it. */
 	if (code < 0 && error != NULL)
 		*error = said.code < 0 ? said : why;
@@ -337,6 +344,10 @@ static int make_report(
 		vcpu_stalls_end(m->stalls);
 	map_warm_get_stats(m->warm, &stats);
 	report->policy = m->policy;
+	if (m->config->options->policy == ROUSE_POLICY_AUTO)
+		(void)snprintf(report->policy_reason, sizeof(report->policy_reason), "%s",
+			m->policy == ROUSE_POLICY_WS ? "there is a working set to warm"
+						     : "there is no working set to warm");
 	report->backend = ROUSE_BACKEND_MAP;
 	report->prefetched_pages = stats.first_pages;
 	report->prefetched_bytes = stats.first_pages * ROUSE_IMAGE_PAGE_BYTES;

@@ -36,7 +36,8 @@ static size_t unwanted(const char *const *argv)
 		return 1;
 	if (argv[1] == NULL)
 		return 0;
-	if (qemu_process_is_option(argv[0], "incoming") || qemu_process_is_option(argv[0], "loadvm"))
+	if (qemu_process_is_option(argv[0], "incoming") ||
+		qemu_process_is_option(argv[0], "loadvm"))
 		return 2;
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
 		if (qemu_process_is_option(argv[0], ours[i][0]) &&

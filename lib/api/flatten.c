@@ -9,6 +9,7 @@
 #include "image/flat.h"
 #include "image/temp_file.h"
 
+#include <assert.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -117,6 +118,8 @@ int rouse_flatten(const char *image, const char *out, struct rouse_write_report 
 		code = find_main(opened->reader, &main_block, error);
 	if (code < 0)
 		return code;
+	/* find_main() has found one: every image has a block. */
+	assert(main_block != NULL);
 	describe(opened->reader, main_block, &flat);
 	code = rouse_temp_file_open(out, &file, error);
 	if (code < 0)

@@ -692,6 +692,9 @@ ROUSE_PUBLIC void rouse_stalls_free(struct rouse_stalls *stalls);
  * `vcpus` of the stalls that cover it count. -ENOMEM, -EINVAL if it ends before it begins.
  */
 ROUSE_PUBLIC int rouse_stalls_add(struct rouse_stalls *stalls, uint64_t from_us, uint64_t to_us);
+/** The @index-th stall in the order in which they were added. -ERANGE if there are not so many. */
+ROUSE_PUBLIC int rouse_stalls_get_stall(
+	const struct rouse_stalls *stalls, size_t index, uint64_t *from_us, uint64_t *to_us);
 /** Reads a stall log, as --stall-log writes it. -EUCLEAN: a line makes no sense (it is named). */
 ROUSE_PUBLIC int rouse_stalls_load(
 	const char *path, struct rouse_stalls **stalls, struct rouse_error *error);

@@ -74,6 +74,16 @@ int rouse_stalls_add(struct rouse_stalls *stalls, uint64_t from_us, uint64_t to_
 	return 0;
 }
 
+int rouse_stalls_get_stall(
+	const struct rouse_stalls *stalls, size_t index, uint64_t *from_us, uint64_t *to_us)
+{
+	if (index >= stalls->count)
+		return -ERANGE;
+	*from_us = (uint64_t)stalls->stalls[index].from;
+	*to_us = (uint64_t)stalls->stalls[index].to;
+	return 0;
+}
+
 static int compare_points(const void *a, const void *b)
 {
 	const struct rouse_stalls_point *p = a, *q = b;

@@ -35,6 +35,26 @@ static void written_log_reads_back_the_same(void **state)
 	rouse_stalls_free(again);
 }
 
+static void stalls_come_back_one_by_one(void **state)
+{
+	struct rouse_stalls *stalls = NULL;
+	uint64_t from = 0, to = 0;
+
+	(void)state;
+	assert_int_equal(rouse_stalls_new(2, &stalls), 0);
+	assert_int_equal(rouse_stalls_get_stall(stalls, 0, &from, &to), -ERANGE);
+	assert_int_equal(rouse_stalls_add(stalls, 70, 90), 0);
+	assert_int_equal(rouse_stalls_add(stalls, 0, 17), 0);
+	assert_int_equal(rouse_stalls_get_stall(stalls, 0, &from, &to), 0);
+	assert_int_equal(from, 70);
+	assert_int_equal(to, 90);
+	assert_int_equal(rouse_stalls_get_stall(stalls, 1, &from, &to), 0);
+	assert_int_equal(from, 0);
+	assert_int_equal(to, 17);
+	assert_int_equal(rouse_stalls_get_stall(stalls, 2, &from, &to), -ERANGE);
+	rouse_stalls_free(stalls);
+}
+
 static void comments_and_empty_lines_are_skipped(void **state)
 {
 	static const char text[] = "rouse-stalls 1\n# why\n\nvcpus 1\n#\n1 2\n\n# end";
@@ -101,6 +121,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(written_log_reads_back_the_same),
+		cmocka_unit_test(stalls_come_back_one_by_one),
 		cmocka_unit_test(comments_and_empty_lines_are_skipped),
 		cmocka_unit_test(last_line_needs_no_newline),
 		cmocka_unit_test(broken_lines_are_named),

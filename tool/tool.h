@@ -21,7 +21,7 @@ enum {
 
 extern const struct command command_save, command_restore, command_inspect, command_verify,
 	command_pack, command_convert, command_wset, command_cat, command_ttr, command_scan,
-	command_trace, command_doctor;
+	command_trace, command_report, command_doctor;
 
 /* ---- Messages (message.c) ------------------------------------------------------------------ */
 

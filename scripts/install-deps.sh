@@ -16,6 +16,8 @@ qemu-system-x86 qemu-utils
 libsqlite3-dev zlib1g-dev
 python3 scdoc git tar
 "
+# for the page of rouse report: without it all else works
+optional=npm
 
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
@@ -39,7 +41,7 @@ is_installed() {
 
 case "${1-}" in
 --list)
-	printf '%s\n' $packages
+	printf '%s\n' $packages $optional
 	exit 0
 	;;
 --refresh)
@@ -59,13 +61,15 @@ for package in $packages; do
 done
 # The guest's kernel is downloaded later, by name: apt must know it.
 apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || refresh
-[ -n "$missing" ] || exit 0
 
-echo "installing:$missing"
-install_missing() {
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing
+install() {
+	echo "installing: $*"
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@"
 }
-install_missing || {
+[ -z "$missing" ] || install $missing || {
 	refresh
-	install_missing
+	install $missing
 }
+# It may be there from elsewhere, as a part of another package.
+command -v npm >/dev/null || (install $optional) ||
+	echo "install-deps: no npm: Rouse is built without the page of rouse report" >&2

@@ -132,9 +132,8 @@ static int draw(json_t *data, const struct rouse_wset *wset, const struct rouse_
 	rouse_wset_get_info(wset != NULL ? wset : touched, &info);
 	if (good) {
 		map->pages = info.ram_bytes / PAGE_BYTES;
-		map->cell_pages = (map->pages + MAX_CELLS - 1) / MAX_CELLS;
-		if (map->cell_pages > 0)
-			map->cell_count = (map->pages + map->cell_pages - 1) / map->cell_pages;
+		map->cell_pages = map->pages > 0 ? (map->pages - 1) / MAX_CELLS + 1 : 1;
+		map->cell_count = (map->pages + map->cell_pages - 1) / map->cell_pages;
 		mark_all(map, &prefetched_pages, &touched_pages);
 		fill_up(map);
 		(void)json_object_set_new(data, "memory", map_json(map, wset, touched));

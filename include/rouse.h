@@ -271,6 +271,7 @@ enum rouse_stall_method {
 struct rouse_throttle {
 	uint64_t bytes_per_s;
 	uint64_t random_reads_per_s; /**< reads that do not begin where the last one ended */
+	uint64_t latency_us; /**< of each such read; reads overlap. A minute at most counts */
 };
 
 #define ROUSE_BACKGROUND_MAX UINT64_MAX

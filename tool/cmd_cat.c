@@ -17,9 +17,10 @@ static bool parse_throttle_option(const char *text, void *options)
 static const struct option_spec options[] = {
 	{.name = "throttle",
 		.kind = OPTION_CUSTOM,
-		.argument = "RATE[,READS]",
+		.argument = "RATE[,READS[,LATENCY]]",
 		.parse = parse_throttle_option,
-		.help = "read as slowly as another disk: bytes and random reads a second"},
+		.help = "read as slowly as another disk: bytes and random reads a second (0:\n"
+			"no limit), time for a read elsewhere, as 100MB,100 or 125MB,0,20ms"},
 	OPTIONS_END,
 };
 

@@ -181,9 +181,10 @@ static const struct option_spec options[] = {
 			"as fast as the VM does not feel)"},
 	{.name = "throttle",
 		.kind = OPTION_CUSTOM,
-		.argument = "RATE[,READS]",
+		.argument = "RATE[,READS[,LATENCY]]",
 		.parse = parse_throttle_option,
-		.help = "read as slowly as another disk: bytes and random reads a second"},
+		.help = "read as slowly as another disk: bytes and random reads a second (0:\n"
+			"no limit), time for a read elsewhere, as 100MB,100 or 125MB,0,20ms"},
 	{.name = "ttr",
 		.kind = OPTION_CUSTOM,
 		.argument = "U,W",

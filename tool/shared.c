@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+/* Longer ones do not count (struct rouse_throttle). */
+#define LATENCY_MAX_US 60000000u
+
 const struct option_value codec_values[] = {
 	{"lz4", ROUSE_CODEC_LZ4},
 	{"zstd", ROUSE_CODEC_ZSTD},
@@ -20,7 +23,7 @@ const struct option_value scan_source_values[] = {
 };
 
 /* Splits a copy of @text at its first comma; *second is NULL without one. */
-static bool split(const char *text, char copy[64], const char **second)
+static bool split(const char *text, char copy[64], char **second)
 {
 	char *comma;
 
@@ -54,7 +57,7 @@ bool parse_share(const char *text, double *share)
 bool parse_ttr_point(const char *text, struct rouse_ttr_point *point)
 {
 	char first[64];
-	const char *window;
+	char *window;
 	double percent;
 
 	if (!split(text, first, &window) || window == NULL || !parse_percent(first, &percent))
@@ -65,11 +68,17 @@ bool parse_ttr_point(const char *text, struct rouse_ttr_point *point)
 
 bool parse_throttle(const char *text, struct rouse_throttle *throttle)
 {
-	char rate[64];
-	const char *reads;
+	char rate[64], rest[64];
+	char *reads, *latency;
 
+	*throttle = (struct rouse_throttle){0};
 	if (!split(text, rate, &reads) || !parse_size(rate, &throttle->bytes_per_s))
 		return false;
-	throttle->random_reads_per_s = 0;
-	return reads == NULL || parse_count(reads, UINT32_MAX, &throttle->random_reads_per_s);
+	if (reads == NULL)
+		return true;
+	if (!split(reads, rest, &latency) ||
+		!parse_count(rest, UINT32_MAX, &throttle->random_reads_per_s))
+		return false;
+	return latency == NULL || (parse_duration(latency, &throttle->latency_us) &&
+					  throttle->latency_us <= LATENCY_MAX_US);
 }

@@ -108,7 +108,7 @@ extern const struct option_value codec_values[];
 extern const struct option_value scan_source_values[];
 /** 90,100ms */
 bool parse_ttr_point(const char *text, struct rouse_ttr_point *point);
-/** RATE[,READS] */
+/** RATE[,READS[,LATENCY]]; 0 as RATE or READS: no limit. */
 bool parse_throttle(const char *text, struct rouse_throttle *throttle);
 
 /** 50 or 50%, up to 100. */

@@ -46,12 +46,12 @@ static int read_piece(struct file_source *file, uint64_t offset, void *buffer, s
 static int read_throttled(struct file_source *file, uint64_t offset, void *buffer, size_t size,
 	enum rouse_read_priority priority)
 {
-	uint64_t due_ns;
+	struct rouse_throttle_turn turn;
 	int code;
 
-	rouse_throttler_begin(file->throttler, offset, size, priority, &due_ns);
+	rouse_throttler_begin(file->throttler, offset, size, priority, &turn);
 	code = read_piece(file, offset, buffer, size);
-	rouse_throttler_end(file->throttler, priority, due_ns);
+	rouse_throttler_end(file->throttler, priority, &turn);
 	return code;
 }
 
@@ -143,7 +143,7 @@ int rouse_file_source_open(const char *path, const struct rouse_throttle *thrott
 			"%s is neither a regular file nor a block device", path);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot find the size of %s", path);
-	if (throttle != NULL && (throttle->bytes_per_s != 0 || throttle->random_reads_per_s != 0)) {
+	if (throttle != NULL && rouse_throttle_limits(throttle)) {
 		code = rouse_throttler_new(throttle, &file->throttler);
 		if (code < 0)
 			return rouse_error_errno(error, code, "cannot open %s", path);

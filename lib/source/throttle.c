@@ -9,6 +9,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define READ_AHEAD_NS UINT64_C(20000000)
+#define LATENCY_MAX_US UINT64_C(60000000)
 
 /*
  * A bucket is kept as the time at which all that was taken from it is paid (a virtual clock):
@@ -20,10 +21,17 @@ struct rouse_throttler {
 	struct rouse_throttle limits;
 	uint64_t bytes_paid_ns; /* the bytes taken so far are paid then */
 	uint64_t next_random_ns;
-	uint64_t last_end; /* file offset */
+	uint64_t last_end;                        /* file offset */
+	uint64_t stream_end[ROUSE_READ_BULK + 1]; /* the same, of each priority */
 	unsigned int urgent;
 	bool bulk_active;
 };
+
+bool rouse_throttle_limits(const struct rouse_throttle *limits)
+{
+	return limits->bytes_per_s != 0 || limits->random_reads_per_s != 0 ||
+	       limits->latency_us != 0;
+}
 
 int rouse_throttler_new(const struct rouse_throttle *limits, struct rouse_throttler **throttler)
 {
@@ -33,7 +41,10 @@ int rouse_throttler_new(const struct rouse_throttle *limits, struct rouse_thrott
 	if (new == NULL)
 		return -ENOMEM;
 	new->limits = *limits;
+	if (new->limits.latency_us > LATENCY_MAX_US)
+		new->limits.latency_us = LATENCY_MAX_US;
 	new->last_end = UINT64_MAX; /* the first read is a random one */
+	new->stream_end[ROUSE_READ_URGENT] = new->stream_end[ROUSE_READ_BULK] = UINT64_MAX;
 	(void)pthread_mutex_init(&new->lock, NULL);
 	(void)pthread_condattr_init(&attributes);
 	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -76,6 +87,16 @@ static uint64_t bytes_burst_ns(const struct rouse_throttler *throttler, uint64_t
 	uint64_t ns = transfer_ns(ROUSE_THROTTLE_BURST, throttler->limits.bytes_per_s);
 
 	return offset == throttler->last_end ? ns + READ_AHEAD_NS : ns;
+}
+
+/* How long the read takes beyond its tokens. */
+static uint64_t latency_ns(const struct rouse_throttler *throttler, uint64_t offset)
+{
+	const uint64_t *ends = throttler->stream_end;
+
+	if (offset == ends[ROUSE_READ_URGENT] || offset == ends[ROUSE_READ_BULK])
+		return 0;
+	return throttler->limits.latency_us * 1000;
 }
 
 /* Takes the tokens of a read that begins now or as soon as it can. Returns when they are paid. */
@@ -124,7 +145,7 @@ static void wait_bulk_turn(struct rouse_throttler *throttler, uint64_t offset)
 }
 
 void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, size_t size,
-	enum rouse_read_priority priority, uint64_t *due_ns)
+	enum rouse_read_priority priority, struct rouse_throttle_turn *turn)
 {
 	(void)pthread_mutex_lock(&throttler->lock);
 	if (priority == ROUSE_READ_URGENT) {
@@ -133,17 +154,24 @@ void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, s
 		wait_bulk_turn(throttler, offset);
 		throttler->bulk_active = true;
 	}
-	*due_ns = take(throttler, offset, size);
+	turn->paid_ns = take(throttler, offset, size);
+	turn->due_ns = turn->paid_ns + latency_ns(throttler, offset);
+	throttler->stream_end[priority] = offset + size;
 	(void)pthread_mutex_unlock(&throttler->lock);
 }
 
-void rouse_throttler_end(
-	struct rouse_throttler *throttler, enum rouse_read_priority priority, uint64_t due_ns)
+static void sleep_until(uint64_t ns)
 {
-	struct timespec until = to_timespec(due_ns);
+	struct timespec until = to_timespec(ns);
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
 		;
+}
+
+void rouse_throttler_end(struct rouse_throttler *throttler, enum rouse_read_priority priority,
+	const struct rouse_throttle_turn *turn)
+{
+	sleep_until(turn->paid_ns);
 	(void)pthread_mutex_lock(&throttler->lock);
 	if (priority == ROUSE_READ_URGENT)
 		throttler->urgent--;
@@ -151,4 +179,6 @@ void rouse_throttler_end(
 		throttler->bulk_active = false;
 	(void)pthread_cond_broadcast(&throttler->turn);
 	(void)pthread_mutex_unlock(&throttler->lock);
+	if (turn->due_ns > turn->paid_ns)
+		sleep_until(turn->due_ns);
 }

@@ -55,7 +55,7 @@ static int remove_file(void **state)
 static struct rouse_source *open_source(
 	const struct fixture *fixture, uint64_t bytes_per_s, uint64_t random_reads_per_s)
 {
-	struct rouse_throttle throttle = {bytes_per_s, random_reads_per_s};
+	struct rouse_throttle throttle = {bytes_per_s, random_reads_per_s, 0};
 	struct rouse_source *source = NULL;
 
 	assert_int_equal(rouse_file_source_open(fixture->path, &throttle, &source, NULL), 0);
@@ -216,7 +216,7 @@ static void an_urgent_read_passes_a_bulk_read_that_came_before(void **state)
 struct bulk_seeker {
 	struct rouse_throttler *throttler;
 	_Atomic bool begun, served;
-	uint64_t due_ns;
+	struct rouse_throttle_turn turn;
 };
 
 static void *seek_in_bulk(void *argument)
@@ -224,9 +224,9 @@ static void *seek_in_bulk(void *argument)
 	struct bulk_seeker *seeker = argument;
 
 	seeker->begun = true;
-	rouse_throttler_begin(seeker->throttler, 1 << 20, 4096, ROUSE_READ_BULK, &seeker->due_ns);
+	rouse_throttler_begin(seeker->throttler, 1 << 20, 4096, ROUSE_READ_BULK, &seeker->turn);
 	seeker->served = true;
-	rouse_throttler_end(seeker->throttler, ROUSE_READ_BULK, seeker->due_ns);
+	rouse_throttler_end(seeker->throttler, ROUSE_READ_BULK, &seeker->turn);
 	return NULL;
 }
 
@@ -235,22 +235,22 @@ static void a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one(void **s
 	struct rouse_throttle limits = {.random_reads_per_s = 5};
 	struct timespec pause = {.tv_nsec = 20000000};
 	struct bulk_seeker seeker = {0};
-	uint64_t first, second;
+	struct rouse_throttle_turn first, second;
 	pthread_t thread;
 
 	(void)state;
 	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
 	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &first);
-	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, first);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &first);
 	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
 	while (!seeker.begun)
 		(void)nanosleep(&pause, NULL);
 	(void)nanosleep(&pause, NULL);
 	rouse_throttler_begin(seeker.throttler, 65536, 4096, ROUSE_READ_URGENT, &second);
-	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, second);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &second);
 	(void)pthread_join(thread, NULL);
-	assert_true(second - first >= 200000000); /* the bucket holds one token */
-	assert_true(seeker.due_ns - second >= 200000000);
+	assert_true(second.due_ns - first.due_ns >= 200000000); /* the bucket holds one token */
+	assert_true(seeker.turn.due_ns - second.due_ns >= 200000000);
 	rouse_throttler_free(seeker.throttler);
 }
 
@@ -260,20 +260,123 @@ static void a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way(void **s
 	struct timespec pause = {.tv_nsec = 50000000};
 	struct bulk_seeker seeker = {0};
 	pthread_t thread;
-	uint64_t due;
+	struct rouse_throttle_turn turn;
 
 	(void)state;
 	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
-	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &due);
+	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &turn);
 	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
 	while (!seeker.begun)
 		(void)nanosleep(&pause, NULL);
 	(void)nanosleep(&pause, NULL);
 	assert_false(seeker.served);
-	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, due);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &turn);
 	(void)pthread_join(thread, NULL);
 	assert_true(seeker.served);
 	rouse_throttler_free(seeker.throttler);
+}
+
+/* A read that takes its turn and does not wait for it: what it would have waited for. */
+static struct rouse_throttle_turn turn_of(
+	struct rouse_throttler *throttler, uint64_t offset, enum rouse_read_priority priority)
+{
+	struct rouse_throttle_turn turn;
+
+	rouse_throttler_begin(throttler, offset, 4096, priority, &turn);
+	rouse_throttler_end(
+		throttler, priority, &(struct rouse_throttle_turn){turn.paid_ns, turn.paid_ns});
+	return turn;
+}
+
+static uint64_t latency_of(
+	struct rouse_throttler *throttler, uint64_t offset, enum rouse_read_priority priority)
+{
+	struct rouse_throttle_turn turn = turn_of(throttler, offset, priority);
+
+	return (turn.due_ns - turn.paid_ns) / 1000;
+}
+
+static void a_read_elsewhere_has_latency_and_a_stream_only_once(void **state)
+{
+	struct rouse_throttle limits = {.latency_us = 7000};
+	struct rouse_throttler *throttler;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &throttler), 0);
+	assert_int_equal(latency_of(throttler, 0, ROUSE_READ_URGENT), 7000);
+	assert_int_equal(latency_of(throttler, 8192, ROUSE_READ_URGENT), 7000);
+	assert_int_equal(latency_of(throttler, 65536, ROUSE_READ_BULK), 7000);
+	assert_int_equal(latency_of(throttler, 65536 + 4096, ROUSE_READ_BULK), 0);
+	assert_int_equal(latency_of(throttler, 65536 + 8192, ROUSE_READ_BULK), 0);
+	rouse_throttler_free(throttler);
+}
+
+static void an_urgent_read_elsewhere_does_not_end_a_stream(void **state)
+{
+	struct rouse_throttle limits = {.latency_us = 7000};
+	struct rouse_throttler *throttler;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &throttler), 0);
+	assert_int_equal(latency_of(throttler, 0, ROUSE_READ_BULK), 7000);
+	assert_int_equal(latency_of(throttler, 65536, ROUSE_READ_URGENT), 7000);
+	assert_int_equal(latency_of(throttler, 4096, ROUSE_READ_BULK), 0);
+	rouse_throttler_free(throttler);
+}
+
+static void latency_takes_no_bandwidth(void **state)
+{
+	/* A page takes 1 s, and a burst of 16 is saved up. */
+	struct rouse_throttle limits = {.bytes_per_s = 4096, .latency_us = 10000000};
+	struct rouse_throttle_turn first, last = {0};
+	struct rouse_throttler *throttler;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &throttler), 0);
+	first = turn_of(throttler, 0, ROUSE_READ_URGENT);
+	for (unsigned int i = 1; i <= 16; i++)
+		last = turn_of(throttler, i * UINT64_C(65536), ROUSE_READ_URGENT);
+	assert_true(last.paid_ns - first.paid_ns <= 2000000000);
+	assert_int_equal(last.due_ns - last.paid_ns, 10000000000);
+	rouse_throttler_free(throttler);
+}
+
+static void latency_of_an_urgent_read_does_not_hold_a_bulk_read_back(void **state)
+{
+	struct rouse_throttle limits = {.latency_us = 500000};
+	struct timespec pause = {.tv_nsec = 20000000};
+	struct bulk_seeker seeker = {0};
+	struct rouse_throttle_turn turn;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
+	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &turn);
+	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
+	while (!seeker.begun)
+		(void)nanosleep(&pause, NULL);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &turn);
+	assert_true(rouse_clock_ns() >= turn.due_ns);
+	(void)pthread_join(thread, NULL);
+	assert_true(seeker.turn.paid_ns < turn.due_ns);
+	rouse_throttler_free(seeker.throttler);
+}
+
+static void a_read_returns_after_its_latency(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_throttle throttle = {.latency_us = 30000};
+	struct rouse_source *source = NULL;
+	char buffer[4096];
+	uint64_t begin;
+
+	assert_int_equal(rouse_file_source_open(fixture->path, &throttle, &source, NULL), 0);
+	begin = rouse_clock_us();
+	assert_int_equal(
+		rouse_source_read(source, 8192, buffer, sizeof(buffer), ROUSE_READ_URGENT), 0);
+	assert_true(rouse_clock_us() - begin >= 30000);
+	assert_memory_equal(buffer, fixture->content + 8192, sizeof(buffer));
+	rouse_source_destroy(source);
 }
 
 int main(void)
@@ -289,6 +392,11 @@ int main(void)
 		cmocka_unit_test(an_urgent_read_passes_a_bulk_read_that_came_before),
 		cmocka_unit_test(a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one),
 		cmocka_unit_test(a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way),
+		cmocka_unit_test(a_read_elsewhere_has_latency_and_a_stream_only_once),
+		cmocka_unit_test(an_urgent_read_elsewhere_does_not_end_a_stream),
+		cmocka_unit_test(latency_takes_no_bandwidth),
+		cmocka_unit_test(latency_of_an_urgent_read_does_not_hold_a_bulk_read_back),
+		cmocka_unit_test(a_read_returns_after_its_latency),
 	};
 
 	return cmocka_run_group_tests_name("source", tests, make_file, remove_file);

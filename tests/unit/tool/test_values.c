@@ -113,7 +113,7 @@ static void ttr_points_are_percent_and_window(void **state)
 	assert_false(parse_ttr_point(",1s", &point));
 }
 
-static void throttles_are_a_rate_and_reads(void **state)
+static void throttles_are_a_rate_reads_and_latency(void **state)
 {
 	struct rouse_throttle throttle;
 
@@ -123,6 +123,17 @@ static void throttles_are_a_rate_and_reads(void **state)
 	assert_int_equal(throttle.random_reads_per_s, 100);
 	assert_true(parse_throttle("1K", &throttle));
 	assert_int_equal(throttle.random_reads_per_s, 0);
+	assert_int_equal(throttle.latency_us, 0);
+	assert_true(parse_throttle("125MB,0,20ms", &throttle));
+	assert_int_equal(throttle.bytes_per_s, 125000000);
+	assert_int_equal(throttle.random_reads_per_s, 0);
+	assert_int_equal(throttle.latency_us, 20000);
+	assert_true(parse_throttle("0,0,1ms", &throttle));
+	assert_false(parse_throttle("1K,2,", &throttle));
+	assert_false(parse_throttle("1K,,1ms", &throttle));
+	assert_false(parse_throttle("1K,2,3", &throttle));
+	assert_false(parse_throttle("1K,2,3ms,", &throttle));
+	assert_false(parse_throttle("1K,2,61s", &throttle));
 	assert_false(parse_throttle("1K,", &throttle));
 	assert_false(parse_throttle("1K,x", &throttle));
 	assert_false(parse_throttle("", &throttle));
@@ -137,7 +148,7 @@ int main(void)
 		cmocka_unit_test(durations_need_a_unit),
 		cmocka_unit_test(counts_are_plain_and_limited),
 		cmocka_unit_test(ttr_points_are_percent_and_window),
-		cmocka_unit_test(throttles_are_a_rate_and_reads),
+		cmocka_unit_test(throttles_are_a_rate_reads_and_latency),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -274,6 +274,13 @@ struct rouse_throttle {
 	uint64_t latency_us; /**< of each such read; reads overlap. A minute at most counts */
 };
 
+/** How an image is read. docs/design.md, "How the image is read". */
+enum rouse_io {
+	ROUSE_IO_AUTO = 0,
+	ROUSE_IO_CACHED, /**< through the page cache: many restores of one image read it once */
+	ROUSE_IO_DIRECT, /**< past the page cache, with several reads in flight; else as CACHED */
+};
+
 #define ROUSE_BACKGROUND_MAX UINT64_MAX
 /** As fast as the guest does not feel (docs/design.md, "Pacing"); without a working set, max. */
 #define ROUSE_BACKGROUND_AUTO (UINT64_MAX - 1)
@@ -312,6 +319,7 @@ struct rouse_restore_options {
 	bool resume;           /**< take over a restore whose Rouse died (needs qmp_socket) */
 	bool paused;           /**< leave the VM paused */
 	struct rouse_throttle throttle;
+	enum rouse_io io;
 	struct rouse_ttr_point ttr; /**< the threshold that the report's ttr_us is for */
 	const char *learn; /**< prefetch by this working-set file and improve it; made if absent */
 	uint64_t learn_us; /**< what is touched in so long after the start is learned: for that time
@@ -396,6 +404,8 @@ struct rouse_restore_report {
 	uint64_t around_pages;      /**< neighbours of faults, placed with them */
 	uint64_t ahead_pages;       /**< where faults follow a pattern: what was to come next */
 	uint64_t read_bytes, reads; /**< from the image */
+	enum rouse_io io;           /**< what was used: ROUSE_IO_CACHED or ROUSE_IO_DIRECT */
+	bool io_uring;              /**< and with several reads in flight */
 	uint64_t image_bytes, ram_bytes;
 	uint64_t prefetch_place_us; /**< time spent writing the prefetched pages to the VMM */
 	int qemu_pid;               /**< of a QEMU that was started; otherwise 0 */

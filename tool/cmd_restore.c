@@ -34,6 +34,13 @@ static const struct option_value backend_values[] = {
 	{NULL, 0},
 };
 
+static const struct option_value io_values[] = {
+	{"auto", ROUSE_IO_AUTO},
+	{"cached", ROUSE_IO_CACHED},
+	{"direct", ROUSE_IO_DIRECT},
+	{NULL, 0},
+};
+
 static bool parse_throttle_option(const char *text, void *options)
 {
 	return parse_throttle(text, &((struct restore *)options)->library.throttle);
@@ -179,6 +186,13 @@ static const struct option_spec options[] = {
 		.argument = "auto|off|RATE|max",
 		.help = "how fast pages come that nobody asked for (default: auto,\n"
 			"as fast as the VM does not feel)"},
+	{.name = "io",
+		.kind = OPTION_ENUM,
+		.offset = offsetof(struct restore, library.io),
+		.argument = "auto|cached|direct",
+		.values = io_values,
+		.help = "read the image through the page cache, or past it (default: auto,\n"
+			"past it unless the image is there, or is being read)"},
 	{.name = "throttle",
 		.kind = OPTION_CUSTOM,
 		.argument = "RATE[,READS[,LATENCY]]",

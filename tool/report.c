@@ -355,6 +355,8 @@ json_t *restore_report_json(
 	set(json, "image_bytes", json_number(report->image_bytes));
 	set(json, "read_bytes", json_number(report->read_bytes));
 	set(json, "reads", json_number(report->reads));
+	set(json, "io", json_string(report->io == ROUSE_IO_DIRECT ? "direct" : "cached"));
+	set(json, "io_uring", json_boolean(report->io_uring));
 	set(json, "ram_bytes", json_number(report->ram_bytes));
 	set(json, "vcpus", json_number(report->vcpus));
 	set(json, "qemu_pid", report->qemu_pid > 0 ? json_integer(report->qemu_pid) : json_null());
@@ -438,8 +440,12 @@ void restore_report_print(
 	if (report->vcpu_wait_us >= 0)
 		printf("vCPUs that could run waited for a processor of the host for %s\n",
 			human_us((double)report->vcpu_wait_us).text);
-	printf("read %s of an image of %s, in %llu reads\n", human_bytes(report->read_bytes).text,
-		human_bytes(report->image_bytes).text, (unsigned long long)report->reads);
+	printf("read %s of an image of %s, in %llu reads %s\n",
+		human_bytes(report->read_bytes).text, human_bytes(report->image_bytes).text,
+		(unsigned long long)report->reads,
+		report->io != ROUSE_IO_DIRECT ? "through the page cache"
+		: report->io_uring            ? "past the page cache, by io_uring"
+					      : "past the page cache, one at a time");
 	ttr_table_print(report->ttr_table_us);
 	if (report->record_incomplete)
 		printf("the trace is incomplete: pages were delivered unasked before its end\n");

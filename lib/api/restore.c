@@ -96,6 +96,24 @@ static enum rouse_backend choose_backend(const struct rouse_restore_options *opt
 	return options->flat != NULL ? ROUSE_BACKEND_MAP : ROUSE_BACKEND_POSTCOPY;
 }
 
+/* What was asked for and is not to be had is worth a warning; what was chosen is not. */
+static void log_io(const struct rouse_observer *observer,
+	const struct rouse_restore_options *options, struct rouse_source *source)
+{
+	const bool asked = options->io == ROUSE_IO_DIRECT;
+	const enum rouse_log_level level = asked ? ROUSE_LOG_WARNING : ROUSE_LOG_DEBUG;
+	struct rouse_source_stats stats;
+
+	rouse_source_get_stats(source, &stats);
+	if (asked && stats.io != ROUSE_IO_DIRECT)
+		rouse_log(observer, level,
+			"reading through the page cache: direct I/O is refused for %s",
+			options->image);
+	else if (stats.io == ROUSE_IO_DIRECT && !stats.io_uring)
+		rouse_log(
+			observer, level, "reading one block at a time: io_uring is forbidden here");
+}
+
 static int open_image(struct restore *r, struct rouse_error *error)
 {
 	const struct rouse_restore_options *options = &r->options;
@@ -103,10 +121,15 @@ static int open_image(struct restore *r, struct rouse_error *error)
 	const void *text;
 	uint32_t block_count;
 	size_t size;
-	int code = rouse_file_source_open(options->image, &options->throttle, &r->source, error);
+	struct rouse_source *source = NULL;
+	int code =
+		rouse_source_open(options->image, options->io, &options->throttle, &source, error);
 
-	if (code == 0)
-		code = rouse_reader_open(r->source, &r->reader, error);
+	if (code < 0)
+		return code;
+	r->source = source;
+	log_io(r->observer, options, source);
+	code = rouse_reader_open(r->source, &r->reader, error);
 	if (code < 0)
 		return code;
 	text = rouse_reader_section(r->reader, ROUSE_SECTION_METADATA, &size);
@@ -206,6 +229,8 @@ static void report_image(struct restore *r, struct rouse_restore_report *report)
 	memcpy(report->predicted_ttr_us, r->choice.predicted_us, sizeof(r->choice.predicted_us));
 	report->read_bytes = stats.bytes;
 	report->reads = stats.reads;
+	report->io = stats.io;
+	report->io_uring = stats.io_uring;
 	report->image_bytes = rouse_source_size(r->source);
 	report->ram_bytes = rouse_reader_page_count(r->reader) * ROUSE_IMAGE_PAGE_BYTES;
 	report->qemu_pid = (int)r->qemu.process.pid;

@@ -357,6 +357,7 @@ static int make_report(
 					  (double)stats.rest_ns;
 	report->read_bytes = stats.bytes;
 	report->reads = stats.reads;
+	report->io = ROUSE_IO_CACHED;
 	report->image_bytes = m->file.flat.file_bytes;
 	report->ram_bytes = m->file.flat.page_count * ROUSE_IMAGE_PAGE_BYTES;
 	report->qemu_pid = (int)m->qemu.process.pid;

@@ -130,20 +130,12 @@ static int make_room(uint8_t **buffer, size_t *room, size_t size)
 	return 0;
 }
 
-/* Reads in pieces between which urgent reads pass. */
+/* All at once: the source knows in which pieces, and how many of them together. */
 static int read_bulk(struct window_reader *reader, uint64_t offset, uint8_t *buffer, size_t size)
 {
 	const uint64_t begun_ns = rouse_clock_ns();
-	int code = 0;
+	int code = rouse_source_read(reader->source, offset, buffer, size, ROUSE_READ_BULK);
 
-	while (code == 0 && size > 0) {
-		size_t n = size < ROUSE_SOURCE_BULK ? size : ROUSE_SOURCE_BULK;
-
-		code = rouse_source_read(reader->source, offset, buffer, n, ROUSE_READ_BULK);
-		offset += n;
-		buffer += n;
-		size -= n;
-	}
 	reader->read_ns += rouse_clock_ns() - begun_ns;
 	return code;
 }

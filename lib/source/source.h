@@ -3,14 +3,23 @@
  * Where the bytes of an image come from. Thread-safe: any number of threads may read at once.
  *
  * Reads have a priority: an urgent read (a guest waits for it) goes before every bulk read that
- * waits. A bulk read that has begun is not interrupted: keep bulk reads to ROUSE_SOURCE_BULK bytes.
+ * waits. Bulk reads may be as long as the reader likes: a source whose reads cannot be passed reads
+ * them in pieces of ROUSE_SOURCE_BULK.
+ *
+ *                rouse_source_open()
+ *                        |
+ *              throttled_source.c        only with limits
+ *                 |            |
+ *         file_source.c   direct_source.c
+ *           page cache      O_DIRECT: urgent reads by pread(2) in the caller's thread,
+ *                           bulk reads by read_ahead.h, several blocks in flight (io_uring)
  */
 #ifndef ROUSE_SOURCE_SOURCE_H
 #define ROUSE_SOURCE_SOURCE_H
 
 #include <rouse.h>
 
-/** The largest bulk read that does not hurt an urgent one behind it much. */
+/** The largest piece of a bulk read that does not hurt an urgent one behind it much. */
 #define ROUSE_SOURCE_BULK (256u << 10)
 
 enum rouse_read_priority { ROUSE_READ_URGENT, ROUSE_READ_BULK };
@@ -18,7 +27,10 @@ enum rouse_read_priority { ROUSE_READ_URGENT, ROUSE_READ_BULK };
 struct rouse_source;
 
 struct rouse_source_stats {
-	uint64_t reads, bytes;
+	uint64_t reads,
+		bytes;    /**< from the medium; with direct I/O what is read ahead counts, too */
+	enum rouse_io io; /**< how it reads: ROUSE_IO_CACHED or ROUSE_IO_DIRECT */
+	bool io_uring;    /**< bulk reads in flight together */
 };
 
 struct rouse_source_ops {
@@ -56,6 +68,22 @@ static inline void rouse_source_destroy(struct rouse_source *source)
 	if (source != NULL)
 		source->ops->destroy(source);
 }
+
+/**
+ * A file, read as @io says; @throttle as below. ROUSE_IO_DIRECT falls back to the page cache where
+ * the file system refuses direct I/O, and to pread(2) where io_uring is forbidden:
+ * rouse_source_get_stats() tells. ROUSE_IO_AUTO: docs/design.md, "How the image is read".
+ * Errors: those of rouse_file_source_open(), -ENOMEM.
+ */
+int rouse_source_open(const char *path, enum rouse_io io, const struct rouse_throttle *throttle,
+	struct rouse_source **source, struct rouse_error *error);
+
+/**
+ * Puts a throttle around *@source, unless @limits has none. On an error (-ENOMEM) *@source is
+ * destroyed and NULL.
+ */
+int rouse_source_throttle(struct rouse_source **source, const struct rouse_throttle *limits,
+	struct rouse_error *error);
 
 /**
  * A file, read through the page cache. @throttle may be NULL or all zero for none.

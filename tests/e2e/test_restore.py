@@ -83,6 +83,48 @@ def test_auto_records_what_lazy_shows():
     assert 'recorded' in report['policy_reason'], report['policy_reason']
 
 
+def test_reading_through_the_page_cache():
+    need_userfaultfd()
+    report = restore_and_check(saved_image(), 'lazy', '--io', 'cached')
+    assert report['io'] == 'cached' and not report['io_uring']
+
+
+def test_reading_past_the_page_cache():
+    need_userfaultfd()
+    image = cold_copy(saved_image())
+    report = restore_and_check(image, 'lazy', '--io', 'direct')
+    if report['io'] != 'direct':
+        raise Skip('the file system refuses direct I/O')
+    note(f'io_uring: {report["io_uring"]}, {report["reads"]} reads')
+    assert report['faults'] > 0
+
+
+def test_reading_past_the_page_cache_with_a_working_set_and_a_throttle():
+    need_userfaultfd()
+    report = restore_and_check(packed_image(), 'ws', '--io', 'direct', '--throttle', '100MB,0,1ms')
+    assert report['prefetched_pages'] > 0
+
+
+def test_a_cold_image_is_read_past_the_page_cache_and_a_warm_one_through_it():
+    image = cold_copy(saved_image())
+    cold = restore_and_check(image, 'eager')
+    if cold['io'] != 'direct':
+        raise Skip('the file system refuses direct I/O, or the page cache cannot be emptied')
+    with open(image, 'rb') as file:
+        while file.read(1 << 20):
+            pass
+    assert restore_and_check(image, 'eager')['io'] == 'cached'
+
+
+def cold_copy(image):
+    """A copy of which nothing is in the page cache."""
+    copy = copy_of(image, 'cold.rouse')
+    with open(copy, 'rb+') as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return copy
+
+
 def test_paced_is_not_recorded():
     rouse('restore', '--policy', 'paced', '--record', work('w.wset'), packed_image()) \
         .expect(USAGE, 'paced', 'lazy')

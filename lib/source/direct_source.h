@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* A file past the page cache. source.h has the drawing; most use rouse_source_open(). */
+#ifndef ROUSE_SOURCE_DIRECT_SOURCE_H
+#define ROUSE_SOURCE_DIRECT_SOURCE_H
+
+#include "source/read_ahead.h"
+#include "source/source.h"
+
+/** The kernel's side; a test puts one in its place that refuses. */
+struct rouse_direct_kernel {
+	int (*open)(const char *path, int flags);
+	rouse_queue_init_fn *queue_init;
+};
+
+/** open(2) and io_uring_queue_init(3). */
+extern const struct rouse_direct_kernel rouse_direct_kernel;
+
+/**
+ * Whether somebody else reads the file, by a lock that every direct source holds on its last
+ * possible byte. What @source itself holds does not count.
+ */
+bool rouse_direct_source_is_shared(const struct rouse_source *source);
+
+/**
+ * Without io_uring it reads by pread(2). -EOPNOTSUPP: the file system or the device refuses direct
+ * I/O (no message); -ENOMEM; otherwise as rouse_file_source_open().
+ */
+int rouse_direct_source_open(const char *path, const struct rouse_direct_kernel *kernel,
+	struct rouse_source **source, struct rouse_error *error);
+
+#endif

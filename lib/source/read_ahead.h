@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Bulk reads with direct I/O: a stream of blocks, of which several are in flight (io_uring), also
+ * beyond what has been asked for. So the reader stays simple and blocking, and the disk busy while
+ * the reader does something else.
+ *
+ *   file   | 0 | 1 | 2 | 3 | 4 | 5 | ...        blocks of ROUSE_SOURCE_BULK bytes
+ *              ^read      ^       ^
+ *              |in flight |ahead  |
+ *   memory     slot (block % ROUSE_READ_DEPTH_MAX): neighbours in the file are neighbours in
+ *              memory, so that the kernel makes one request of what is submitted together
+ *
+ * The memory is of huge pages where possible: a request then has one segment for 2 MiB instead of
+ * one for 4 KiB, which on a virtual disk was three times as fast (docs/performance.md).
+ *
+ * A read that begins at or shortly behind the end of the last one, or in what was read ahead, goes
+ * on with the stream: each time twice as much is read ahead, up to the depth that read_depth.h
+ * finds. Any other one begins a new stream, of which nothing is read ahead yet.
+ *
+ * Without io_uring each block is read when it is asked for.
+ */
+#ifndef ROUSE_SOURCE_READ_AHEAD_H
+#define ROUSE_SOURCE_READ_AHEAD_H
+
+#include "source/read_depth.h"
+#include "source/source.h"
+
+struct io_uring;
+struct rouse_read_ahead;
+
+/** The memory that it reads into. */
+#define ROUSE_READ_AHEAD_BYTES ((size_t)ROUSE_READ_DEPTH_MAX * ROUSE_SOURCE_BULK)
+
+/** io_uring_queue_init(3), or what a test puts in its place. */
+typedef int rouse_queue_init_fn(unsigned int entries, struct io_uring *ring, unsigned int flags);
+
+struct rouse_read_ahead_config {
+	int fd;          /**< with O_DIRECT */
+	uint64_t bytes;  /**< of the file */
+	uint8_t *memory; /**< ROUSE_READ_AHEAD_BYTES, aligned; until _free() it is the kernel's */
+	rouse_queue_init_fn *queue_init;
+	/** Reads what a request did not bring, and finds out why: that is the error. */
+	int (*read_now)(void *user, uint64_t offset, void *buffer, size_t size);
+	void *user;
+};
+
+/** Free with rouse_read_ahead_free(). -ENOMEM. Without io_uring it works, one block at a time. */
+int rouse_read_ahead_new(
+	const struct rouse_read_ahead_config *config, struct rouse_read_ahead **ahead);
+void rouse_read_ahead_free(struct rouse_read_ahead *ahead);
+
+/** Whether blocks are in flight together. */
+bool rouse_read_ahead_has_ring(const struct rouse_read_ahead *ahead);
+/**
+ * Whether a bulk read is one of a stream: it is long, goes on with the stream, or goes on where the
+ * last read of rouse_read_ahead_read_single() ended. Tables of the index, which are read in
+ * between, are not. Any thread.
+ */
+bool rouse_read_ahead_is_stream(const struct rouse_read_ahead *ahead, uint64_t offset, size_t size);
+/** Reads by read_now, and remembers where. Any thread; its errors. */
+int rouse_read_ahead_read_single(
+	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size);
+
+/**
+ * Reads by the stream; one read at a time, from any thread. @size is above 0, the range within the
+ * file. Errors: those of read_now.
+ */
+int rouse_read_ahead_read(
+	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size);
+
+/** Around an urgent read, in any thread: no more than what is needed is submitted meanwhile. */
+void rouse_read_ahead_urgent_begin(struct rouse_read_ahead *ahead);
+void rouse_read_ahead_urgent_end(struct rouse_read_ahead *ahead, uint64_t took_ns);
+
+/** Adds its requests to @stats. */
+void rouse_read_ahead_add_stats(
+	const struct rouse_read_ahead *ahead, struct rouse_source_stats *stats);
+
+#endif

@@ -9,7 +9,6 @@
 #include "image/flat.h"
 #include "image/temp_file.h"
 
-#include <assert.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -116,10 +115,11 @@ int rouse_flatten(const char *image, const char *out, struct rouse_write_report 
 	*report = (struct rouse_write_report){0};
 	if (code == 0)
 		code = find_main(opened->reader, &main_block, error);
+	/* Every image has a block; the analyzer cannot see that find_main() found one. */
+	if (code == 0 && main_block == NULL)
+		code = -EUCLEAN;
 	if (code < 0)
 		return code;
-	/* find_main() has found one: every image has a block. */
-	assert(main_block != NULL);
 	describe(opened->reader, main_block, &flat);
 	code = rouse_temp_file_open(out, &file, error);
 	if (code < 0)

@@ -97,9 +97,9 @@ static json_t *bmu(const struct curve *curve)
 	static const double steps[] = {1, 1.5, 2, 3, 5, 7};
 	json_t *list = json_array();
 
-	for (double decade = 1; decade <= 10000; decade *= 10) {
+	for (unsigned int decade = 1; decade <= 10000; decade *= 10) {
 		for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-			double window_ms = decade * steps[i];
+			const double window_ms = decade * steps[i];
 
 			if (window_ms <= 10000)
 				(void)json_array_append_new(list,

@@ -5,6 +5,7 @@
 #include "../unit.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,17 +17,21 @@ static const struct qemu_map_file pc_ram = {
 static const struct qemu_map_file mem0 = {
 	.path = "/f", .machine = "pc-q35-7.2", .block = "/objects/mem0", .bytes = 4096};
 
+#define TEXT_SIZE ((size_t)4096)
+
 /* The rewritten command line, its words with blanks between; "" and *code: why not. */
 static const char *rewrite(
 	const struct qemu_map_file *file, const char *const *argv, int *code, char *text)
 {
 	struct qemu_map_command command;
+	size_t used = 0;
 
 	text[0] = '\0';
 	*code = qemu_map_command(argv, file, &command, NULL);
 	for (size_t i = 0; *code == 0 && command.argv[i] != NULL; i++) {
-		(void)strcat(text, i > 0 ? " " : "");
-		(void)strcat(text, command.argv[i]);
+		used += (size_t)snprintf(
+			text + used, TEXT_SIZE - used, "%s%s", i > 0 ? " " : "", command.argv[i]);
+		assert_true(used < TEXT_SIZE);
 	}
 	qemu_map_command_finish(&command);
 	return text;
@@ -35,7 +40,7 @@ static const char *rewrite(
 #define REWRITTEN(file, expected, ...)                                              \
 	do {                                                                        \
 		const char *const argv_[] = {"qemu", __VA_ARGS__, NULL};            \
-		char text_[4096];                                                   \
+		char text_[TEXT_SIZE];                                              \
 		int code_;                                                          \
 		assert_string_equal(rewrite(file, argv_, &code_, text_), expected); \
 		assert_int_equal(code_, 0);                                         \
@@ -44,7 +49,7 @@ static const char *rewrite(
 #define REFUSED(file, ...)                                               \
 	do {                                                             \
 		const char *const argv_[] = {"qemu", __VA_ARGS__, NULL}; \
-		char text_[4096];                                        \
+		char text_[TEXT_SIZE];                                   \
 		int code_;                                               \
 		(void)rewrite(file, argv_, &code_, text_);               \
 		assert_int_equal(code_, -ENOTSUP);                       \

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT */
+/* A real userfaultfd on memory of this process, and threads that touch it. */
+#include "../unit.h"
+
+#include "base/cleanup.h"
+#include "sink/uffd_sink.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#define PAGES 64u
+#define FIRST 7u /* the number of the first page of the memory */
+
+struct memory {
+	unsigned char *bytes;
+	struct uffd_area area;
+	struct uffd_sink sink;
+	struct rouse_bitmap placed;
+	unsigned char *contents; /* what the pages are to get */
+};
+
+static unsigned char pattern(uint64_t page)
+{
+	return (unsigned char)(page * 37 + 11);
+}
+
+static int open_uffd(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_FEATURES};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0) {
+		print_message("this user may not use userfaultfd\n");
+		skip();
+	}
+	assert_int_equal(ioctl(fd, UFFDIO_API, &api), 0);
+	return fd;
+}
+
+static void setup(struct memory *m)
+{
+	const size_t size = PAGES * UFFD_SINK_PAGE;
+	struct uffdio_register what = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+	int fd = open_uffd();
+
+	m->bytes = mmap(
+		NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_ptr_not_equal(m->bytes, MAP_FAILED);
+	what.range.start = (uint64_t)(uintptr_t)m->bytes;
+	what.range.len = size;
+	assert_int_equal(ioctl(fd, UFFDIO_REGISTER, &what), 0);
+	m->area = (struct uffd_area){what.range.start, FIRST, PAGES};
+	assert_int_equal(rouse_bitmap_init(&m->placed, FIRST + PAGES + 5), 0);
+	m->contents = malloc(size);
+	assert_non_null(m->contents);
+	for (uint64_t i = 0; i < PAGES; i++)
+		memset(m->contents + i * UFFD_SINK_PAGE, pattern(i), UFFD_SINK_PAGE);
+	const struct uffd_sink_config config = {.fd = fd,
+		.target_end = -1,
+		.areas = &m->area,
+		.area_count = 1,
+		.placed = m->placed};
+	assert_int_equal(uffd_sink_init(&m->sink, &config), 0);
+}
+
+static void teardown(struct memory *m)
+{
+	uffd_sink_finish(&m->sink);
+	(void)munmap(m->bytes, PAGES * UFFD_SINK_PAGE);
+	rouse_bitmap_finish(&m->placed);
+	free(m->contents);
+}
+
+static struct rouse_sink_page content(const struct memory *m, uint64_t i)
+{
+	return (struct rouse_sink_page){FIRST + i, m->contents + i * UFFD_SINK_PAGE};
+}
+
+static size_t place_range(struct memory *m, uint64_t from, uint64_t count)
+{
+	struct rouse_sink_page pages[PAGES];
+	size_t placed = 0;
+
+	for (uint64_t i = 0; i < count; i++)
+		pages[i] = content(m, from + i);
+	assert_int_equal(uffd_sink_place(&m->sink, pages, count, &placed), 0);
+	return placed;
+}
+
+/* Answers faults until it is interrupted: what was asked for goes to asked[]. */
+struct server {
+	struct memory *m;
+	pthread_t thread;
+	uint64_t asked[PAGES * 2];
+	size_t count;
+	int code;
+};
+
+static void *serve(void *argument)
+{
+	struct server *s = argument;
+	uint64_t page;
+
+	while ((s->code = uffd_sink_wait_fault(&s->m->sink, &page)) == 0) {
+		const struct rouse_sink_page one = content(s->m, page - FIRST);
+
+		s->asked[s->count++] = page - FIRST;
+		s->code = uffd_sink_place(&s->m->sink, &one, 1, NULL);
+		if (s->code < 0)
+			break;
+	}
+	return NULL;
+}
+
+static void server_start(struct server *s, struct memory *m)
+{
+	*s = (struct server){.m = m};
+	assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+}
+
+static void server_end(struct server *s)
+{
+	uffd_sink_interrupt(&s->m->sink);
+	assert_int_equal(pthread_join(s->thread, NULL), 0);
+	assert_int_equal(s->code, -ECANCELED);
+}
+
+/* Of another thread than ours: what it reads. */
+struct toucher {
+	pthread_t thread;
+	const volatile unsigned char *at;
+	unsigned char seen;
+};
+
+static void *touch(void *argument)
+{
+	struct toucher *t = argument;
+
+	t->seen = *t->at;
+	return NULL;
+}
+
+static void toucher_start(struct toucher *t, const struct memory *m, uint64_t page)
+{
+	t->at = m->bytes + page * UFFD_SINK_PAGE + 5;
+	assert_int_equal(pthread_create(&t->thread, NULL, touch, t), 0);
+}
+
+static unsigned char toucher_end(struct toucher *t)
+{
+	assert_int_equal(pthread_join(t->thread, NULL), 0);
+	return t->seen;
+}
+
+static void a_touched_page_is_asked_for_and_gets_its_content(void **state)
+{
+	struct memory m;
+	struct server server;
+
+	(void)state;
+	setup(&m);
+	server_start(&server, &m);
+	for (uint64_t i = 0; i < PAGES; i += 3)
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE + i], pattern(i));
+	server_end(&server);
+	assert_int_equal(server.count, (PAGES + 2) / 3);
+	for (size_t i = 0; i < server.count; i++)
+		assert_int_equal(server.asked[i], i * 3);
+	teardown(&m);
+}
+
+static void pages_that_were_placed_are_not_asked_for(void **state)
+{
+	struct memory m;
+	struct server server;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(place_range(&m, 0, PAGES), PAGES);
+	server_start(&server, &m);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		assert_true(uffd_sink_is_placed(&m.sink, FIRST + i));
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE], pattern(i));
+	}
+	server_end(&server);
+	assert_int_equal(server.count, 0);
+	teardown(&m);
+}
+
+static void what_the_guest_has_written_is_never_overwritten(void **state)
+{
+	struct memory m;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(place_range(&m, 10, 3), 3);
+	memset(m.bytes + 11 * UFFD_SINK_PAGE, 1, UFFD_SINK_PAGE);
+	assert_int_equal(place_range(&m, 8, 8), 5);
+	/* Nor if our own knowledge is lost, as after a takeover. */
+	for (uint64_t i = 0; i < m.placed.bits / 64 + 1; i++)
+		m.sink.placed.words[i] = 0;
+	assert_int_equal(place_range(&m, 0, PAGES), PAGES - 8);
+	assert_int_equal(m.bytes[11 * UFFD_SINK_PAGE], 1);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE + 9], i == 11 ? 1 : pattern(i));
+		assert_true(uffd_sink_is_placed(&m.sink, FIRST + i));
+	}
+	teardown(&m);
+}
+
+static void zero_pages_are_placed_as_zeros(void **state)
+{
+	struct rouse_sink_page pages[4];
+	struct memory m;
+	size_t placed = 0;
+
+	(void)state;
+	setup(&m);
+	for (uint64_t i = 0; i < 4; i++)
+		pages[i] = (struct rouse_sink_page){FIRST + 20 + i, NULL};
+	pages[2] = content(&m, 22);
+	assert_int_equal(uffd_sink_place(&m.sink, pages, 4, &placed), 0);
+	assert_int_equal(placed, 4);
+	for (uint64_t i = 20; i < 24; i++)
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE + 1], i == 22 ? pattern(22) : 0);
+	teardown(&m);
+}
+
+static void pages_in_any_order_get_their_own_content(void **state)
+{
+	struct rouse_sink_page pages[PAGES];
+	struct memory m;
+	size_t placed = 0;
+
+	(void)state;
+	setup(&m);
+	for (uint64_t i = 0; i < PAGES; i++)
+		pages[i] = content(&m, i * 29 % PAGES);
+	/* Page numbers follow one another, contents do not. */
+	pages[1] = (struct rouse_sink_page){pages[0].page + 1, m.contents};
+	assert_int_equal(uffd_sink_place(&m.sink, pages, PAGES, &placed), 0);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (i != 29 && i != 1)
+			assert_int_equal(m.bytes[i * UFFD_SINK_PAGE + 4095], pattern(i));
+	}
+	assert_int_equal(m.bytes[UFFD_SINK_PAGE], pattern(0));
+	teardown(&m);
+}
+
+static void pages_of_no_area_are_left_to_others(void **state)
+{
+	const unsigned char bytes[4096] = {1};
+	const struct rouse_sink_page before = {FIRST - 1, bytes}, behind = {FIRST + PAGES, bytes},
+				     nowhere = {FIRST + PAGES + 5, bytes};
+	struct memory m;
+	size_t placed = 0;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(uffd_sink_place(&m.sink, &before, 1, &placed), 0);
+	assert_int_equal(uffd_sink_place(&m.sink, &behind, 1, &placed), 0);
+	assert_int_equal(uffd_sink_place(&m.sink, &nowhere, 1, &placed), -ERANGE);
+	assert_int_equal(placed, 0);
+	assert_false(uffd_sink_is_placed(&m.sink, FIRST - 1));
+	teardown(&m);
+}
+
+/* A balloon's: placed, given back, touched again. Nobody may wait for ever, or see what was. */
+static void memory_that_was_given_back_is_zero(void **state)
+{
+	struct memory m;
+	struct server server;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(place_range(&m, 0, 8), 8);
+	server_start(&server, &m);
+	assert_int_equal(madvise(m.bytes + 4 * UFFD_SINK_PAGE, 8 * UFFD_SINK_PAGE, MADV_DONTNEED), 0);
+	for (uint64_t i = 0; i < 16; i++)
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE],
+			i >= 4 && i < 12 ? 0 : pattern(i));
+	assert_int_equal(place_range(&m, 4, 8), 0);
+	server_end(&server);
+	assert_int_equal(server.count, 4);
+	teardown(&m);
+}
+
+static void many_threads_that_wait_are_all_answered(void **state)
+{
+	struct toucher touchers[32];
+	struct memory m;
+	struct server server;
+
+	(void)state;
+	setup(&m);
+	for (size_t i = 0; i < 32; i++)
+		toucher_start(&touchers[i], &m, i / 2);
+	server_start(&server, &m);
+	for (size_t i = 0; i < 32; i++)
+		assert_int_equal(toucher_end(&touchers[i]), pattern(i / 2));
+	server_end(&server);
+	teardown(&m);
+}
+
+/* Its request was read by a handler that died; the next one has to hear of it again. */
+static void who_waited_for_a_dead_handler_asks_again(void **state)
+{
+	struct toucher toucher;
+	struct memory m;
+	struct server server;
+	uint64_t page;
+
+	(void)state;
+	setup(&m);
+	toucher_start(&toucher, &m, 3);
+	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), 0);
+	assert_int_equal(page, FIRST + 3);
+	assert_int_equal(uffd_sink_wake_all(&m.sink), 0);
+	server_start(&server, &m);
+	assert_int_equal(toucher_end(&toucher), pattern(3));
+	server_end(&server);
+	assert_int_equal(server.asked[0], 3);
+	teardown(&m);
+}
+
+static void what_is_missing_at_the_end_is_zero(void **state)
+{
+	struct toucher toucher;
+	struct memory m;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(place_range(&m, 0, 2), 2);
+	toucher_start(&toucher, &m, 5);
+	assert_int_equal(uffd_sink_unregister(&m.sink), 0);
+	assert_int_equal(toucher_end(&toucher), 0);
+	assert_int_equal(m.bytes[UFFD_SINK_PAGE], pattern(1));
+	assert_int_equal(m.bytes[2 * UFFD_SINK_PAGE], 0);
+	teardown(&m);
+}
+
+static void nobody_waits_for_a_process_that_has_ended(void **state)
+{
+	struct memory m;
+	uint64_t page;
+	int ends[2];
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(pipe(ends), 0);
+	m.sink.target_end = ends[0];
+	(void)close(ends[1]);
+	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), -EPIPE);
+	(void)close(ends[0]);
+	teardown(&m);
+}
+
+static void two_threads_place_each_page_once(void **state)
+{
+	struct toucher touchers[PAGES];
+	struct memory m;
+	struct server server;
+	size_t placed;
+
+	(void)state;
+	setup(&m);
+	server_start(&server, &m);
+	for (size_t i = 0; i < PAGES; i++)
+		toucher_start(&touchers[i], &m, PAGES - 1 - i);
+	placed = place_range(&m, 0, PAGES);
+	for (size_t i = 0; i < PAGES; i++)
+		assert_int_equal(toucher_end(&touchers[i]), pattern(PAGES - 1 - i));
+	server_end(&server);
+	assert_in_range(placed, 0, PAGES);
+	assert_true(placed + server.count >= PAGES);
+	teardown(&m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_touched_page_is_asked_for_and_gets_its_content),
+		cmocka_unit_test(pages_that_were_placed_are_not_asked_for),
+		cmocka_unit_test(what_the_guest_has_written_is_never_overwritten),
+		cmocka_unit_test(zero_pages_are_placed_as_zeros),
+		cmocka_unit_test(pages_in_any_order_get_their_own_content),
+		cmocka_unit_test(pages_of_no_area_are_left_to_others),
+		cmocka_unit_test(memory_that_was_given_back_is_zero),
+		cmocka_unit_test(many_threads_that_wait_are_all_answered),
+		cmocka_unit_test(who_waited_for_a_dead_handler_asks_again),
+		cmocka_unit_test(what_is_missing_at_the_end_is_zero),
+		cmocka_unit_test(nobody_waits_for_a_process_that_has_ended),
+		cmocka_unit_test(two_threads_place_each_page_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

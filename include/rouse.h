@@ -255,9 +255,15 @@ enum rouse_policy {
 
 /** How a VM gets its memory: docs/design.md compares them. */
 enum rouse_backend {
-	ROUSE_BACKEND_POSTCOPY = 0, /**< through QEMU's migration, on demand by its postcopy */
-	ROUSE_BACKEND_MAP,          /**< a private mapping of a flat file: rouse_flatten() */
-	ROUSE_BACKEND_AUTO,         /**< map if a flat file is given, else postcopy */
+	/** Through QEMU's migration, on demand by its postcopy. Works with every QEMU. */
+	ROUSE_BACKEND_POSTCOPY = 0,
+	ROUSE_BACKEND_MAP, /**< a private mapping of a flat file: rouse_flatten() */
+	/**
+	 * Past QEMU, by a userfaultfd(2) on its memory that is taken from outside: needs the right
+	 * to trace QEMU, and QEMU's to use userfaultfd. Private anonymous RAM only.
+	 */
+	ROUSE_BACKEND_UFFD,
+	ROUSE_BACKEND_AUTO, /**< map if a flat file is given, else postcopy */
 };
 
 /** How stalls were seen, from the best to the worst. */
@@ -329,8 +335,12 @@ struct rouse_restore_options {
 	double learn_stale;    /**< below this hit rate the set is stale: 0 to 1 */
 	uint64_t learn_seed;   /**< of the random choice of the sample; 0: chosen */
 	struct rouse_wset_rules learn_rules;
-	enum rouse_backend backend; /**< ROUSE_BACKEND_AUTO by default */
-	const char *flat;           /**< the flat file to map, or NULL */
+	/**
+	 * ROUSE_BACKEND_AUTO by default. With resume postcopy and uffd are the same: what was begun
+	 * with counts.
+	 */
+	enum rouse_backend backend;
+	const char *flat; /**< the flat file to map, or NULL */
 };
 
 #define ROUSE_LEARN_NO_SAMPLE UINT32_MAX
@@ -420,9 +430,10 @@ struct rouse_restore_report {
 	struct rouse_stage_time stages[ROUSE_STAGE_COUNT]; /**< by enum rouse_stage */
 	struct rouse_learn_report learn;
 	/**
-	 * The one that was used. With ROUSE_BACKEND_MAP faults are those for which the kernel had
-	 * to read something, nothing is known of how long each took, pages that are "placed" were
-	 * read into the page cache, and image_bytes are those of the flat file.
+	 * The one that was used; an eager restore by QEMU's stream counts as postcopy. With
+	 * ROUSE_BACKEND_MAP faults are those for which the kernel had to read something, nothing is
+	 * known of how long each took, pages that are "placed" were read into the page cache, and
+	 * image_bytes are those of the flat file.
 	 */
 	enum rouse_backend backend;
 	enum rouse_stall_method stall_method;
@@ -441,12 +452,13 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  *
  * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
  * format), -EINVAL (another machine or size; options that make no sense: kind USAGE), -ENOTSUP
- * (huge pages; a VM whose memory cannot be mapped from a file), -EFBIG (more device state than QEMU
- * takes on demand: only eager works), -EPERM (QEMU may not use userfaultfd: only eager works),
- * -EBUSY (QEMU waits for nothing, or another Rouse serves it, or there is nothing to take over),
- * -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the directory of the file to learn into
- * is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EPROTO (it asked
- * for what does not exist), -ECANCELED, and what reading a file can give.
+ * (huge pages; backend map: a VM whose memory cannot be mapped from a file; backend uffd: memory
+ * that is shared, locked or pinned), -EFBIG (more device state than QEMU takes on demand: only
+ * eager works), -EPERM (QEMU may not use userfaultfd: only eager works; backend uffd: QEMU may not
+ * be traced), -EBUSY (QEMU waits for nothing, or another Rouse serves it, or there is nothing to
+ * take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the directory of the file to
+ * learn into is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU refused a command),
+ * -EPROTO (it asked for what does not exist), -ECANCELED, and what reading a file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,
@@ -722,8 +734,8 @@ ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
 /* ---- 6. What this machine allows ------------------------------------------------------------ */
 
 struct rouse_finding {
-	const char *name; /**< "qemu", "userfaultfd", "trace", "kvm", "io_uring", "page_idle",
-			     "schedstat", "pagemap", "priority" */
+	const char *name; /**< "qemu", "userfaultfd", "backend-uffd", "trace", "kvm", "io_uring",
+			     "page_idle", "schedstat", "pagemap", "priority" */
 	bool available;
 	const char *detail; /**< version, or why not */
 	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */

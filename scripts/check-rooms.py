@@ -19,7 +19,8 @@ MAY_USE = {
     'wset': {'base', 'target'},
     'ttr': {'base'},
     'sink': {'base'},
-    'vmm': {'base', 'sink'},  # QEMU's postcopy sink speaks QEMU's wire format: it lives here
+    # QEMU's sinks speak its wire format: they live here. One looks into QEMU's process.
+    'vmm': {'base', 'sink', 'target'},
     'engine': {'base', 'image', 'source', 'wset', 'sink'},
     'api': {'base', 'source', 'image', 'wset', 'ttr', 'sink', 'vmm', 'engine',
             'target'},

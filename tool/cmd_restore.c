@@ -31,6 +31,7 @@ static const struct option_value backend_values[] = {
 	{"auto", ROUSE_BACKEND_AUTO},
 	{"postcopy", ROUSE_BACKEND_POSTCOPY},
 	{"map", ROUSE_BACKEND_MAP},
+	{"uffd", ROUSE_BACKEND_UFFD},
 	{NULL, 0},
 };
 
@@ -137,10 +138,11 @@ static const struct option_spec options[] = {
 	{.name = "backend",
 		.kind = OPTION_ENUM,
 		.offset = offsetof(struct restore, library.backend),
-		.argument = "auto|postcopy|map",
+		.argument = "auto|postcopy|map|uffd",
 		.values = backend_values,
 		.help = "how the VM gets its memory: through QEMU's migration (postcopy),\n"
-			"or as a private mapping of a flat file (map, and auto with --flat)"},
+			"as a private mapping of a flat file (map, and auto with --flat),\n"
+			"or past QEMU, by a userfaultfd on its memory (uffd)"},
 	STRING_OPTION(struct restore, library.flat, 0, "flat", "FILE",
 		"the flat file to map, made by rouse convert --flat"),
 	STRING_OPTION(struct restore, library.qmp_socket, 0, "qmp", "SOCKET",

@@ -273,7 +273,16 @@ static const char *policy_name(enum rouse_policy policy)
 
 static const char *backend_name(enum rouse_backend backend)
 {
-	return backend == ROUSE_BACKEND_MAP ? "map" : "postcopy";
+	switch (backend) {
+	case ROUSE_BACKEND_MAP:
+		return "map";
+	case ROUSE_BACKEND_UFFD:
+		return "uffd";
+	case ROUSE_BACKEND_POSTCOPY:
+	case ROUSE_BACKEND_AUTO:
+		break;
+	}
+	return "postcopy";
 }
 
 static const char *stall_method_name(enum rouse_stall_method method)

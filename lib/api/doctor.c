@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "vmm/qemu_hold.h"
 #include "vmm/qemu_map.h"
 #include "vmm/vcpu_wait.h"
 #include "wset/scan.h"
@@ -209,6 +210,20 @@ static void probe_trace(struct doctor *doctor)
 		"vm.unprivileged_userfaultfd=1 for QEMU's user");
 }
 
+static void probe_backend_uffd(struct doctor *doctor)
+{
+	const int code = qemu_hold_probe();
+
+	begin(doctor);
+	say(doctor, "userfaultfd on another process's memory: %s",
+		code == 0        ? "yes"
+		: code == -EPERM ? "not for this user"
+				 : "not on this kernel or processor");
+	tell(doctor, "backend-uffd", code == 0,
+		"no rouse restore --backend uffd; needed: Linux 5.6 on x86-64, and root or the "
+		"sysctl vm.unprivileged_userfaultfd=1 for QEMU's user");
+}
+
 static void probe_scan(struct doctor *doctor)
 {
 	int code = -ENOSYS;
@@ -359,6 +374,7 @@ int rouse_doctor(const char *qemu, const char *kernel, rouse_finding_fn *finding
 		return rouse_error_errno(error, -errno, "cannot read the kernel %s", kernel);
 	probe_qemu(&doctor, qemu);
 	probe_userfaultfd(&doctor);
+	probe_backend_uffd(&doctor);
 	probe_trace(&doctor);
 	probe_scan(&doctor);
 	probe_kvm(&doctor, qemu, kernel);

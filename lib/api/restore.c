@@ -11,6 +11,7 @@
 #include "api/restore_qemu.h"
 #include "api/restore_record.h"
 #include "api/restore_report.h"
+#include "api/restore_uffd.h"
 #include "api/wset_apply.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -187,6 +188,15 @@ static uint64_t watch_us(const struct rouse_restore_options *options)
 	return record_us > learn_us ? record_us : learn_us;
 }
 
+static enum restore_way choose_way(const struct restore *r)
+{
+	/* Eager as a way out of userfaultfd being forbidden is not eager by it. */
+	if (r->options.backend == ROUSE_BACKEND_UFFD &&
+		(r->policy != ROUSE_POLICY_EAGER || r->options.policy == ROUSE_POLICY_EAGER))
+		return RESTORE_UFFD;
+	return r->policy != ROUSE_POLICY_EAGER ? RESTORE_POSTCOPY : RESTORE_PRECOPY;
+}
+
 /* Opens everything up to a running engine. */
 static int prepare(struct restore *r, struct rouse_error *error)
 {
@@ -215,8 +225,11 @@ static int prepare(struct restore *r, struct rouse_error *error)
 	code = rouse_engine_new(&config, &r->engine, error);
 	if (code < 0)
 		return code;
-	return restore_qemu_open(&r->qemu, &r->options, r->policy != ROUSE_POLICY_EAGER,
-		&r->metadata, r->reader, r->observer, error);
+	code = restore_qemu_open(
+		&r->qemu, &r->options, choose_way(r), &r->metadata, r->reader, r->observer, error);
+	if (code == 0 && r->qemu.way == RESTORE_UFFD && !r->options.resume)
+		code = restore_uffd_send_small(r->qemu.sink, r->reader, r->source, error);
+	return code;
 }
 
 static void report_image(struct restore *r, struct rouse_restore_report *report)
@@ -227,6 +240,7 @@ static void report_image(struct restore *r, struct rouse_restore_report *report)
 	report->policy = r->policy;
 	memcpy(report->policy_reason, r->choice.reason, sizeof(report->policy_reason));
 	memcpy(report->predicted_ttr_us, r->choice.predicted_us, sizeof(r->choice.predicted_us));
+	report->backend = r->qemu.way == RESTORE_UFFD ? ROUSE_BACKEND_UFFD : ROUSE_BACKEND_POSTCOPY;
 	report->read_bytes = stats.bytes;
 	report->reads = stats.reads;
 	report->io = stats.io;
@@ -273,7 +287,8 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 	int code;
 
 	/* A VM that was taken over has waited for that, too: its block time says nothing. */
-	if (complete && r->policy != ROUSE_POLICY_EAGER && !options->resume)
+	if (complete && r->policy != ROUSE_POLICY_EAGER && !options->resume &&
+		r->qemu.way == RESTORE_POSTCOPY)
 		report->blocktime_us = qemu_incoming_blocktime(r->qemu.qmp);
 	code = restore_report_fill(
 		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
@@ -338,14 +353,15 @@ static void finish(struct restore *r)
 
 /* ---- Backends ------------------------------------------------------------------------------- */
 
-static int postcopy_check(const struct rouse_restore_options *options, struct rouse_error *error)
+static int engine_check(const struct rouse_restore_options *options, struct rouse_error *error)
 {
 	return options->flat == NULL ? 0
 				     : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 					       "a flat file (--flat) is for --backend map");
 }
 
-static int postcopy_restore(
+/* Pages come by the engine, through QEMU or past it. */
+static int engine_restore(
 	struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
 {
 	int code = prepare(r, error);
@@ -378,8 +394,9 @@ static const struct {
 	int (*restore)(
 		struct restore *r, struct rouse_restore_report *report, struct rouse_error *error);
 } backends[] = {
-	[ROUSE_BACKEND_POSTCOPY] = {postcopy_check, postcopy_restore},
+	[ROUSE_BACKEND_POSTCOPY] = {engine_check, engine_restore},
 	[ROUSE_BACKEND_MAP] = {restore_map_check, map_restore},
+	[ROUSE_BACKEND_UFFD] = {engine_check, engine_restore},
 };
 
 int rouse_restore(const struct rouse_restore_options *options, struct rouse_restore_report *report,
@@ -389,7 +406,7 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 	struct restore r = {
 		.observer = observer,
 		.requested_ns = rouse_clock_ns(),
-		.qemu = {.process = QEMU_PROCESS_INIT},
+		.qemu = RESTORE_QEMU_INIT,
 	};
 	enum rouse_backend backend;
 	int code;

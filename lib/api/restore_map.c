@@ -389,8 +389,7 @@ static int run(
 int restore_map(const struct restore_map_config *config, struct rouse_restore_report *report,
 	struct rouse_error *error)
 {
-	struct map_restore m = {
-		.config = config, .file = {.fd = -1}, .qemu = {.process = QEMU_PROCESS_INIT}};
+	struct map_restore m = {.config = config, .file = {.fd = -1}, .qemu = RESTORE_QEMU_INIT};
 	int code = run(&m, report, error);
 
 	map_warm_free(m.warm);

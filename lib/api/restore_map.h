@@ -19,7 +19,7 @@
 struct restore_map_config {
 	const struct rouse_restore_options *options; /* the caller's, as all below */
 	const struct rouse_observer *observer;
-	const struct rouse_reader *reader;
+	struct rouse_reader *reader;
 	const struct rouse_metadata *metadata;
 	const struct rouse_wset *wset; /* instead of the image's own, or NULL */
 	uint64_t requested_ns;

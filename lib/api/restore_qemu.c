@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "api/restore_qemu.h"
 
+#include "api/restore_uffd.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/observer.h"
@@ -60,11 +61,12 @@ static void finish_command(struct qemu_map_command *command)
 }
 
 static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_observer *observer,
+	const struct rouse_metadata *metadata, const struct rouse_observer *observer,
 	struct rouse_error *error)
 {
 	cleanup_with(finish_command) struct qemu_map_command command = {0};
-	struct qemu_process_config config = {.monitor = qemu->monitor, .postcopy = postcopy};
+	struct qemu_process_config config = {
+		.monitor = qemu->monitor, .postcopy = qemu->way == RESTORE_POSTCOPY};
 	int code = choose_command(options, metadata, &config, error);
 
 	if (code == 0 && qemu->map != NULL) {
@@ -72,7 +74,7 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 		config.argv = command.argv;
 	}
 
-	if (code == 0 && postcopy)
+	if (code == 0 && qemu->way != RESTORE_PRECOPY)
 		code = qemu_incoming_may_postcopy(error);
 	if (code == 0)
 		code = rouse_monitor_path(options->monitor, qemu->monitor, error);
@@ -125,8 +127,8 @@ static bool shall_run(
 }
 
 static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
-	int fd, const struct rouse_observer *observer, struct rouse_error *error)
+	const struct rouse_metadata *metadata, struct rouse_reader *reader, int fd,
+	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	struct qemu_sink_config config = {
 		.fd = fd,
@@ -140,9 +142,11 @@ static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_optio
 
 	config.config = rouse_reader_section(reader, ROUSE_SECTION_CONFIG, &config.config_size);
 	config.devices = rouse_reader_section(reader, ROUSE_SECTION_DEVICES, &config.devices_size);
+	if (qemu->way == RESTORE_UFFD)
+		return restore_uffd_sink(qemu, &config, options, reader, error);
 	if (options->resume)
 		return qemu_postcopy_sink_resume(&config, &qemu->sink, error);
-	if (postcopy)
+	if (qemu->way == RESTORE_POSTCOPY)
 		return qemu_postcopy_sink_new(&config, &qemu->sink, error);
 	return qemu_precopy_sink_new(&config, &qemu->sink, error);
 }
@@ -158,9 +162,10 @@ static uint64_t checkpoint_of(const struct rouse_reader *reader)
 
 /* The connection for the pages, with a QEMU that is known to be the right one. */
 static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
-	int *fd, struct rouse_error *error)
+	const struct rouse_metadata *metadata, const struct rouse_reader *reader, int *fd,
+	struct rouse_error *error)
 {
+	const bool postcopy = qemu->way == RESTORE_POSTCOPY;
 	const struct qemu_expectation expectation = {
 		.machine = metadata->machine,
 		.ram_bytes = metadata->memory_bytes,
@@ -174,6 +179,10 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 		code = qemu_incoming_mark(qemu->qmp, checkpoint_of(reader), error);
 	if (code == 0 && !shall_run(options, metadata))
 		code = qemu_incoming_hold(qemu->qmp, error);
+	/* Before the migration is connected: a QEMU that is refused goes on waiting. */
+	if (code == 0 && qemu->way == RESTORE_UFFD)
+		code = restore_uffd_take(
+			qemu, checkpoint_of(reader), shall_run(options, metadata), error);
 	if (code < 0)
 		return code;
 	if (options->qmp_socket != NULL)
@@ -236,6 +245,11 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 	if (found == 0)
 		return take_over_by_rescue(qemu, options->qmp_socket, checkpoint, &name, connection,
 			&first, fd, observer, error);
+	if (found == -ENOENT) {
+		code = restore_uffd_adopt(qemu, options->qmp_socket, checkpoint, error);
+		if (code != -ENOENT)
+			return code;
+	}
 	code = found == -EBUSY ? found
 			       : qmp_connect(options->qmp_socket, QEMU_CONNECT_TIMEOUT_MS, observer,
 					 &qemu->qmp, error);
@@ -255,8 +269,8 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 }
 
 static int get_ready(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
-	int *fd, const struct rouse_observer *observer, struct rouse_error *error)
+	const struct rouse_metadata *metadata, const struct rouse_reader *reader, int *fd,
+	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	const char *socket = options->qmp_socket;
 	int code;
@@ -266,14 +280,14 @@ static int get_ready(struct restore_qemu *qemu, const struct rouse_restore_optio
 	if (socket != NULL)
 		code = qmp_connect(socket, QEMU_CONNECT_TIMEOUT_MS, observer, &qemu->qmp, error);
 	else
-		code = start_qemu(qemu, options, postcopy, metadata, observer, error);
+		code = start_qemu(qemu, options, metadata, observer, error);
 	if (code == 0)
-		code = connect_qemu(qemu, options, postcopy, metadata, reader, fd, error);
+		code = connect_qemu(qemu, options, metadata, reader, fd, error);
 	/*
 	 * Not before the migration is connected: from then on QEMU ends if we die before the guest
 	 * runs, and no QEMU is left that waits with its monitor taken.
 	 */
-	if (code == 0 && postcopy)
+	if (code == 0 && qemu->way == RESTORE_POSTCOPY)
 		deposit(qemu, socket != NULL ? socket : qemu->monitor, checkpoint_of(reader),
 			observer);
 	return code;
@@ -288,9 +302,9 @@ static unsigned int vcpus_of(const struct restore_qemu *qemu,
 	return options->resume ? 1 : count_vcpus(qemu->qmp);
 }
 
-/* @qemu: empty, but for map. */
+/* @qemu: empty, but for way and map. */
 static int open_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	const struct rouse_metadata *metadata, struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	int code, fd = -1;
@@ -298,28 +312,32 @@ static int open_qemu(struct restore_qemu *qemu, const struct rouse_restore_optio
 	code = list_blocks(qemu, reader, error);
 	if (code < 0)
 		return code;
-	code = get_ready(qemu, options, postcopy, metadata, reader, &fd, observer, error);
+	code = get_ready(qemu, options, metadata, reader, &fd, observer, error);
 	if (code < 0)
 		return add_last_words(qemu, code, error);
 	qemu->vcpus = vcpus_of(qemu, options, metadata);
-	return make_sink(qemu, options, postcopy, metadata, reader, fd, observer, error);
+	return make_sink(qemu, options, metadata, reader, fd, observer, error);
 }
 
 int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	enum restore_way way, const struct rouse_metadata *metadata, struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
-	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT};
-	return open_qemu(qemu, options, postcopy, metadata, reader, observer, error);
+	*qemu = RESTORE_QEMU_INIT;
+	/* A takeover of a restore by userfaultfd finds that out: restore_uffd_adopt(). */
+	qemu->way = options->resume ? RESTORE_POSTCOPY : way;
+	return open_qemu(qemu, options, metadata, reader, observer, error);
 }
 
 int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	const struct qemu_map_file *map, const struct rouse_metadata *metadata,
-	const struct rouse_reader *reader, const struct rouse_observer *observer,
+	struct rouse_reader *reader, const struct rouse_observer *observer,
 	struct rouse_error *error)
 {
-	*qemu = (struct restore_qemu){.process = QEMU_PROCESS_INIT, .map = map};
-	return open_qemu(qemu, options, false, metadata, reader, observer, error);
+	*qemu = RESTORE_QEMU_INIT;
+	qemu->way = RESTORE_PRECOPY;
+	qemu->map = map;
+	return open_qemu(qemu, options, metadata, reader, observer, error);
 }
 
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error)
@@ -343,6 +361,7 @@ void restore_qemu_finish(struct restore_qemu *qemu, bool keep)
 {
 	if (qemu->sink != NULL)
 		qemu->sink->ops->destroy(qemu->sink);
+	restore_uffd_give_up(qemu);
 	qmp_close(qemu->qmp);
 	if (!keep && qemu->process.pid > 0) {
 		qemu_process_kill(&qemu->process);

@@ -10,28 +10,43 @@
 #include "api/monitor_path.h"
 #include "image/image_reader.h"
 #include "sink/sink.h"
+#include "vmm/qemu_hold.h"
 #include "vmm/qemu_map.h"
 #include "vmm/qemu_process.h"
 #include "vmm/qmp.h"
 
+/** How the VM's memory and devices are handed over. */
+enum restore_way {
+	RESTORE_PRECOPY, /* by QEMU's stream, all that is sent before the start; also with a map */
+	RESTORE_POSTCOPY,
+	RESTORE_UFFD,
+};
+
 struct restore_qemu {
+	enum restore_way way;
 	struct qemu_process process; /* pid 0: it is not ours */
 	struct qmp *qmp;
 	struct rouse_sink *sink;
 	struct qemu_block *blocks; /* of the image, as the sink wants them */
 	uint32_t block_count;
 	unsigned int vcpus;              /* 0 until known */
+	struct qemu_hold hold;           /* for RESTORE_UFFD, until there is a sink */
 	const struct qemu_map_file *map; /* of restore_qemu_open_map(), or NULL */
 	bool deposited; /* QEMU holds a duplicate of our end of qmp: see vmm/qemu_rescue.h */
 	char monitor[ROUSE_MONITOR_BYTES];
 };
 
+/** None yet, for cleanup. */
+#define RESTORE_QEMU_INIT \
+	((struct restore_qemu){.process = QEMU_PROCESS_INIT, .hold = QEMU_HOLD_INIT})
+
 /**
  * Gets hold of a QEMU as @options say, checks it against the image, makes the connection and the
- * sink. Whatever it returns, restore_qemu_finish() cleans up. Errors: those of rouse_restore().
+ * sink. In a takeover the way is found out, and @way is not used. Whatever it returns,
+ * restore_qemu_finish() cleans up. Errors: those of rouse_restore().
  */
 int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	bool postcopy, const struct rouse_metadata *metadata, const struct rouse_reader *reader,
+	enum restore_way way, const struct rouse_metadata *metadata, struct rouse_reader *reader,
 	const struct rouse_observer *observer, struct rouse_error *error);
 
 /**
@@ -41,7 +56,7 @@ int restore_qemu_open(struct restore_qemu *qemu, const struct rouse_restore_opti
  */
 int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	const struct qemu_map_file *map, const struct rouse_metadata *metadata,
-	const struct rouse_reader *reader, const struct rouse_observer *observer,
+	struct rouse_reader *reader, const struct rouse_observer *observer,
 	struct rouse_error *error);
 
 /** If QEMU is gone or said why it broke off, puts that into @error. Returns the error's code. */

@@ -88,19 +88,18 @@ static void mark(struct uffd_sink *sink, uint64_t page, uint64_t count)
 /* ---- Placing -------------------------------------------------------------------------------- */
 
 /* Places @bytes at @address, zeros if @data is NULL. How many bytes that were, or -errno. */
-static int64_t place_bytes(const struct uffd_sink *sink, uint64_t address, const void *data,
-	uint64_t bytes)
+static int64_t place_bytes(
+	const struct uffd_sink *sink, uint64_t address, const void *data, uint64_t bytes)
 {
 	struct uffdio_zeropage zero = {.range = {.start = address, .len = bytes}};
-	struct uffdio_copy copy = {
-		.dst = address, .src = (uint64_t)(uintptr_t)data, .len = bytes};
+	struct uffdio_copy copy = {.dst = address, .src = (uint64_t)(uintptr_t)data, .len = bytes};
 	int64_t done;
 
 	if (data != NULL)
 		done = ioctl(sink->fd, UFFDIO_COPY, &copy) == 0 ? (int64_t)bytes : copy.copy;
 	else
 		done = ioctl(sink->fd, UFFDIO_ZEROPAGE, &zero) == 0 ? (int64_t)bytes
-								     : zero.zeropage;
+								    : zero.zeropage;
 	/* The kernel has not come to telling how far it got. */
 	return done != 0 ? done : -errno;
 }
@@ -193,15 +192,15 @@ static size_t run_length(const struct uffd_sink *sink, const struct uffd_area *a
 		count = (size_t)left;
 	while (n < count && pages[n].page == pages[0].page + n &&
 		!uffd_sink_is_placed(sink, pages[n].page) &&
-		(pages[0].data == NULL
-				? pages[n].data == NULL
-				: pages[n].data == (const unsigned char *)pages[0].data + n * PAGE_BYTES))
+		(pages[0].data == NULL ? pages[n].data == NULL
+				       : pages[n].data == (const unsigned char *)pages[0].data +
+								  n * PAGE_BYTES))
 		n++;
 	return n;
 }
 
-int uffd_sink_place(struct uffd_sink *sink, const struct rouse_sink_page *pages, size_t count,
-	size_t *placed)
+int uffd_sink_place(
+	struct uffd_sink *sink, const struct rouse_sink_page *pages, size_t count, size_t *placed)
 {
 	size_t ignored = 0;
 
@@ -220,8 +219,8 @@ int uffd_sink_place(struct uffd_sink *sink, const struct rouse_sink_page *pages,
 			continue;
 		}
 		run = run_length(sink, area, pages + i, count - i);
-		code = place_run(sink, pages[i].page, address_of(area, pages[i].page), pages[i].data,
-			run, placed);
+		code = place_run(sink, pages[i].page, address_of(area, pages[i].page),
+			pages[i].data, run, placed);
 		if (code < 0)
 			return code;
 		i += run;
@@ -338,8 +337,8 @@ int uffd_sink_wake_all(struct uffd_sink *sink)
 int uffd_sink_unregister(struct uffd_sink *sink)
 {
 	for (size_t i = 0; i < sink->area_count; i++) {
-		struct uffdio_range range = {.start = sink->areas[i].address,
-			.len = sink->areas[i].pages * PAGE_BYTES};
+		struct uffdio_range range = {
+			.start = sink->areas[i].address, .len = sink->areas[i].pages * PAGE_BYTES};
 
 		/* EINVAL: of an area that is no longer mapped. */
 		if (ioctl(sink->fd, UFFDIO_UNREGISTER, &range) < 0 && errno != EINVAL)

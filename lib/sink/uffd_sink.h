@@ -71,8 +71,8 @@ int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page);
  * As ops->place; pages of no area are left out. *placed grows by what was missing. -EPIPE: the
  * process has ended; -ECANCELED: interrupted; -ENOMEM; -EFAULT: a bad address of ours.
  */
-int uffd_sink_place(struct uffd_sink *sink, const struct rouse_sink_page *pages, size_t count,
-	size_t *placed);
+int uffd_sink_place(
+	struct uffd_sink *sink, const struct rouse_sink_page *pages, size_t count, size_t *placed);
 /** Whether the page has been placed. Any thread. */
 static inline bool uffd_sink_is_placed(const struct uffd_sink *sink, uint64_t page)
 {

@@ -191,3 +191,31 @@ int target_fetch_fd(const struct target *target, int fd)
 
 	return copy >= 0 ? copy : -errno;
 }
+
+int target_find_fd(const struct target *target, const char *name, int from)
+{
+	const struct dirent *entry;
+	char path[64], link[256];
+	int found = -ENOENT;
+	DIR *list;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", target->pid);
+	list = opendir(path);
+	if (list == NULL)
+		return errno == EACCES ? -EPERM : errno == ENOENT ? -ESRCH : -errno;
+	while ((entry = readdir(list)) != NULL) {
+		const long fd = strtol(entry->d_name, NULL, 10);
+		ssize_t length;
+
+		if (entry->d_name[0] == '.' || fd < from || (found >= 0 && fd >= found))
+			continue;
+		length = readlinkat(dirfd(list), entry->d_name, link, sizeof(link) - 1);
+		if (length < 0)
+			continue;
+		link[length] = '\0';
+		if (strcmp(link, name) == 0)
+			found = (int)fd;
+	}
+	(void)closedir(list);
+	return found;
+}

@@ -89,6 +89,11 @@ int target_write(const struct target *target, uint64_t address, const void *buff
  * open file. -EBADF: it has none; -EPERM; -ESRCH.
  */
 int target_fetch_fd(const struct target *target, int fd);
+/**
+ * The lowest of its descriptors from @from on that /proc/PID/fd shows as a link to @name
+ * ("/memfd:NAME (deleted)", "anon_inode:[userfaultfd]"). -ENOENT: there is none; -EPERM, -ESRCH.
+ */
+int target_find_fd(const struct target *target, const char *name, int from);
 
 /* ---- System calls in it ---------------------------------------------------------------------- */
 

@@ -409,15 +409,25 @@ int qemu_incoming_wait_resume(
 int qemu_incoming_wait_loaded(
 	struct qmp *qmp, bool run, uint64_t *started_ns, struct rouse_error *error)
 {
+	return qemu_incoming_wait_loaded_unless(qmp, run, NULL, started_ns, error);
+}
+
+int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_bool *given_up,
+	uint64_t *started_ns, struct rouse_error *error)
+{
+	const int slice_ms = given_up != NULL ? 50 : 1000;
 	const uint64_t deadline = rouse_clock_ns() + LOAD_TIMEOUT_NS;
 	uint64_t resumed_ns = 0;
 	int code;
 
 	/* A VM that was saved running says RESUME before the migration is complete. */
 	do {
-		code = wait_for(qmp, 1u << 1 | 1u << 2, 1000, started_ns, error);
+		code = wait_for(qmp, 1u << 1 | 1u << 2, slice_ms, started_ns, error);
 		if (code == 1)
 			resumed_ns = *started_ns;
+		if (code == 0 && given_up != NULL && atomic_load(given_up))
+			return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
+				"a device of the VM waits for a page that nobody gives it");
 		if (code == 0 && rouse_clock_ns() > deadline)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
 				"QEMU does not finish loading the VM");

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "vmm/qmp.h"
 
+#include <stdatomic.h>
+
 /** What the image needs. Zero or NULL members are not compared. */
 struct qemu_expectation {
 	const char *machine; /* "pc-i440fx-7.2" */
@@ -84,6 +86,9 @@ int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);
  */
 int qemu_incoming_wait_loaded(
 	struct qmp *qmp, bool run, uint64_t *started_ns, struct rouse_error *error);
+/** The same until *given_up, which another thread sets: -ECANCELED. QEMU is asked nothing then. */
+int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_bool *given_up,
+	uint64_t *started_ns, struct rouse_error *error);
 
 /**
  * Waits up to @timeout_ms for QEMU's RESUME event: 1 and *started_ns if the guest runs, 0 if the

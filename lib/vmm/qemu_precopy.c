@@ -64,9 +64,10 @@ static int precopy_prefetch(
 	return code;
 }
 
-static int precopy_send_rest(struct precopy_sink *s)
+int qemu_precopy_send(struct rouse_sink *sink)
 {
 	static const uint8_t end[] = {QEMU_VM_EOF, QEMU_VM_VMDESCRIPTION, 0, 0, 0, 0};
+	struct precopy_sink *s = (struct precopy_sink *)sink;
 	int code = precopy_begin(s);
 
 	if (code == 0)
@@ -83,7 +84,7 @@ static int precopy_send_rest(struct precopy_sink *s)
 static int precopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
 {
 	struct precopy_sink *s = (struct precopy_sink *)sink;
-	int code = precopy_send_rest(s);
+	int code = qemu_precopy_send(sink);
 
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * QEMU as a sink: two ways to hand a VM's memory and devices to a QEMU that waits for a migration.
+ * QEMU as a sink: ways to hand a VM's memory and devices to a QEMU that waits for a migration.
  *
  *   precopy   everything, then the devices: for the eager policy; needs no privilege
  *   postcopy  some pages, the devices, the guest runs, the rest on demand: QEMU's userfaultfd does
  *             the trapping, its return path asks for pages
+ *   uffd      the same without QEMU's help: qemu_uffd.h
  *
  * What goes over the wire is drawn in qemu_precopy.c and qemu_postcopy.c.
  */
@@ -33,6 +34,12 @@ struct qemu_sink_config {
 /** -ENOMEM. The sink is freed by its destroy. On failure fd is closed as well. */
 int qemu_precopy_sink_new(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);
+
+/**
+ * The first half of its start: sends what prefetch has not, and does not wait for QEMU. Pages that
+ * were not given to prefetch are not sent: somebody else has to see to them. -EPIPE.
+ */
+int qemu_precopy_send(struct rouse_sink *sink);
 
 /**
  * -ENOMEM; -EFBIG: the device state is larger than what postcopy can carry (16 MiB).

@@ -241,8 +241,8 @@ def test_doctor_says_what_each_lack_costs():
     need_tool()
     findings = rouse('doctor', '--json', timeout=60).expect(0).json['findings']
     names = [finding['name'] for finding in findings]
-    for name in ('userfaultfd', 'trace', 'scan', 'kvm', 'io_uring', 'page_idle', 'schedstat',
-                 'pagemap', 'qemu'):
+    for name in ('userfaultfd', 'backend-uffd', 'trace', 'scan', 'kvm', 'io_uring', 'page_idle',
+                 'schedstat', 'pagemap', 'qemu'):
         assert name in names, f'nothing about {name}'
     for finding in findings:
         assert finding['detail'], finding

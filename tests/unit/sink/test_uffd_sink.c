@@ -50,8 +50,8 @@ static void setup(struct memory *m)
 	struct uffdio_register what = {.mode = UFFDIO_REGISTER_MODE_MISSING};
 	int fd = open_uffd();
 
-	m->bytes = mmap(
-		NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	m->bytes = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_ptr_not_equal(m->bytes, MAP_FAILED);
 	what.range.start = (uint64_t)(uintptr_t)m->bytes;
 	what.range.len = size;
@@ -282,10 +282,10 @@ static void memory_that_was_given_back_is_zero(void **state)
 	setup(&m);
 	assert_int_equal(place_range(&m, 0, 8), 8);
 	server_start(&server, &m);
-	assert_int_equal(madvise(m.bytes + 4 * UFFD_SINK_PAGE, 8 * UFFD_SINK_PAGE, MADV_DONTNEED), 0);
+	assert_int_equal(
+		madvise(m.bytes + 4 * UFFD_SINK_PAGE, 8 * UFFD_SINK_PAGE, MADV_DONTNEED), 0);
 	for (uint64_t i = 0; i < 16; i++)
-		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE],
-			i >= 4 && i < 12 ? 0 : pattern(i));
+		assert_int_equal(m.bytes[i * UFFD_SINK_PAGE], i >= 4 && i < 12 ? 0 : pattern(i));
 	assert_int_equal(place_range(&m, 4, 8), 0);
 	server_end(&server);
 	assert_int_equal(server.count, 4);

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""Restoring with --backend uffd: pages go past QEMU into its memory."""
+import contextlib
+import os
+import signal
+import subprocess
+
+from e2e import (
+    CANCELLED, FILE, REFUSED, VMM, Rouse, copy_of, flip_bytes, front_bytes, has_ended, kill, limit,
+    need_userfaultfd, note, processes_of_this_test, rouse, seeded, slow, wait_until, work)
+from tiny_guest import TinyGuest
+
+UFFD = ('--backend', 'uffd')
+
+
+def tiny_image(program='guest', **more):
+    image = work(f'{program}.rouse')
+    if not image.exists():
+        with TinyGuest(program=program, **more) as guest:
+            guest.wait_works()
+            rouse('save', '--qmp', guest.qmp, image).expect(0)
+    return image
+
+
+def remains(pid):
+    """What lies in a QEMU that belongs to a restore."""
+    found = []
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            link = os.readlink(f'/proc/{pid}/fd/{fd}')
+        except FileNotFoundError:
+            continue
+        if 'userfaultfd' in link or 'memfd:rouse-restore' in link:
+            found.append(link)
+    return found
+
+
+def restore_and_check(image, *options):
+    with TinyGuest(incoming='defer') as guest:
+        report = rouse('restore', *UFFD, '--json', *options, '--qmp', guest.qmp, image) \
+            .expect(0).json
+        assert report['backend'] == 'uffd'
+        guest.check()
+        assert guest.monitor.status() == 'running'
+        assert not remains(guest.process.pid), 'something was left in QEMU'
+    return report
+
+
+def test_lazy():
+    need_userfaultfd()
+    report = restore_and_check(tiny_image(), '--policy', 'lazy')
+    note(f'{report["faults"]} faults, {report["fault_us"]}')
+    assert report['faults'] > 0
+    assert report['prefetched_pages'] == 0
+
+
+def test_eager():
+    need_userfaultfd()
+    report = restore_and_check(tiny_image(), '--policy', 'eager')
+    assert report['faults'] == 0
+
+
+def packed_image():
+    image, wset, packed = tiny_image(), work('w.wset'), work('packed.rouse')
+    with TinyGuest(incoming='defer') as guest:
+        rouse('restore', *UFFD, '--policy', 'lazy', '--record', f'{wset}:0.5', '--qmp', guest.qmp,
+              image).expect(0)
+        guest.check()
+    rouse('pack', image, '-w', wset, packed).expect(0)
+    return packed
+
+
+@limit(240)
+def test_ws_and_paced_by_a_set_that_was_recorded():
+    need_userfaultfd()
+    packed = packed_image()
+    report = restore_and_check(packed, '--policy', 'ws')
+    assert report['prefetched_pages'] > 0
+    report = restore_and_check(packed, '--policy', 'paced', '--throttle', '40MB,2000')
+    assert report['policy'] == 'paced'
+
+
+def test_slow_disk_and_slow_background():
+    need_userfaultfd()
+    restore_and_check(tiny_image(), '--policy', 'lazy', '--throttle', '60MB,1000', '--background',
+                      '64MiB')
+
+
+def test_paused_vm_does_not_run():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        rouse('restore', *UFFD, '--policy', 'lazy', '--paused', '--qmp', guest.qmp, tiny_image()) \
+            .expect(0)
+        assert guest.monitor.status() == 'paused'
+        assert not guest.letters(), 'it ran'
+        guest.monitor('cont')
+        guest.check()
+
+
+def end_qemus():
+    for pid in processes_of_this_test('qemu-system'):
+        kill(pid)
+    wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end')
+
+
+@limit(120)
+def test_qemu_that_rouse_starts_and_takes_over():
+    need_userfaultfd()
+    image = tiny_image()
+    with TinyGuest(start=False) as guest:
+        monitor = work('monitor')
+        try:
+            with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--monitor',
+                       monitor, image, '--', *guest.command) as run:
+                kill_when_it_serves(run, 0.05)
+            rouse('restore', '--resume', '--qmp', monitor, image).expect(0)
+            guest.check()
+            pid, = processes_of_this_test('qemu-system')
+            assert not remains(pid)
+        finally:
+            end_qemus()
+            monitor.unlink(missing_ok=True)
+
+
+# ---- dying -----------------------------------------------------------------------------------
+
+def kill_when_it_serves(run, after_s=0.0):
+    wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
+    kill_after(run, after_s)
+
+
+def kill_after(run, after_s):
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.process.wait(after_s)
+    run.signal(signal.SIGKILL)
+    run.process.wait()
+
+
+@limit(120)
+def test_killed_and_taken_over():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            kill_when_it_serves(run, 0.02)
+        assert remains(guest.process.pid), 'missing pages would be zeros now'
+        report = rouse('restore', '--resume', '--json', '--qmp', guest.qmp, tiny_image()) \
+            .expect(0).json
+        assert report['backend'] == 'uffd'
+        guest.check()
+        assert not remains(guest.process.pid)
+
+
+@limit(120)
+def test_killed_while_a_device_waits_for_a_page():
+    """QEMU's main loop stands still then: nothing of taking over may need its answer."""
+    need_userfaultfd()
+    image = tiny_image('dma')
+    for attempt in range(8):
+        with TinyGuest(program='dma', incoming='defer') as guest:
+            with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp',
+                       guest.qmp, image) as run:
+                kill_when_it_serves(run, 0.01 * attempt)
+            stood_still = False
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not guest.answers(), 'the main loop to stand still', 3)
+                stood_still = True
+            result = rouse('restore', '--resume', '--qmp', guest.qmp, image)
+            assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
+            result.expect(0)
+            guest.wait_letters('kk')
+        if stood_still:
+            return
+    raise AssertionError('no device waited in any attempt: this tests nothing')
+
+
+def kill_again_and_again(generator, program, image):
+    """One VM: its restore is killed, and so are those that take over. Returns how many were."""
+    kills = 0
+    with TinyGuest(program=program, incoming='defer') as guest:
+        arguments = [*UFFD, '--policy', 'lazy']
+        for _ in range(8):
+            serves = kills == 0 or generator.random() < 0.5
+            after_s = generator.uniform(0, 0.04)
+            print(f'--- SIGKILL {after_s:.4f} s after the {"start" if serves else "exec"}')
+            with Rouse('restore', *arguments, '--background', generator.choice(['off', '16MiB']),
+                       '--qmp', guest.qmp, image) as run:
+                (kill_when_it_serves if serves else kill_after)(run, after_s)
+            assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
+            # The one before may have been killed once it was done: there is nothing to resume.
+            if run.process.returncode == 0 or kills > 0 and 'no restore that broke' in run.said():
+                break
+            assert run.process.returncode == -signal.SIGKILL, run.said()
+            kills += 1
+            arguments = ['--resume']
+        else:
+            last = rouse('restore', '--resume', '--qmp', guest.qmp, image)
+            assert last.code == 0 or 'no restore that broke' in last.err, last.err
+        guest.wait_letters('kk')
+        assert not remains(guest.process.pid)
+    return kills
+
+
+@slow
+@limit(400)
+def test_killed_at_random_moments_and_taken_over():
+    need_userfaultfd()
+    generator = seeded()
+    kills = 0
+    for program in ('dma', 'guest') * 4:
+        kills += kill_again_and_again(generator, program, tiny_image(program))
+    note(f'{kills} kills')
+    assert kills > 8, 'hardly any kill hit: the moments are wrong'
+
+
+@slow
+@limit(400)
+def test_killed_at_random_moments_from_the_beginning_on():
+    """Before the VM is there QEMU ends, or can be restored into again; afterwards it waits."""
+    need_userfaultfd()
+    generator, image = seeded(), tiny_image()
+    fates = {}
+    for _ in range(12):
+        after_s = generator.uniform(0.0, 1.2)
+        with TinyGuest(incoming='defer') as guest:
+            wait_until(guest.qmp.exists, 'QEMU to listen')
+            with Rouse('restore', *UFFD, '--policy', 'lazy', '--throttle', '40MB', '--qmp',
+                       guest.qmp, image) as run:
+                kill_after(run, after_s)
+            fates_of_one(guest, image, fates)
+    note(', '.join(f'{fate}: {count}' for fate, count in sorted(fates.items())))
+
+
+def fates_of_one(guest, image, fates):
+    result = rouse('restore', '--resume', '--qmp', guest.qmp, image)
+    if result.code == 0:
+        fate = 'resumed'
+        guest.check()
+    else:
+        again = rouse('restore', *UFFD, '--policy', 'lazy', '--qmp', guest.qmp, image)
+        if again.code == 0:
+            fate = 'restored afresh'
+            guest.check()
+        elif 'running' in again.err:
+            fate = 'complete'
+            guest.check()
+        else:
+            fate = 'ended'
+            wait_until(lambda: has_ended(guest.process), 'QEMU to end')
+    assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
+    print(f'--- {fate}')
+    fates[fate] = fates.get(fate, 0) + 1
+
+
+def test_resume_of_a_vm_that_is_served_is_refused():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest, \
+            Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                  tiny_image()) as run:
+        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        rouse('restore', '--resume', '--qmp', guest.folder / 'monitor', tiny_image()) \
+            .expect(REFUSED, f'process number {run.pid} ')
+        assert run.running()
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        rouse('restore', '--resume', '--qmp', guest.qmp, tiny_image()).expect(0)
+        guest.check()
+
+
+def test_resume_by_the_image_of_another_checkpoint_is_refused():
+    need_userfaultfd()
+    image, other = tiny_image(), work('other.rouse')
+    with TinyGuest() as guest:
+        guest.wait_works()
+        rouse('save', '--qmp', guest.qmp, other).expect(0)
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            kill_when_it_serves(run)
+        rouse('restore', '--resume', '--qmp', guest.qmp, other).expect(FILE, 'another checkpoint')
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
+
+
+def test_interrupted_vm_waits_and_is_taken_over():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+            run.signal(signal.SIGINT)
+            run.end(20).expect(CANCELLED)
+        rouse('restore', '--resume', '--qmp', guest.qmp, tiny_image()).expect(0)
+        guest.check()
+
+
+def test_interrupted_before_the_start_leaves_nothing_behind():
+    need_userfaultfd()
+    with TinyGuest(start=False) as guest:
+        with Rouse('restore', *UFFD, '--policy', 'eager', '--throttle', '2MB', tiny_image(), '--',
+                   *guest.command) as run:
+            wait_until(lambda: processes_of_this_test('qemu-system'), 'QEMU to be started')
+            run.signal(signal.SIGINT)
+            run.end(20).expect(CANCELLED)
+        wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end', 10)
+
+
+def test_qemu_killed_while_it_is_served():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest, \
+            Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                  tiny_image()) as run:
+        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        kill(guest.process.pid)
+        run.end(20).expect(VMM, 'qemu')
+
+
+def test_damaged_chunk_stops_the_vm_and_a_good_copy_completes_it():
+    need_userfaultfd()
+    image = tiny_image()
+    broken = copy_of(image, 'broken.rouse')
+    front, size = front_bytes(broken), broken.stat().st_size
+    flip_bytes(broken, front + (size - front) // 2)
+    with TinyGuest(incoming='defer') as guest:
+        rouse('restore', *UFFD, '--policy', 'lazy', '--qmp', guest.qmp, broken) \
+            .expect(FILE, 'damaged')
+        assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        if guest.monitor.status() == 'paused':
+            guest.monitor('cont')
+        guest.check()
+
+
+# ---- what cannot be ---------------------------------------------------------------------------
+
+def test_shared_memory_is_refused_and_qemu_goes_on_waiting():
+    need_userfaultfd()
+    image = work('shared.rouse')
+    shared = ['-object', 'memory-backend-memfd,id=mem,share=on,size=96M']
+    with TinyGuest(extra=shared, machine='pc,memory-backend=mem') as guest:
+        guest.wait_works()
+        rouse('save', '--qmp', guest.qmp, image).expect(0)
+    with TinyGuest(extra=shared, machine='pc,memory-backend=mem', incoming='defer') as guest:
+        rouse('restore', *UFFD, '--policy', 'lazy', '--qmp', guest.qmp, image) \
+            .expect(REFUSED, 'shared memory', '--backend postcopy')
+        rouse('restore', '--policy', 'lazy', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
+
+
+def test_qemu_in_a_sandbox_is_refused_and_goes_on_waiting():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer', extra=['-sandbox', 'on']) as guest:
+        rouse('restore', *UFFD, '--policy', 'lazy', '--qmp', guest.qmp, tiny_image()) \
+            .expect(REFUSED, 'seccomp')
+        rouse('restore', '--policy', 'eager', '--qmp', guest.qmp, tiny_image()).expect(0)
+        guest.check()
+
+
+def test_vm_can_be_saved_while_pages_are_missing():
+    """QEMU knows of no restore: it reads all of its memory, and waits for it."""
+    need_userfaultfd()
+    again = work('again.rouse')
+    with TinyGuest(incoming='defer') as guest, \
+            Rouse('restore', *UFFD, '--policy', 'lazy', '--background', '8MiB', '--qmp', guest.qmp,
+                  tiny_image()) as run:
+        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        rouse('save', '--qmp', guest.folder / 'monitor', again).expect(0)
+        run.end().expect(0)
+    rouse('verify', again).expect(0)
+    restore_and_check(again, '--policy', 'lazy')

@@ -190,11 +190,14 @@ static uint64_t watch_us(const struct rouse_restore_options *options)
 
 static enum restore_way choose_way(const struct restore *r)
 {
+	const bool eager = r->policy == ROUSE_POLICY_EAGER;
+
 	/* Eager as a way out of userfaultfd being forbidden is not eager by it. */
 	if (r->options.backend == ROUSE_BACKEND_UFFD &&
-		(r->policy != ROUSE_POLICY_EAGER || r->options.policy == ROUSE_POLICY_EAGER))
+		(!eager || r->options.policy == ROUSE_POLICY_EAGER ||
+			qemu_incoming_may_postcopy(NULL) == 0))
 		return RESTORE_UFFD;
-	return r->policy != ROUSE_POLICY_EAGER ? RESTORE_POSTCOPY : RESTORE_PRECOPY;
+	return eager ? RESTORE_PRECOPY : RESTORE_POSTCOPY;
 }
 
 /* Opens everything up to a running engine. */

@@ -122,7 +122,7 @@ static int flush(struct small *s)
 
 static int load_chunk(struct small *s, uint64_t number)
 {
-	struct rouse_chunk chunk;
+	struct rouse_chunk chunk = {0};
 	int code = flush(s);
 
 	s->number = UINT64_MAX;
@@ -167,9 +167,8 @@ static int send_page(struct small *s, uint64_t page)
 	return 0;
 }
 
-static int small_failure(const struct small *s, int code, uint64_t page, struct rouse_error *error)
+static int small_failure(int code, uint64_t page, struct rouse_error *error)
 {
-	(void)s;
 	if (code == -EUCLEAN)
 		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,
 			"the image is damaged at the chunk of page %llu (`rouse verify` says "
@@ -205,5 +204,5 @@ int restore_uffd_send_small(struct rouse_sink *sink, struct rouse_reader *reader
 	}
 	if (code == 0)
 		code = flush(&small);
-	return code == 0 ? 0 : small_failure(&small, code, page - 1, error);
+	return code == 0 ? 0 : small_failure(code, page - 1, error);
 }

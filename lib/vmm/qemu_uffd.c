@@ -294,7 +294,8 @@ static int uffd_new(const struct qemu_uffd_config *config, struct qemu_uffd_sink
 
 	if (s == NULL) {
 		qemu_hold_finish(config->hold);
-		return rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+		(void)rouse_error_errno(error, -ENOMEM, "cannot prepare the restore");
+		return -ENOMEM;
 	}
 	s->sink.ops = &uffd_ops;
 	s->config = *config;
@@ -311,7 +312,8 @@ static int uffd_new(const struct qemu_uffd_config *config, struct qemu_uffd_sink
 	if (code < 0) {
 		qemu_hold_finish(&s->hold);
 		free(s);
-		return rouse_error_errno(error, code, "cannot prepare the restore");
+		(void)rouse_error_errno(error, code, "cannot prepare the restore");
+		return code;
 	}
 	*sink = s;
 	return 0;
@@ -320,7 +322,7 @@ static int uffd_new(const struct qemu_uffd_config *config, struct qemu_uffd_sink
 int qemu_uffd_sink_new(
 	const struct qemu_uffd_config *config, struct rouse_sink **sink, struct rouse_error *error)
 {
-	struct qemu_uffd_sink *s;
+	struct qemu_uffd_sink *s = NULL;
 	uint64_t ignored;
 	int code = uffd_new(config, &s, error);
 
@@ -343,7 +345,7 @@ int qemu_uffd_sink_new(
 int qemu_uffd_sink_resume(
 	const struct qemu_uffd_config *config, struct rouse_sink **sink, struct rouse_error *error)
 {
-	struct qemu_uffd_sink *s;
+	struct qemu_uffd_sink *s = NULL;
 	int code = uffd_new(config, &s, error);
 
 	if (code < 0)

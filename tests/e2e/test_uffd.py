@@ -221,7 +221,7 @@ def test_killed_at_random_moments_from_the_beginning_on():
     generator, image = seeded(), tiny_image()
     fates = {}
     for _ in range(8):
-        after_s = generator.uniform(0.0, 1.0)
+        after_s = generator.uniform(0.0, 2.5)
         with TinyGuest(incoming='defer') as guest:
             wait_until(guest.qmp.exists, 'QEMU to listen')
             with Rouse('restore', *UFFD, '--policy', 'lazy', '--throttle', '40MB', '--qmp',

@@ -27,6 +27,7 @@ struct walk {
 	unsigned char *plain;  /* the chunk that was decoded last */
 	unsigned char *window; /* what was read last */
 	uint64_t window_offset, window_bytes;
+	uint64_t read_ahead; /* bytes that are read at least */
 	uint64_t done_pages;
 };
 
@@ -82,8 +83,8 @@ static int read_stored(
 
 	if (chunk->offset < walk->window_offset || end > walk->window_offset + walk->window_bytes) {
 		uint64_t left = rouse_source_size(walk->source) - chunk->offset;
-		uint64_t bytes =
-			chunk->stored_bytes > READ_AHEAD ? chunk->stored_bytes : READ_AHEAD;
+		uint64_t bytes = chunk->stored_bytes > walk->read_ahead ? chunk->stored_bytes
+									: walk->read_ahead;
 		int code;
 
 		walk->window_bytes = 0;
@@ -148,7 +149,7 @@ static int walk_stretch(struct walk *walk, const struct rouse_observer *observer
 	return 0;
 }
 
-static int walk_begin(struct walk *walk)
+static int walk_begin(struct walk *walk, uint64_t read_ahead)
 {
 	size_t chunk_bytes = (size_t)le32_get(rouse_reader_superblock(walk->reader)->chunk_pages) *
 			     ROUSE_IMAGE_PAGE_BYTES;
@@ -156,6 +157,9 @@ static int walk_begin(struct walk *walk)
 
 	if (pages > (uint64_t)STRETCH_TABLES * ROUSE_PAGE_TABLE_PAGES)
 		pages = (uint64_t)STRETCH_TABLES * ROUSE_PAGE_TABLE_PAGES;
+	if (pages < ROUSE_PAGE_TABLE_PAGES)
+		pages = ROUSE_PAGE_TABLE_PAGES;
+	walk->read_ahead = read_ahead;
 	walk->pages = malloc(pages * sizeof(*walk->pages));
 	walk->plain = malloc(chunk_bytes);
 	walk->window = malloc(chunk_bytes > READ_AHEAD ? chunk_bytes : READ_AHEAD);
@@ -169,7 +173,7 @@ int rouse_image_each_page(struct rouse_source *source, struct rouse_reader *read
 	cleanup_with(walk_finish) struct walk walk = {
 		.source = source, .reader = reader, .page = page, .user = user, .error = error};
 	uint64_t tables = rouse_reader_page_tables(reader), total = rouse_reader_page_count(reader);
-	int code = walk_begin(&walk);
+	int code = walk_begin(&walk, READ_AHEAD);
 
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot read the pages");
@@ -184,6 +188,44 @@ int rouse_image_each_page(struct rouse_source *source, struct rouse_reader *read
 			rouse_progress(observer, phase,
 				(done < total ? done : total) * ROUSE_IMAGE_PAGE_BYTES,
 				total * ROUSE_IMAGE_PAGE_BYTES);
+	}
+	return code;
+}
+
+/* The pages from @pages on, as many as there is room for, where they are stored. */
+static int locate(struct walk *walk, const uint64_t *pages, size_t count)
+{
+	walk->count = 0;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t locator;
+		int code = rouse_reader_locate(walk->reader, pages[i], ROUSE_READ_BULK, &locator);
+
+		if (code < 0)
+			return rouse_error_errno(
+				walk->error, code, "cannot look up page %" PRIu64, pages[i]);
+		if (locator != ROUSE_LOCATOR_ZERO)
+			walk->pages[walk->count++] = (struct placed_page){locator, pages[i]};
+	}
+	return 0;
+}
+
+int rouse_image_some_pages(struct rouse_source *source, struct rouse_reader *reader,
+	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user,
+	const struct rouse_observer *observer, struct rouse_error *error)
+{
+	cleanup_with(walk_finish) struct walk walk = {
+		.source = source, .reader = reader, .page = page, .user = user, .error = error};
+	int code = walk_begin(&walk, 0);
+
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot read the pages");
+	for (size_t i = 0; code == 0 && i < count; i += ROUSE_PAGE_TABLE_PAGES) {
+		const size_t left = count - i;
+
+		code = locate(&walk, pages + i,
+			left < ROUSE_PAGE_TABLE_PAGES ? left : ROUSE_PAGE_TABLE_PAGES);
+		if (code == 0)
+			code = walk_stretch(&walk, observer);
 	}
 	return code;
 }

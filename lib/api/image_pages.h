@@ -19,4 +19,12 @@ int rouse_image_each_page(struct rouse_source *source, struct rouse_reader *read
 	rouse_page_fn *page, void *user, const char *phase, const struct rouse_observer *observer,
 	struct rouse_error *error);
 
+/**
+ * The same for @count pages in the order of @pages, one for each stored page of them. A chunk is
+ * read again whenever another came in between. -ERANGE: there is no such page.
+ */
+int rouse_image_some_pages(struct rouse_source *source, struct rouse_reader *reader,
+	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
 #endif

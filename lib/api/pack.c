@@ -2,9 +2,13 @@
 /* rouse_pack(): an image laid out anew, for another working set, codec or size of chunks. */
 #include "api/image_pages.h"
 #include "api/wset_apply.h"
+#include "base/bitmap.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 static void close_image(struct rouse_image **image)
 {
@@ -17,9 +21,27 @@ static void close_wset(struct rouse_wset **wset)
 		rouse_wset_close(*wset);
 }
 
+/* What is laid out, and how far it is. */
+struct packing {
+	const struct rouse_image *image;
+	struct rouse_writer *writer;
+	struct rouse_wset *wset;    /* or NULL */
+	struct rouse_bitmap placed; /* pages that went in front of their turn */
+};
+
+static void packing_finish(struct packing *packing)
+{
+	close_wset(&packing->wset);
+	rouse_bitmap_finish(&packing->placed);
+}
+
 static int put_page(void *user, uint64_t page, const void *data)
 {
-	return rouse_writer_put_page(user, page, data);
+	struct packing *packing = user;
+
+	return rouse_bitmap_test_and_set(&packing->placed, page)
+		       ? 0
+		       : rouse_writer_put_page(packing->writer, page, data);
 }
 
 static int copy_sections(
@@ -40,36 +62,75 @@ static int copy_sections(
 }
 
 /* Gives the writer the VM and the working set of the file @wset_path, if there is one. */
-static int begin(const struct rouse_reader *reader, const char *wset_path,
-	struct rouse_writer *writer, struct rouse_error *error)
+static int begin(struct packing *packing, const char *wset_path, struct rouse_error *error)
 {
-	cleanup_with(close_wset) struct rouse_wset *wset = NULL;
 	cleanup_free struct rouse_writer_touch *touches = NULL;
 	const struct rouse_block *blocks;
 	uint32_t count;
-	int code = 0;
+	int code = rouse_bitmap_init(
+		&packing->placed, rouse_reader_page_count(packing->image->reader));
 
-	blocks = rouse_reader_blocks(reader, &count);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot lay out the image");
+	blocks = rouse_reader_blocks(packing->image->reader, &count);
 	if (wset_path != NULL)
-		code = rouse_wset_open(wset_path, &wset, error);
-	if (code == 0 && wset != NULL)
-		code = rouse_wset_check_blocks(wset, blocks, count, wset_path, error);
-	if (code == 0 && wset != NULL)
-		code = rouse_wset_touches(wset, &touches, error);
+		code = rouse_wset_open(wset_path, &packing->wset, error);
+	if (code == 0 && packing->wset != NULL)
+		code = rouse_wset_check_blocks(packing->wset, blocks, count, wset_path, error);
+	if (code == 0 && packing->wset != NULL)
+		code = rouse_wset_touches(packing->wset, &touches, error);
 	if (code < 0)
 		return code;
-	return rouse_writer_set_blocks(
-		writer, blocks, count, touches, wset != NULL ? wset->page_count : 0, error);
+	return rouse_writer_set_blocks(packing->writer, blocks, count, touches,
+		packing->wset != NULL ? packing->wset->page_count : 0, error);
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const struct rouse_wset_page *x = a, *y = b;
+
+	if (x->time_us != y->time_us)
+		return x->time_us < y->time_us ? -1 : 1;
+	return (x->page > y->page) - (x->page < y->page);
+}
+
+/*
+ * Locality blocks (Zhang, Denniston, Baskakov, Garthwaite, USENIX ATC 2013): pages that
+ * restores touched, but too few to be of the set, lie together in the order of their times, in
+ * front of all others. A fault on one brings those that were touched around it.
+ */
+static int put_remembered(
+	struct packing *packing, const struct rouse_observer *observer, struct rouse_error *error)
+{
+	const struct rouse_wset *wset = packing->wset;
+	cleanup_free struct rouse_wset_page *sorted = NULL;
+	cleanup_free uint64_t *pages = NULL;
+
+	if (wset == NULL || wset->waiting_count == 0)
+		return 0;
+	sorted = calloc(wset->waiting_count, sizeof(*sorted));
+	pages = calloc(wset->waiting_count, sizeof(*pages));
+	if (sorted == NULL || pages == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot lay out the image");
+	memcpy(sorted, wset->waiting, wset->waiting_count * sizeof(*sorted));
+	qsort(sorted, wset->waiting_count, sizeof(*sorted), by_time);
+	for (uint32_t i = 0; i < wset->waiting_count; i++)
+		pages[i] = sorted[i].page;
+	return rouse_image_some_pages(packing->image->source, packing->image->reader, pages,
+		wset->waiting_count, put_page, packing, observer, error);
 }
 
 static int fill(const struct rouse_image *image, const char *wset, struct rouse_writer *writer,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
-	int code = begin(image->reader, wset, writer, error);
+	cleanup_with(packing_finish) struct packing packing = {.image = image, .writer = writer};
+	int code = begin(&packing, wset, error);
 
 	if (code == 0)
-		code = rouse_image_each_page(
-			image->source, image->reader, put_page, writer, "packing", observer, error);
+		code = put_remembered(&packing, observer, error);
+	if (code == 0)
+		code = rouse_image_each_page(image->source, image->reader, put_page, &packing,
+			"packing", observer, error);
 	return code == 0 ? copy_sections(image->reader, writer, error) : code;
 }
 

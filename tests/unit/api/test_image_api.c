@@ -14,6 +14,14 @@ static uint64_t seed_of(uint64_t page)
 	return page % 4 == 0 ? 0 : page % 5 == 0 ? 3 : page + 10;
 }
 
+/* Pages of their own content, far apart. */
+#define REMEMBERED 40u
+
+static uint32_t remembered(uint32_t i)
+{
+	return 101 + i * 100;
+}
+
 static void write_image(const struct fixture *fixture)
 {
 	struct rouse_writer_touch touches[] = {{4001, 5}, {17, 9}, {4000, 11}, {1001, 20}};
@@ -233,6 +241,65 @@ static void pack_lays_out_for_another_working_set(void **state)
 	close_image(&image);
 }
 
+/* A set of two pages, and pages that it remembers, all over the image. */
+static void write_learned_wset(const char *path)
+{
+	struct rouse_wset_block block = {.name = "pc.ram", .used_bytes = PAGES * PAGE};
+	struct rouse_wset_page set[] = {
+		{.page = 1003, .time_us = 3, .last = 2, .count = 2, .looks = 2, .weight = 900},
+		{.page = 4003, .time_us = 7, .last = 2, .count = 2, .looks = 2, .weight = 900}};
+	static struct rouse_wset_page waiting[REMEMBERED];
+	struct rouse_wset wset = {.blocks = &block,
+		.block_count = 1,
+		.pages = set,
+		.page_count = 2,
+		.runs = 2,
+		.waiting = waiting,
+		.waiting_count = REMEMBERED};
+
+	for (uint32_t i = 0; i < REMEMBERED; i++)
+		waiting[i] = (struct rouse_wset_page){.page = remembered(i),
+			.time_us = 1000 * (REMEMBERED - i),
+			.last = 1,
+			.weight = 9,
+			.count = 1,
+			.looks = 2};
+	assert_int_equal(rouse_wset_write(&wset, path, NULL), 0);
+}
+
+static uint64_t chunk_of(struct open_image *image, uint64_t page)
+{
+	uint64_t locator;
+
+	assert_int_equal(rouse_reader_locate(image->reader, page, ROUSE_READ_BULK, &locator), 0);
+	return rouse_locator_chunk(locator);
+}
+
+static void pack_lays_what_a_learned_set_remembers_in_locality_blocks(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_layout layout = {.chunk_pages = 16};
+	char out[128], wset_path[128];
+	struct rouse_error error = {0};
+	struct open_image image;
+
+	write_image(fixture);
+	(void)snprintf(out, sizeof(out), "%s/out.rouse", fixture->directory);
+	(void)snprintf(wset_path, sizeof(wset_path), "%s/vm.wset", fixture->directory);
+	write_learned_wset(wset_path);
+	if (rouse_pack(fixture->path, wset_path, out, &layout, NULL, NULL, &error) != 0)
+		fail_msg("%s", error.message);
+	image = open_image(out);
+	/* The last one is the first in time: 16 to a chunk from it on, before everything else. */
+	for (uint32_t i = 0; i < REMEMBERED; i++)
+		assert_int_equal(chunk_of(&image, remembered(i)),
+			chunk_of(&image, remembered(REMEMBERED - 1)) + (REMEMBERED - 1 - i) / 16);
+	assert_true(chunk_of(&image, remembered(0)) <= chunk_of(&image, 1));
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert_page_is(&image, page, seed_of(page));
+	close_image(&image);
+}
+
 static void pack_without_a_set_over_itself_is_safe(void **state)
 {
 	const struct fixture *fixture = *state;
@@ -350,6 +417,7 @@ int main(void)
 		image_test(broken_tables_are_named_and_the_rest_is_still_checked),
 		image_test(any_flipped_byte_is_noticed),
 		image_test(pack_lays_out_for_another_working_set),
+		image_test(pack_lays_what_a_learned_set_remembers_in_locality_blocks),
 		image_test(pack_without_a_set_over_itself_is_safe),
 		image_test(pack_refuses_the_working_set_of_another_vm),
 		image_test(pack_of_a_damaged_image_leaves_no_file),

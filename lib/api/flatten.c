@@ -116,10 +116,8 @@ int rouse_flatten(const char *image, const char *out, struct rouse_write_report 
 	if (code == 0)
 		code = find_main(opened->reader, &main_block, error);
 	/* Every image has a block; the analyzer cannot see that find_main() found one. */
-	if (code == 0 && main_block == NULL)
-		code = -EUCLEAN;
-	if (code < 0)
-		return code;
+	if (code < 0 || main_block == NULL)
+		return code < 0 ? code : -EUCLEAN;
 	describe(opened->reader, main_block, &flat);
 	code = rouse_temp_file_open(out, &file, error);
 	if (code < 0)

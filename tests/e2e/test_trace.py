@@ -373,11 +373,13 @@ def check_estimate_trace(extra):
 
 
 def test_estimate_trace_lays_the_image_out_for_what_is_touched_after_the_checkpoint():
-    image, _ = check_estimate_trace(())
-    first = restore_and_check(image, '--policy', 'ws', '--background', '8MiB')['faults']
-    lazy = restore_and_check(image, '--policy', 'lazy', '--background', '8MiB')['faults']
-    note(f'{first} faults with the traced working set, {lazy} without')
-    assert first * 5 < lazy
+    image, saved = check_estimate_trace(())
+    first = restore_and_check(image, '--policy', 'ws', '--background', '8MiB')
+    lazy = restore_and_check(image, '--policy', 'lazy', '--background', '8MiB')
+    assert first['prefetched_pages'] == saved['wset_pages']
+    # No comparison: the guest's walk is read ahead, so that lazy has few faults as well, and how far
+    # it walks beyond what was traced depends on the machine's load. test_truth.py judges sets.
+    note(f'{first["faults"]} faults with the traced working set, {lazy["faults"]} without')
 
 
 def test_rouse_killed_while_it_estimates_leaves_the_vm_running_and_no_image():

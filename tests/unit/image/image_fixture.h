@@ -122,6 +122,10 @@ static inline struct rouse_writer_stats end_image(struct rouse_writer *writer)
 struct open_image {
 	struct rouse_source *source;
 	struct rouse_reader *reader;
+	/* What was decoded last: large chunks, page by page, are slow with sanitizers. */
+	unsigned char *pages;
+	uint64_t number;
+	struct rouse_chunk chunk;
 };
 
 static inline struct open_image open_image(const char *path)
@@ -138,35 +142,44 @@ static inline struct open_image open_image(const char *path)
 
 static inline void close_image(struct open_image *image)
 {
+	free(image->pages);
 	rouse_reader_close(image->reader);
 	rouse_source_destroy(image->source);
+}
+
+static inline void load_chunk(struct open_image *image, uint64_t number)
+{
+	cleanup_free unsigned char *stored = NULL;
+	struct rouse_chunk *chunk = &image->chunk;
+
+	if (image->pages != NULL && image->number == number)
+		return;
+	free(image->pages);
+	image->pages = NULL;
+	assert_int_equal(rouse_reader_chunk(image->reader, number, ROUSE_READ_URGENT, chunk), 0);
+	stored = malloc(chunk->stored_bytes);
+	image->pages = malloc((size_t)chunk->pages * PAGE);
+	assert_non_null(stored);
+	assert_non_null(image->pages);
+	assert_int_equal(rouse_source_read(image->source, chunk->offset, stored,
+				 chunk->stored_bytes, ROUSE_READ_URGENT),
+		0);
+	assert_int_equal(rouse_chunk_decode(chunk, stored, image->pages), 0);
+	image->number = number;
 }
 
 /* The content of a page, the way that a fault takes. */
 static inline void read_page(struct open_image *image, uint64_t page, void *data)
 {
-	cleanup_free unsigned char *stored = NULL;
-	cleanup_free unsigned char *pages = NULL;
-	struct rouse_chunk chunk;
 	uint64_t locator;
 
 	assert_int_equal(rouse_reader_locate(image->reader, page, ROUSE_READ_URGENT, &locator), 0);
 	memset(data, 0, PAGE);
 	if (locator == ROUSE_LOCATOR_ZERO)
 		return;
-	assert_int_equal(rouse_reader_chunk(image->reader, rouse_locator_chunk(locator),
-				 ROUSE_READ_URGENT, &chunk),
-		0);
-	assert_true(rouse_locator_in_chunk(locator, &chunk));
-	stored = malloc(chunk.stored_bytes);
-	pages = malloc((size_t)chunk.pages * PAGE);
-	assert_non_null(stored);
-	assert_non_null(pages);
-	assert_int_equal(rouse_source_read(image->source, chunk.offset, stored, chunk.stored_bytes,
-				 ROUSE_READ_URGENT),
-		0);
-	assert_int_equal(rouse_chunk_decode(&chunk, stored, pages), 0);
-	memcpy(data, pages + (size_t)rouse_locator_slot(locator) * PAGE, PAGE);
+	load_chunk(image, rouse_locator_chunk(locator));
+	assert_true(rouse_locator_in_chunk(locator, &image->chunk));
+	memcpy(data, image->pages + (size_t)rouse_locator_slot(locator) * PAGE, PAGE);
 }
 
 static inline void assert_page_is(struct open_image *image, uint64_t page, uint64_t seed)

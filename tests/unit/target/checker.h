@@ -12,6 +12,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/*
+ * Who is killed at every system call of several hundred is run up to each: with sanitizers, which
+ * are there for what it does and not for when it is killed, at every fifth.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CHECKER_STRIDE 5u
+#else
+#define CHECKER_STRIDE 1u
+#endif
+
 #define CHECKER_PAGE 4096u
 #define CHECKER_THREADS 3u
 

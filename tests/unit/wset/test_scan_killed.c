@@ -20,15 +20,6 @@
 
 #define RANDOM_KILLS 100u
 #define SCANS 4u
-/*
- * At every system call of several hundred, a scanner being run up to each: with sanitizers, which
- * are there for what it does and not for when it is killed, at every fifth.
- */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STRIDE 5u
-#else
-#define STRIDE 1u
-#endif
 
 /* The sources that put something into the process, and stop it. */
 static const struct scan_config everything_shared = {
@@ -131,10 +122,10 @@ static void check_every_step(bool shared)
 		if (step % 8 == 1)
 			assert_int_equal(scan_some(&checker, shared), 0);
 		assert_int_equal(checker.control->errors, 0);
-		step += STRIDE;
+		step += CHECKER_STRIDE;
 	}
 	print_message("killed at %u system calls, something was left after %u\n",
-		(step - 1) / STRIDE, left);
+		(step - 1) / CHECKER_STRIDE, left);
 	assert_true(step > 100);
 	assert_true(left > 3);
 	assert_false(clean(&checker));

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The truth that estimators are judged by: the plugin that notes a guest's touches inside QEMU."""
 import contextlib
+import socket
 import struct
+import threading
 
 from e2e import BUILD, ROOT, Skip, need_qemu, rouse, seeded, wait_until, work
 from tiny_guest import BASE, QEMU, TinyGuest
@@ -97,13 +99,55 @@ def test_the_truth_of_memory_that_is_shared_is_exact_too():
     exactly_the_pages('ram', MEMFD)
 
 
+@contextlib.contextmanager
+def holding_cont(qmp, until):
+    """A QMP socket that leads to another, but lets `cont` through only once until() is true.
+
+    However busy the machine is, the VM cannot go on before its watcher has seen that it stopped.
+    """
+    def pass_on(source, to, held):
+        with contextlib.suppress(OSError, AssertionError):
+            while True:
+                data, fds, *_ = socket.recv_fds(source, 65536, 4)
+                if not data:
+                    break
+                if held and b'"cont"' in data:
+                    wait_until(until, 'the watcher to see the stop')
+                socket.send_fds(to, [data], fds)
+                for fd in fds:
+                    socket.close(fd)
+        for end in (source, to):  # ends the other direction too
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    path = work('held-qmp')
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as qemu:
+        listener.bind(str(path))
+        listener.listen(1)
+        qemu.connect(str(qmp))
+
+        def serve():
+            client, _ = listener.accept()
+            with client:
+                back = threading.Thread(target=pass_on, args=(qemu, client, False), daemon=True)
+                back.start()
+                pass_on(client, qemu, True)
+                back.join()
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        yield path
+        server.join(10)
+
+
 def test_the_truth_begins_at_the_checkpoint_of_a_save():
     from harness.truth import WatchStop
     table, expected = a_table(seeded())
     with touching_guest(table) as (guest, truth):
         guest.monitor.close()  # another needs its socket
-        with WatchStop(str(guest.monitor.path), truth) as watched:
-            rouse('save', '--qmp', guest.qmp, '--keep-running', '--no-background-snapshot',
+        with WatchStop(str(guest.monitor.path), truth) as watched, \
+                holding_cont(guest.qmp, lambda: watched.armed_us) as held:
+            rouse('save', '--qmp', held, '--keep-running', '--no-background-snapshot',
                   work('vm.rouse')).expect(0)
             watched.wait_resumed()
         guest.wait_letters('kk')

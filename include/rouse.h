@@ -249,9 +249,13 @@ enum rouse_policy {
 	ROUSE_POLICY_LAZY,
 	ROUSE_POLICY_WS,
 	ROUSE_POLICY_PACED, /**< as ws, but starts when what is missing will come in time */
+	/* How others restore, to compare with; AUTO never takes them: rouse-restore(1). */
+	ROUSE_POLICY_REAP,            /**< the set first, then only what is asked for */
+	ROUSE_POLICY_FAASNAP,         /**< at once; the set meanwhile */
+	ROUSE_POLICY_LAZY_BACKGROUND, /**< at once; all by address meanwhile */
 };
 
-#define ROUSE_POLICY_COUNT 5
+#define ROUSE_POLICY_COUNT 8
 
 /** How a VM gets its memory: docs/design.md compares them. */
 enum rouse_backend {

@@ -18,15 +18,6 @@ struct restore {
 	char monitor[sizeof(((struct rouse_restore_report *)0)->monitor)];
 };
 
-static const struct option_value policy_values[] = {
-	{"auto", ROUSE_POLICY_AUTO},
-	{"eager", ROUSE_POLICY_EAGER},
-	{"lazy", ROUSE_POLICY_LAZY},
-	{"ws", ROUSE_POLICY_WS},
-	{"paced", ROUSE_POLICY_PACED},
-	{NULL, 0},
-};
-
 static const struct option_value backend_values[] = {
 	{"auto", ROUSE_BACKEND_AUTO},
 	{"postcopy", ROUSE_BACKEND_POSTCOPY},
@@ -129,12 +120,13 @@ static const struct option_spec options[] = {
 		.letter = 'p',
 		.kind = OPTION_ENUM,
 		.offset = offsetof(struct restore, library.policy),
-		.argument = "auto|eager|lazy|ws|paced",
+		.argument = "POLICY",
 		.values = policy_values,
 		.help = "what comes before the start: everything (eager), nothing\n"
 			"(lazy), the working set (ws), or as much of it as must be there\n"
 			"for the rest to come in time (paced); auto, the default, takes\n"
-			"the one that is predicted to be responsive soonest"},
+			"the one that is predicted to be responsive soonest; and how\n"
+			"others restore, to compare: reap, faasnap, lazy-background"},
 	{.name = "backend",
 		.kind = OPTION_ENUM,
 		.offset = offsetof(struct restore, library.backend),

@@ -256,19 +256,11 @@ void ttr_table_print(const uint64_t table_us[ROUSE_TTR_UTILIZATIONS][ROUSE_TTR_W
 
 static const char *policy_name(enum rouse_policy policy)
 {
-	switch (policy) {
-	case ROUSE_POLICY_EAGER:
-		return "eager";
-	case ROUSE_POLICY_LAZY:
-		return "lazy";
-	case ROUSE_POLICY_WS:
-		return "ws";
-	case ROUSE_POLICY_PACED:
-		return "paced";
-	case ROUSE_POLICY_AUTO:
-		break;
-	}
-	return "auto";
+	const struct option_value *value = policy_values;
+
+	while (value->word != NULL && value->value != (int)policy)
+		value++;
+	return value->word != NULL ? value->word : "unknown";
 }
 
 static const char *backend_name(enum rouse_backend backend)

@@ -104,6 +104,8 @@ enum file_kind file_kind(const char *path);
 /* ---- Options that several commands have (shared.c) ------------------------------------------ */
 
 extern const struct option_value codec_values[];
+/** Of enum rouse_policy (policy_values.c). */
+extern const struct option_value policy_values[];
 /** Of enum rouse_scan_source. */
 extern const struct option_value scan_source_values[];
 /** 90,100ms */

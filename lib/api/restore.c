@@ -7,6 +7,7 @@
 #include "api/metadata.h"
 #include "api/restore_learn.h"
 #include "api/restore_map.h"
+#include "api/restore_options.h"
 #include "api/restore_policy.h"
 #include "api/restore_qemu.h"
 #include "api/restore_record.h"
@@ -17,6 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
+#include "engine/policy_traits.h"
 #include "vmm/qemu_incoming.h"
 
 #include <string.h>
@@ -37,58 +39,6 @@ struct restore {
 	enum rouse_policy policy;
 	struct restore_policy_choice choice;
 };
-
-void rouse_restore_options_init(struct rouse_restore_options *options)
-{
-	*options = (struct rouse_restore_options){
-		.size = sizeof(*options),
-		.background = ROUSE_BACKGROUND_AUTO,
-		.ttr = {.utilization = 0.9, .window_us = 100000},
-		.learn_us = 5000000,
-		.learn_stale = 0.5,
-		.backend = ROUSE_BACKEND_AUTO,
-	};
-}
-
-static int check_options(const struct rouse_restore_options *options, struct rouse_error *error)
-{
-	const char *wrong = NULL;
-
-	if (options->image == NULL)
-		wrong = "no image is given";
-	else if (options->resume && options->qmp_socket == NULL)
-		wrong = "taking over a restore needs the VM's QMP socket (--qmp)";
-	else if (options->qmp_socket != NULL && options->argv != NULL)
-		wrong = "either a QEMU that waits (--qmp) or a command to start, not both";
-	else if (options->wset != NULL && options->policy != ROUSE_POLICY_WS &&
-		 options->policy != ROUSE_POLICY_PACED && options->policy != ROUSE_POLICY_AUTO)
-		wrong = "a working set is of use with the policies ws and paced only";
-	else if (options->policy == ROUSE_POLICY_PACED &&
-		 (options->record != NULL || options->learn != NULL))
-		wrong = "after a paced start pages come unasked, so that not all touches are seen: "
-			"record with policy lazy, learn with ws or lazy";
-	else if (options->record != NULL && options->policy == ROUSE_POLICY_EAGER)
-		wrong = "an eager restore sees no touches to record: use policy lazy";
-	else if (options->record != NULL && options->resume)
-		wrong = "a restore that is taken over cannot be recorded: its beginning is lost";
-	else if (options->learn != NULL && options->policy == ROUSE_POLICY_EAGER)
-		wrong = "an eager restore sees no touches to learn from: use another policy";
-	else if (options->learn != NULL && options->resume)
-		wrong = "a restore that is taken over cannot be learned from: its beginning is "
-			"lost";
-	else if (options->learn != NULL && options->paused)
-		wrong = "a VM that is left paused touches nothing to learn from";
-	else if (options->learn != NULL && options->learn_us == 0)
-		wrong = "learning needs a time during which nothing is delivered unasked";
-	else if ((unsigned int)options->backend > ROUSE_BACKEND_AUTO)
-		wrong = "there is no such backend";
-	else if (!(options->learn_stale >= 0 && options->learn_stale <= 1))
-		wrong = "the hit rate below which a set is stale is a number from 0 to 1";
-	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
-		 options->ttr.window_us == 0)
-		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
-	return wrong == NULL ? 0 : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);
-}
 
 static enum rouse_backend choose_backend(const struct rouse_restore_options *options)
 {
@@ -168,13 +118,10 @@ static void choose_policy(struct restore *r)
 	r->policy = r->choice.policy;
 }
 
-/*
- * Without a working set the guest waits for far more pages than processors, and what comes unasked
- * is what ends that: docs/performance.md.
- */
 static uint64_t choose_background(const struct restore *r)
 {
-	return r->options.background == ROUSE_BACKGROUND_AUTO && r->policy == ROUSE_POLICY_LAZY
+	return r->options.background == ROUSE_BACKGROUND_AUTO &&
+			       rouse_policy_traits(r->policy)->unpaced
 		       ? ROUSE_BACKGROUND_MAX
 		       : r->options.background;
 }
@@ -186,6 +133,14 @@ static uint64_t watch_us(const struct rouse_restore_options *options)
 	const uint64_t learn_us = options->learn != NULL ? options->learn_us : 0;
 
 	return record_us > learn_us ? record_us : learn_us;
+}
+
+static uint64_t choose_quiet(const struct restore *r)
+{
+	const uint64_t watched_us = watch_us(&r->options);
+	const uint64_t quiet_us = rouse_policy_traits(r->policy)->quiet_us;
+
+	return watched_us > quiet_us ? watched_us : quiet_us;
 }
 
 static enum restore_way choose_way(const struct restore *r)
@@ -222,7 +177,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.leave_out = r->left_out,
 		.resume = r->options.resume,
 		.background = choose_background(r),
-		.record_us = watch_us(&r->options),
+		.quiet_us = choose_quiet(r),
 		.record = r->options.record != NULL || r->options.learn != NULL,
 	};
 	code = rouse_engine_new(&config, &r->engine, error);
@@ -424,7 +379,7 @@ int rouse_restore(const struct rouse_restore_options *options, struct rouse_rest
 		.vcpu_wait_us = -1,
 		.learn = {.hit_rate = -1, .hit_high = 1, .coverage = -1}};
 	backend = choose_backend(&r.options);
-	code = check_options(&r.options, error);
+	code = restore_options_check(&r.options, error);
 	if (code == 0)
 		code = backends[backend].check(&r.options, error);
 	if (code < 0)

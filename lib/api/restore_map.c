@@ -51,6 +51,8 @@ int restore_map_check(const struct rouse_restore_options *options, struct rouse_
 			"--backend postcopy";
 	else if (options->policy == ROUSE_POLICY_PACED)
 		wrong = "a paced start is for --backend postcopy: with a flat file use ws";
+	else if (options->policy > ROUSE_POLICY_PACED)
+		wrong = "how others restore is for --backend postcopy and uffd";
 	else if (options->throttle.bytes_per_s > 0 || options->throttle.random_reads_per_s > 0)
 		wrong = "what a VM reads of a flat file does not go through Rouse, which so cannot "
 			"throttle it";

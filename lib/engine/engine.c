@@ -41,7 +41,7 @@ static int start_feeder(struct rouse_engine *e, rouse_feed_fn *plan, void *plan_
 		.background = background,
 		.skip = background ? is_placed : NULL,
 		.skip_user = e,
-		.follow = background ? take_read : NULL,
+		.follow = background && e->traits->follow ? take_read : NULL,
 		.follow_user = e,
 		.stages = &e->stages,
 	};
@@ -55,12 +55,12 @@ static int plan_prefetch(struct rouse_engine *e, struct rouse_error *error)
 {
 	int code;
 
-	if (e->config.policy == ROUSE_POLICY_EAGER) {
+	if (e->traits->prefetch == ROUSE_PREFETCH_EVERYTHING) {
 		e->prefetch_total = rouse_reader_page_count(e->config.reader);
 		rouse_rest_plan_init(&e->rest_plan, e->config.reader, true, NULL, NULL);
 		return start_feeder(e, rouse_rest_plan_next, &e->rest_plan, false, error);
 	}
-	if (e->config.policy != ROUSE_POLICY_WS && e->config.policy != ROUSE_POLICY_PACED)
+	if (e->traits->prefetch == ROUSE_PREFETCH_NOTHING)
 		return 0;
 	if (e->config.wset != NULL) {
 		code = rouse_wset_plan_init_from(&e->wset_plan, e->config.reader, e->config.wset);
@@ -93,6 +93,7 @@ int rouse_engine_new(const struct rouse_engine_config *config, struct rouse_engi
 	if (e == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot start the restore");
 	e->config = *config;
+	e->traits = rouse_policy_traits(config->policy);
 	e->stored_total = le64_get(superblock->page_count) - le64_get(superblock->zero_pages);
 	code = config->resume ? 0 : plan_prefetch(e, error);
 	if (code < 0) {
@@ -121,12 +122,19 @@ static uint64_t count_stored(const struct rouse_window *window)
 /* Whether the guest may start before the set is all there. */
 static bool may_start(struct rouse_engine *e)
 {
-	return e->config.policy == ROUSE_POLICY_PACED &&
-	       rouse_paced_start_ready(
-		       &e->paced, e->stats.prefetched_pages, rouse_clock_ns() - e->reading_from_ns);
+	switch (e->traits->start) {
+	case ROUSE_START_AT_ONCE:
+		return true;
+	case ROUSE_START_PACED:
+		return rouse_paced_start_ready(&e->paced, e->stats.prefetched_pages,
+			rouse_clock_ns() - e->reading_from_ns);
+	case ROUSE_START_COMPLETE:
+		break;
+	}
+	return false;
 }
 
-/* Places what the plan brings, before the start: all of it, unless paced. */
+/* Places what the plan brings, before the start: all of it, unless the guest may start before. */
 static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 {
 	struct rouse_window *window;
@@ -166,7 +174,7 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 	return 0;
 }
 
-/* What a paced start has left of the working set: the guest is about to touch it. */
+/* What the start has left of the working set: the guest is about to touch it. */
 static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 {
 	const uint64_t begun_ns = rouse_clock_ns();
@@ -202,14 +210,13 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 {
 	int code = 0;
 
-	if (e->config.policy == ROUSE_POLICY_EAGER)
+	if (e->traits->prefetch == ROUSE_PREFETCH_EVERYTHING)
 		return 0;
 	code = deliver_wset(e, error);
 	if (code < 0)
 		return code;
-	if (e->config.record_us > 0 && e->config.background > 0)
-		code = engine_serve_only(
-			e, e->stats.started_ns + e->config.record_us * 1000, error);
+	if (e->config.quiet_us > 0 && e->config.background > 0)
+		code = engine_serve_only(e, e->stats.started_ns + e->config.quiet_us * 1000, error);
 	if (code < 0)
 		return code;
 	if (e->config.background > 0)
@@ -287,7 +294,7 @@ static int count_inherited(struct rouse_engine *e, struct rouse_error *error)
 
 int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
 {
-	const bool around = !e->config.record && e->config.background > 0;
+	const bool around = e->traits->around && !e->config.record && e->config.background > 0;
 	int code;
 
 	e->sink = sink;

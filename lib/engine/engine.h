@@ -6,6 +6,7 @@
  *   lazy     start, then on demand, the rest in the background
  *   ws       the working set, then start, the rest on demand and in the background
  *   paced    as ws, but the start is as soon as what is missing of the set will come in time
+ *   and those of other systems, to compare with: policy_traits.h
  *
  *   image --feeder--> prefetch --> start --> background --> finish        (the caller's thread)
  *                                    '----- fault service -----'         (its own thread)
@@ -23,13 +24,15 @@ struct rouse_engine_config {
 	struct rouse_reader *reader; /* the caller's, as all below */
 	struct rouse_source *source;
 	const struct rouse_observer *observer;
-	enum rouse_policy policy;      /* not AUTO */
-	const struct rouse_wset *wset; /* for WS, PACED: instead of the image's own; or NULL */
-	bool resume;                   /* the sink has been started by another process */
-	uint64_t background;           /* as in struct rouse_restore_options */
-	uint64_t record_us;            /* for so long after the start nothing comes unasked */
-	bool record;                   /* the faults are a trace: no fault-around */
-	const struct rouse_bitmap *leave_out; /* for WS: pages not to prefetch; or NULL */
+	enum rouse_policy policy; /* not AUTO */
+	const struct rouse_wset
+		*wset;       /* for those with a set: instead of the image's own; or NULL */
+	bool resume;         /* the sink has been started by another process */
+	uint64_t background; /* as in struct rouse_restore_options */
+	uint64_t quiet_us;   /* for so long after the start only the set comes unasked */
+	bool record;         /* the faults are a trace: no fault-around */
+	const struct rouse_bitmap
+		*leave_out; /* for those with a set: pages not to prefetch; or NULL */
 };
 
 struct rouse_engine_stats {

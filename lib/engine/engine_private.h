@@ -14,12 +14,14 @@
 #include "engine/paced_start.h"
 #include "engine/pacer.h"
 #include "engine/plan.h"
+#include "engine/policy_traits.h"
 
 /** How long the thread waits before it looks whether the restore failed or was cancelled. */
 #define ENGINE_POLL_MS 50
 
 struct rouse_engine {
 	struct rouse_engine_config config;
+	const struct rouse_policy_traits *traits; /* of its policy */
 	struct rouse_sink *sink;
 	struct rouse_wset_plan wset_plan;
 	struct rouse_rest_plan rest_plan;

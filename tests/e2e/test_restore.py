@@ -59,6 +59,33 @@ def test_paced():
     assert report['prefetched_pages'] > 0
 
 
+def restored_as_others_do(policy, image):
+    """They show no touches, deliver what is left after 10 s, and lose nothing."""
+    need_userfaultfd()
+    report = restore_and_check(image, policy)
+    assert report['policy'] == policy
+    assert report['around_pages'] == 0 or policy == 'faasnap', report
+    assert report['complete_ms'] > 10000 or policy == 'lazy-background', report
+    rouse('restore', '--policy', policy, '--record', work('w.wset'), image) \
+        .expect(USAGE, 'compared', 'lazy')
+    return report
+
+
+def test_as_reap_does():
+    report = restored_as_others_do('reap', packed_image())
+    assert report['prefetched_pages'] > 0, report
+
+
+def test_as_faasnap_does():
+    report = restored_as_others_do('faasnap', packed_image())
+    assert report['prefetched_pages'] == 0, report
+
+
+def test_as_handlers_without_a_set_do():
+    report = restored_as_others_do('lazy-background', saved_image())
+    assert report['prefetched_pages'] == 0, report
+
+
 def test_auto_says_what_it_chose_and_why():
     need_userfaultfd()
     report = restore_and_check(packed_image(), 'auto')

@@ -65,7 +65,7 @@ static inline void run_lazy(struct run *run, struct slow_source *slow, bool reco
 		.background = 1,
 		.record = record,
 		/* Only faults are served for so long. */
-		.record_us = 60000000,
+		.quiet_us = 60000000,
 	};
 
 	assert_int_equal(rouse_cancel_new(&cancel), 0);

@@ -38,7 +38,7 @@ static void lazy_answers_faults_and_delivers_the_rest(void **state)
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
 					 .background = ROUSE_BACKGROUND_MAX,
 					 .record = true,
-					 .record_us = 200000},
+					 .quiet_us = 200000},
 				 wanted, 10),
 		0);
 	check_memory(&run, false);
@@ -125,7 +125,7 @@ static void ws_prefetches_the_working_set_and_no_more(void **state)
 	assert_int_equal(run_engine(&run,
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_WS,
 					 .background = ROUSE_BACKGROUND_MAX,
-					 .record_us = 100000},
+					 .quiet_us = 100000},
 				 wanted, 6),
 		0);
 	check_memory(&run, false);
@@ -194,6 +194,62 @@ static void paced_waits_for_a_set_that_is_touched_at_once(void **state)
 	run_close(&run);
 }
 
+/* A set of COUNT pages, and a guest that asks for one page of a chunk behind it. */
+static void run_peer(const char *path, enum rouse_policy policy, struct run *run,
+	struct rouse_engine_stats *stats)
+{
+	static const uint64_t wanted[] = {100};
+
+	make_paced_image(path, 0);
+	run_open(run, path);
+	assert_int_equal(run_engine(run,
+				 (struct rouse_engine_config){.policy = policy,
+					 .background = ROUSE_BACKGROUND_MAX,
+					 .quiet_us = 100000},
+				 wanted, 1),
+		0);
+	check_memory(run, false);
+	rouse_engine_get_stats(run->engine, stats);
+}
+
+static void reap_places_the_set_and_then_single_pages(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	run_peer(fixture->path, ROUSE_POLICY_REAP, &run, &stats);
+	assert_int_equal(stats.prefetched_pages, COUNT);
+	assert_int_equal(stats.around_pages + stats.ahead_pages, 0);
+	assert_int_equal(run.fake->state[100], 2);
+	run_close(&run);
+}
+
+static void faasnap_starts_before_anything_is_placed_and_delivers_the_set(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	run_peer(fixture->path, ROUSE_POLICY_FAASNAP, &run, &stats);
+	assert_int_equal(stats.prefetched_pages, 0);
+	assert_true(stats.background_pages >= COUNT);
+	assert_true(stats.around_pages > 0);
+	run_close(&run);
+}
+
+static void lazy_background_places_single_pages_and_the_rest_unasked(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	run_peer(fixture->path, ROUSE_POLICY_LAZY_BACKGROUND, &run, &stats);
+	assert_int_equal(stats.prefetched_pages + stats.around_pages + stats.ahead_pages, 0);
+	assert_int_equal(run.fake->state[100], 2);
+	run_close(&run);
+}
+
 static void a_working_set_that_is_given_replaces_the_images_own(void **state)
 {
 	static const struct rouse_writer_touch own[] = {{.page = 1}};
@@ -238,7 +294,7 @@ static void expect_left_out(const struct fixture *fixture, const struct rouse_ws
 					 .leave_out = &leave_out,
 					 .background = ROUSE_BACKGROUND_MAX,
 					 .record = true,
-					 .record_us = 100000},
+					 .quiet_us = 100000},
 				 wanted, 2),
 		0);
 	check_memory(&run, false);
@@ -608,6 +664,9 @@ int main(void)
 		T(damage_in_what_a_paced_start_has_left_stops_the_guest),
 		T(damage_met_before_a_paced_start_starts_nothing),
 		T(paced_waits_for_a_set_that_is_touched_at_once),
+		T(reap_places_the_set_and_then_single_pages),
+		T(faasnap_starts_before_anything_is_placed_and_delivers_the_set),
+		T(lazy_background_places_single_pages_and_the_rest_unasked),
 		T(a_working_set_that_is_given_replaces_the_images_own),
 		T(pages_that_are_left_out_come_when_they_are_asked_for),
 		T(ws_without_a_working_set_says_how_to_get_one),

@@ -90,7 +90,7 @@ static void reads_for_faults_are_counted_apart(void **state)
 		(struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
 			.background = ROUSE_BACKGROUND_MAX,
 			.record = true,
-			.record_us = 200000},
+			.quiet_us = 200000},
 		wanted, 4, &stats);
 	assert_int_equal(t[ROUSE_STAGE_WAIT_FAULT].pages, 4);
 	assert_true(t[ROUSE_STAGE_WAIT_FAULT].ns > 0);

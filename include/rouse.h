@@ -541,6 +541,26 @@ ROUSE_PUBLIC int rouse_flatten(const char *image, const char *out,
 	struct rouse_write_report *report, const struct rouse_observer *observer,
 	struct rouse_error *error);
 
+/** What a flat file says of itself. */
+struct rouse_flat_info {
+	unsigned char id[16];           /**< of the image that it was made of */
+	uint64_t file_bytes, ram_bytes; /**< ram_bytes: of the block that is mapped */
+	uint64_t pages, zero_pages;     /**< of all blocks */
+	/**
+	 * Its time of modification is still that of its making. If not, it was changed, or copied
+	 * without that time, and a restore checks all of it first.
+	 */
+	bool unchanged;
+};
+
+/** Reads and checks the file's end, where all that stands. Errors: as rouse_image_open(). */
+ROUSE_PUBLIC int rouse_flat_get_info(
+	const char *path, struct rouse_flat_info *info, struct rouse_error *error);
+
+/** Checks every page of a flat file: as rouse_image_verify() does an image. */
+ROUSE_PUBLIC int rouse_flat_verify(const char *path, rouse_damage_fn *damage, void *damage_user,
+	const struct rouse_observer *observer, struct rouse_error *error);
+
 struct rouse_wset;
 
 struct rouse_wset_info {

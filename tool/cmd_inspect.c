@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* rouse inspect: what an image or a working-set file is. */
+/* rouse inspect: what an image, a flat file or a working-set file is. */
 #include "tool.h"
 
 #include <errno.h>
@@ -205,6 +205,38 @@ static int inspect_wset(const struct inspect *inspect, const char *path)
 	return exit_code;
 }
 
+static int flat_json(const struct rouse_flat_info *info, const char *id)
+{
+	return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "type", "flat", "id", id,
+		"file_bytes", (json_int_t)info->file_bytes, "ram_bytes",
+		(json_int_t)info->ram_bytes, "pages", (json_int_t)info->pages, "zero_pages",
+		(json_int_t)info->zero_pages, "unchanged", info->unchanged));
+}
+
+static int inspect_flat(const struct inspect *inspect, const char *path)
+{
+	struct rouse_error error = {0};
+	struct rouse_flat_info info;
+	char id[33];
+	int code = rouse_flat_get_info(path, &info, &error);
+
+	if (code < 0)
+		return report_error(&error, code);
+	hex(info.id, id);
+	if (inspect->json)
+		return flat_json(&info, id);
+	printf("%-14sRouse flat file, of the image with id %s\n", "type", id);
+	printf("%-14s%s, zero pages are holes\n", "file", human_bytes(info.file_bytes).text);
+	printf("%-14s%s in %llu pages, %llu of them zero\n", "RAM",
+		human_bytes(info.ram_bytes).text, (unsigned long long)info.pages,
+		(unsigned long long)info.zero_pages);
+	if (!info.unchanged)
+		printf("%-14sits time of modification is not that of its making: a restore checks "
+		       "all of it first\n",
+			"changed");
+	return EXIT_SUCCESS;
+}
+
 static int run(const struct command *command, int argc, char **argv)
 {
 	struct inspect args = {0};
@@ -224,6 +256,8 @@ static int run(const struct command *command, int argc, char **argv)
 		message(MESSAGE_ERROR, "%s is a migration file of QEMU: rouse convert reads it",
 			arguments.words[0]);
 		return EXIT_FILE;
+	case FILE_FLAT:
+		return inspect_flat(&args, arguments.words[0]);
 	case FILE_OTHER: /* opening it says what is wrong */
 		break;
 	}
@@ -233,8 +267,9 @@ static int run(const struct command *command, int argc, char **argv)
 const struct command command_inspect = {
 	.name = "inspect",
 	.synopsis = "[OPTION]... FILE",
-	.summary = "Describe an image or a working-set file",
-	.text = "Reads the front of an image only: rouse verify checks all of it.",
+	.summary = "Describe an image, a flat or a working-set file",
+	.text = "Reads the front of an image and the end of a flat file only: rouse verify checks "
+		"all.",
 	.options = options,
 	.run = run,
 	.min_arguments = 1,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* rouse verify: every checksum of an image. */
+/* rouse verify: every checksum of an image, a flat file or a working-set file. */
 #include "tool.h"
 
 #include <errno.h>
@@ -79,6 +79,34 @@ static int verify_wset(struct verify *verify, const char *path)
 	return finish(verify, path, &error, code);
 }
 
+static int verify_flat(struct verify *verify, const char *path)
+{
+	struct rouse_error error = {0};
+	struct watch *watch = watch_begin(verify->quiet, false);
+	int code;
+
+	if (watch == NULL)
+		return EXIT_FAILURE;
+	code = rouse_flat_verify(path, on_damage, verify, watch_observer(watch), &error);
+	watch_end(watch);
+	return finish(verify, path, &error, code);
+}
+
+static int verify_file(struct verify *verify, const char *path)
+{
+	switch (file_kind(path)) {
+	case FILE_WSET:
+		return verify_wset(verify, path);
+	case FILE_FLAT:
+		return verify_flat(verify, path);
+	case FILE_STALLS:
+	case FILE_QEMU:
+	case FILE_OTHER: /* opening it says what is wrong */
+		break;
+	}
+	return verify_image(verify, path);
+}
+
 static int run(const struct command *command, int argc, char **argv)
 {
 	struct verify args = {0};
@@ -88,9 +116,7 @@ static int run(const struct command *command, int argc, char **argv)
 	if (exit_code >= 0)
 		return exit_code;
 	args.damage = json_array();
-	exit_code = file_kind(arguments.words[0]) == FILE_WSET
-			    ? verify_wset(&args, arguments.words[0])
-			    : verify_image(&args, arguments.words[0]);
+	exit_code = verify_file(&args, arguments.words[0]);
 	json_decref(args.damage);
 	return exit_code;
 }
@@ -98,7 +124,7 @@ static int run(const struct command *command, int argc, char **argv)
 const struct command command_verify = {
 	.name = "verify",
 	.synopsis = "[OPTION]... FILE",
-	.summary = "Check every checksum of an image or a working-set file",
+	.summary = "Check every checksum of an image, a flat or a working-set file",
 	.text = "Names each thing that is broken and where it lies in the file. The exit code is 0 "
 		"if\n"
 		"the file is whole and 3 if something is broken.",

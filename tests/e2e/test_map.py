@@ -163,6 +163,30 @@ def test_damaged_page_stops_the_vm():
 
 
 @limit(120)
+def test_verify_and_inspect_know_a_flat_file():
+    image, flat = image_and_flat()
+    rouse('verify', flat).expect(0, 'whole')
+    told = rouse('inspect', '--json', flat).expect(0).json
+    made_of = rouse('inspect', '--json', image).expect(0).json
+    assert told['type'] == 'flat' and told['unchanged'], told
+    assert (told['id'], told['pages']) == (made_of['id'], made_of['pages']), told
+    flip_bytes(flat, 50 << 20)
+    flip_bytes(flat, (60 << 20) + 4080)
+    damage = rouse('verify', '--json', flat).expect(FILE).json['damage']
+    assert [(each['what'], each['offset']) for each in damage] == [
+        ('page 12800 is not what was written', 50 << 20),
+        ('page 15360 is not what was written', 60 << 20)], damage
+    rouse('inspect', flat).expect(0, 'a restore checks')
+
+
+def test_verify_names_the_damaged_end_of_a_flat_file():
+    _, flat = image_and_flat()
+    flip_bytes(flat, os.stat(flat).st_size - 3 * 4096)
+    rouse('verify', flat).expect(FILE, 'table')
+    flip_bytes(flat, os.stat(flat).st_size - 100)
+    rouse('verify', flat).expect(FILE, 'damaged')
+
+
 def test_changed_file_is_checked_before_the_start():
     image, flat = image_and_flat()
     flip_bytes(flat, 50 << 20)

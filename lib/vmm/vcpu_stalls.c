@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/vcpu_stalls.h"
 
-#include "base/cleanup.h"
 #include "base/clock.h"
+#include "vmm/vcpu_threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define STAT_BYTES 1024u
 /* proc_pid_stat(5): numbers between the state, which is field 3, and majflt, which is field 12. */
 #define FIELDS_BETWEEN 8
 
 struct thread {
-	int fd; /* of its stat file */
+	int fd; /* of its stat file; of vcpu_stalls.fds */
 	uint64_t first_faults, faults;
 	size_t open; /* index + 1 of a stall that may go on; 0: none */
 };
@@ -27,7 +29,8 @@ struct vcpu_stalls {
 	struct vcpu_stall *list;
 	size_t count, room;
 	size_t thread_count;
-	struct thread threads[];
+	int *fds;
+	struct thread *threads;
 };
 
 /* A number from *at on, perhaps negative, and what ends it. */
@@ -142,58 +145,39 @@ static void *sample(void *user)
 	return NULL;
 }
 
-static bool is_known(const json_t *cpus, size_t index, json_int_t thread)
+static int begin_thread(struct thread *thread, int fd)
 {
-	for (size_t i = 0; i < index; i++) {
-		if (json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id")) ==
-			thread)
-			return true;
-	}
-	return false;
-}
-
-static int open_thread(struct vcpu_stalls *s, pid_t pid, json_int_t tid)
-{
-	struct thread *thread = &s->threads[s->thread_count];
 	struct thread_stat stat;
-	char path[64];
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/task/%lld/stat", pid, (long long)tid);
-	thread->fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (thread->fd < 0)
+	if (read_stat(fd, &stat) < 0)
 		return -ENOTSUP;
-	s->thread_count++;
-	if (read_stat(thread->fd, &stat) < 0)
-		return -ENOTSUP;
-	thread->first_faults = thread->faults = stat.major_faults;
+	*thread = (struct thread){
+		.fd = fd, .first_faults = stat.major_faults, .faults = stat.major_faults};
 	return 0;
 }
 
-static int open_threads(struct vcpu_stalls *s, pid_t pid, const json_t *cpus)
+static int begin_threads(struct vcpu_stalls *s)
 {
-	int code = json_array_size(cpus) > 0 ? 0 : -ENOTSUP;
+	int code = 0;
 
-	for (size_t i = 0; code == 0 && i < json_array_size(cpus); i++) {
-		json_int_t tid =
-			json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id"));
-
-		if (!is_known(cpus, i, tid))
-			code = open_thread(s, pid, tid);
-	}
+	s->threads = calloc(s->thread_count, sizeof(*s->threads));
+	if (s->threads == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; code == 0 && i < s->thread_count; i++)
+		code = begin_thread(&s->threads[i], s->fds[i]);
 	return code;
 }
 
 int vcpu_stalls_begin(struct qmp *qmp, pid_t pid, struct vcpu_stalls **stalls)
 {
-	struct vcpu_stalls *s;
-	json_t *cpus = NULL;
-	int code = qmp_execute(qmp, "query-cpus-fast", NULL, &cpus, NULL);
+	struct vcpu_stalls *s = calloc(1, sizeof(*s));
+	int code;
 
-	if (code < 0)
-		return code;
-	s = calloc(1, sizeof(*s) + json_array_size(cpus) * sizeof(s->threads[0]));
-	code = s != NULL ? open_threads(s, pid, cpus) : -ENOMEM;
-	json_decref(cpus);
+	if (s == NULL)
+		return -ENOMEM;
+	code = vcpu_threads_open(qmp, pid, "stat", &s->fds, &s->thread_count);
+	if (code == 0)
+		code = begin_threads(s);
 	if (code == 0)
 		code = -pthread_create(&s->sampler, NULL, sample, s);
 	if (code < 0) {
@@ -235,8 +219,8 @@ void vcpu_stalls_free(struct vcpu_stalls *s)
 		return;
 	if (s->running)
 		vcpu_stalls_end(s);
-	for (size_t i = 0; i < s->thread_count; i++)
-		cleanup_close_fn(&s->threads[i].fd);
+	vcpu_threads_close(s->fds, s->thread_count);
+	free(s->threads);
 	free(s->list);
 	free(s);
 }

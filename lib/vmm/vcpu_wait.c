@@ -2,6 +2,7 @@
 #include "vmm/vcpu_wait.h"
 
 #include "base/cleanup.h"
+#include "vmm/vcpu_threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +12,7 @@
 /* The open schedstat file of each thread. */
 struct vcpu_wait {
 	size_t count;
-	int fds[];
+	int *fds;
 };
 
 static bool is_digit(char c)
@@ -74,54 +75,22 @@ int vcpu_wait_probe(void)
 	return fd < 0 ? -ENOTSUP : read_schedstat(fd, &ignored);
 }
 
-/* Whether an earlier vCPU has the same thread. */
-static bool is_known(const json_t *cpus, size_t index, json_int_t thread)
-{
-	for (size_t i = 0; i < index; i++) {
-		if (json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id")) ==
-			thread)
-			return true;
-	}
-	return false;
-}
-
-static int open_thread(struct vcpu_wait *wait, pid_t pid, json_int_t thread)
-{
-	char path[64];
-	uint64_t ignored;
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/task/%lld/schedstat", pid, (long long)thread);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -ENOTSUP;
-	wait->fds[wait->count++] = fd;
-	return read_schedstat(fd, &ignored);
-}
-
 int vcpu_wait_open(struct qmp *qmp, pid_t pid, struct vcpu_wait **wait)
 {
-	struct vcpu_wait *made = NULL;
-	json_t *cpus = NULL;
+	struct vcpu_wait *made;
+	uint64_t ignored;
 	int code;
 
 	if (pid <= 0)
 		pid = qmp_peer_pid(qmp);
-	code = pid > 0 ? qmp_execute(qmp, "query-cpus-fast", NULL, &cpus, NULL) : -ENOTSUP;
-	if (code == 0 && json_array_size(cpus) == 0)
-		code = -ENOTSUP;
-	if (code == 0) {
-		made = calloc(1, sizeof(*made) + json_array_size(cpus) * sizeof(made->fds[0]));
-		code = made != NULL ? 0 : -ENOMEM;
-	}
-	for (size_t i = 0; code == 0 && i < json_array_size(cpus); i++) {
-		json_int_t thread =
-			json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id"));
-
-		if (!is_known(cpus, i, thread))
-			code = open_thread(made, pid, thread);
-	}
-	json_decref(cpus);
+	if (pid <= 0)
+		return -ENOTSUP;
+	made = calloc(1, sizeof(*made));
+	if (made == NULL)
+		return -ENOMEM;
+	code = vcpu_threads_open(qmp, pid, "schedstat", &made->fds, &made->count);
+	if (code == 0)
+		code = vcpu_wait_read(made, &ignored) > 0 ? 0 : -ENOTSUP;
 	if (code < 0) {
 		vcpu_wait_close(made);
 		return code;
@@ -150,7 +119,6 @@ void vcpu_wait_close(struct vcpu_wait *wait)
 {
 	if (wait == NULL)
 		return;
-	for (size_t i = 0; i < wait->count; i++)
-		cleanup_close_fn(&wait->fds[i]);
+	vcpu_threads_close(wait->fds, wait->count);
 	free(wait);
 }

@@ -99,6 +99,7 @@ def test_memory_objects_are_replaced():
     size = 64 + 4 + 28
     for machine, extra in (
             ('q35', []),
+            ('microvm', []),
             ('pc,memory-backend=m0', ['-object', f'memory-backend-memfd,id=m0,size={size}M'])):
         image, flat = image_and_flat(machine=machine, extra=extra)
         with clone(image, flat, machine=machine, extra=extra) as (guest, run):

@@ -140,6 +140,7 @@ def entry(way, number, made):
         "lost_touches": truth.lost,
         "arm_pause_ms": 0 if baseline else None, "disarm_pause_ms": 0 if baseline else None,
         "slowdown": 0 if baseline else None, "slowdown_low": None, "slowdown_high": None,
+        "slowdown_faults": None,
         "skipped_pages": 0 if baseline else None,
         "ttr_ms": None, "ttr_disk_ms": None, "integrity_errors": made.errors,
     }
@@ -173,6 +174,7 @@ def measure_slowdowns(way, guest, saving):
         if found:
             way.costs[name] = {field: found[field]
                                for field in ("slowdown", "slowdown_low", "slowdown_high")}
+            way.costs[name]["slowdown_faults"] = found["faults"]["slowdown"]
 
 
 def add_costs(way, entries):
@@ -230,7 +232,8 @@ COLUMNS = (("MB", 6, "set_bytes", 1, 1e-6), ("precision", 11, "precision", 3, 1)
            ("recall", 8, "recall", 3, 1), ("data", 7, "recall_data", 3, 1),
            ("code", 7, "recall_code", 3, 1), ("tables", 7, "recall_tables", 3, 1), ("order", 7, "order_correlation", 2, 1),
            ("arm ms", 8, "arm_pause_ms", 1, 1), ("disarm", 8, "disarm_pause_ms", 1, 1),
-           ("slower %", 10, "slowdown", 1, 100), ("skipped", 9, "skipped_pages", 0, 1))
+           ("slower %", 10, "slowdown", 1, 100),
+           ("faults %", 10, "slowdown_faults", 2, 100), ("skipped", 9, "skipped_pages", 0, 1))
 
 
 def show_table(bench, way):

@@ -8,7 +8,7 @@ For each workload and kind of RAM one guest. It works without a rest, in spans o
 in which nothing happens, and B, in which `rouse scan` or `rouse trace` runs, in the order A B B A.
 Each pair of neighbours gives a ratio of requests a second; the median of the pairs counts, with the
 interval of the sign test. Where two A stand side by side the same is computed of them: it must hold
-0 ("A/A"). `--ways nothing,scan` measures B without anything, too. Then the guest checks its memory.
+0 ("A/A"). "faults" is what the page faults that B adds take of the vCPUs' time: counted, not timed. `--ways nothing,scan` measures B without anything, too. Then the guest checks its memory.
 
 Writes BUILD/bench/scan_cost.json. docs/estimators.md says how to read it. Takes less than three
 minutes for each workload and kind of RAM.
@@ -91,13 +91,13 @@ def show(bench):
     bench.terminal.bold("\nMedians of the pairs (interval of 95 %): slower, %; processor time "
                         "beyond that without it, % of a core")
     say(f"{'':29}{'pairs':>6}{'slower':>23}{'after 1 s':>23}{'by CPU time':>23}{'A/A':>23}"
-        f"{'A/A, CPU time':>23}{'rouse':>7}{'vCPUs':>7}{'QEMU':>7}{'wrong':>7}")
+        f"{'A/A, CPU time':>23}{'faults':>8}{'rouse':>7}{'vCPUs':>7}{'QEMU':>7}{'wrong':>7}")
     for run in bench.runs:
         name = f"{run['workload']}, {run['ram']}, {run['way']}, {run['load']}"
         cpu = run["cpu_percent"]
         say(f"{name:29}{run['pairs']:6}{share(run)[:-2]:>23}{of(run['slowdown_steady']):>23}"
             f"{of(run['slowdown_cpu']):>23}{of(run['slowdown_control']):>23}"
-            f"{of(run['slowdown_cpu_control']):>23}"
+            f"{of(run['slowdown_cpu_control']):>23}{run['faults']['slowdown'] * 100:8.2f}"
             + "".join(f"{cpu[each]['value']:7.1f}" for each in ("tool", "vcpus", "qemu"))
             + f"{run['integrity_errors']:7}")
 

@@ -31,12 +31,14 @@ WAYS = {
 
 
 class Sample(NamedTuple):
-    """Counters at one moment. guest_us: of the guest's clock; seconds: of processor time."""
+    """Counters at one moment. guest_us: of the guest's clock; seconds: of processor time; faults:
+    of the threads that run the guest."""
     guest_us: int
     requests: int
     wall_s: float
     qemu_s: float
     vcpus_s: float
+    faults: int
 
 
 class Span(NamedTuple):
@@ -47,6 +49,7 @@ class Span(NamedTuple):
     per_cpu_s          requests in a second of processor time of the threads that run the guest
     tool, vcpus, qemu  processor time of the tool, of the threads that run the guest, and of QEMU's
                        others: seconds of it in each second
+    faults             page faults a second of the threads that run the guest
     """
     work: float
     steady_work: float
@@ -55,6 +58,7 @@ class Span(NamedTuple):
     tool: float
     vcpus: float
     qemu: float
+    faults: float
 
 
 class Watched:
@@ -76,7 +80,8 @@ class Watched:
         served = self.guest.served()
         vcpus_s = cputime.threads_s(self.pid, self.vcpu_threads)
         return Sample(served.us, served.requests, time.monotonic(),
-                      cputime.process_s(self.pid) - vcpus_s, vcpus_s)
+                      cputime.process_s(self.pid) - vcpus_s, vcpus_s,
+                      cputime.thread_faults(self.pid, self.vcpu_threads))
 
     def work(self, begin, end):
         """Between two samples; see Span."""
@@ -123,7 +128,8 @@ class Watched:
             raise ToolError("the guest made no requests")
         vcpus_s = end.vcpus_s - begin.vcpus_s
         return Span(work, steady_work, (end.requests - begin.requests) / vcpus_s, took_s,
-                    tool_s / took_s, vcpus_s / took_s, (end.qemu_s - begin.qemu_s) / took_s)
+                    tool_s / took_s, vcpus_s / took_s, (end.qemu_s - begin.qemu_s) / took_s,
+                    (end.faults - begin.faults) / took_s)
 
 
 def slowdown_of(load, pairs, field="work"):
@@ -139,7 +145,16 @@ def _more(pairs, field):
                             for a, b in pairs])._asdict()
 
 
-def conclude(load, spans, of_b):
+def faults_of(pairs, fault_s, vcpus):
+    """What the page faults that B adds cost the guest: exact where its speed is too noisy to tell.
+
+    {more faults a second (a Median), microseconds of one, share of the vCPUs' time}"""
+    more = median_interval([b.faults - a.faults for a, b in pairs])
+    return {"more": more._asdict(), "fault_us": fault_s * 1e6,
+            "slowdown": max(0, more.value) * fault_s / vcpus}
+
+
+def conclude(load, spans, of_b, fault_s=0, vcpus=1):
     """What spans in the order of abba() say; None stands for one that failed. None if too many did.
     """
     pairs, control = pair_up(spans, of_b), control_pairs(spans, of_b)
@@ -155,6 +170,7 @@ def conclude(load, spans, of_b):
             slowdown_of(load, control, "per_cpu_s")._asdict() if control else None,
         "cpu_percent": {name: _more(pairs, name) for name in ("tool", "vcpus", "qemu")},
         "slowdown_cpu": slowdown_of(load, pairs, "per_cpu_s")._asdict(),
+        "faults": faults_of(pairs, fault_s, vcpus),
         "spans": [span and span._asdict() for span in spans],
     }
 
@@ -181,4 +197,4 @@ def measure(bench, guest, what, way, load, blocks, seconds):
                 spans.append(None)
     finally:
         watched.set_load("paced")
-    return conclude(load, spans, of_b)
+    return conclude(load, spans, of_b, cputime.fault_s(), len(watched.vcpu_threads))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Processor time: of a process, of its threads, of a child that has ended."""
 
+import mmap
 import os
+import statistics
 import subprocess
 import time
 from typing import NamedTuple
@@ -17,13 +19,41 @@ class Used(NamedTuple):
     read_bytes: int  # from disks: what was in the page cache already does not count
 
 
+def _stat(pid):
+    """What /proc/PID/stat says behind the name, which may hold anything: from the state on."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
 def process_s(pid, children=False):
     """Seconds of a process, user's and system's, threads that have ended included; to a hundredth.
     With those of the children that it has waited for, if asked. OSError if it has gone."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        # The name, in parentheses, may hold anything; state is the first field behind it.
-        fields = file.read().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15 if children else 13])) * _TICK_S
+    return sum(map(int, _stat(pid)[11:15 if children else 13])) * _TICK_S
+
+
+def thread_faults(pid, tids):
+    """Page faults that needed no reading, of some threads together."""
+    return sum(int(_stat(f"{pid}/task/{tid}")[7]) for tid in tids)
+
+
+def fault_s(pages=8192, rounds=7):
+    """What a page fault on memory that is there but not mapped takes this process: seconds.
+
+    Shared memory, unmapped and written to again, page by page; less the same without faults. The
+    median of some rounds."""
+    def touch():
+        begun = time.monotonic_ns()
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
+        return time.monotonic_ns() - begun
+
+    with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
+        touch()
+        took = []
+        for _ in range(rounds):
+            memory.madvise(mmap.MADV_DONTNEED)
+            took.append(touch() - touch())
+    return statistics.median(took) / pages / 1e9
 
 
 def thread_s(pid, tid):

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the benchmarks conclude with: pairs, medians and their intervals, processor time."""
+import mmap
 import os
 import subprocess
 import sys
+import threading
 
 from e2e import Skip, busy_guest, machine, seeded, work
 from harness import cputime, drop_from_cache, paired
@@ -51,6 +53,17 @@ def test_drift_does_not_look_like_a_difference():
     ratios = [b / a - 1 for a, b in paired.pair_up(spans, of_b)]
     found = paired.median_interval(ratios)
     assert found.low < 0 < found.high and abs(found.value) < 0.001
+
+
+def test_faults_of_a_thread_are_counted_and_take_microseconds():
+    pages = 1000
+    with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
+        before = cputime.thread_faults(os.getpid(), [threading.get_native_id()])
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
+        after = cputime.thread_faults(os.getpid(), [threading.get_native_id()])
+    assert pages <= after - before < 2 * pages, after - before
+    assert 0 < cputime.fault_s(1000, 3) < 0.001
 
 
 def test_processor_time_of_a_child_is_what_it_used():

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file past the page cache. An urgent read is one pread(2) by the thread that wants the bytes: no
- * other thread has to wake up for it, and it stands in no queue of ours. Bulk reads go through
- * read_ahead.h.
+ * A file past the page cache. An urgent read is one pread(2) by the thread that wants the bytes,
+ * unless they have been read ahead already: no other thread has to wake up for it, and it stands in
+ * no queue of ours. Bulk reads go through read_ahead.h.
  *
  * Direct I/O wants aligned offsets, sizes and memory. So all of it goes to memory of the source:
  *
- *   | blocks of the stream (8 MiB) | places for single reads (4 x 512 KiB) |
+ *   | pieces of the stream (8 MiB) | places for single reads (4 x 512 KiB) |
  *
  * and is copied from there. The copy is what the page cache would cost, too; the memory is of huge
  * pages where possible, for which the disk needs fewer segments.
@@ -124,6 +124,8 @@ static int read_urgent(struct direct_source *direct, uint64_t offset, void *buff
 	const uint64_t begun = rouse_clock_ns();
 	int code;
 
+	if (rouse_read_ahead_take(direct->ahead, offset, buffer, size))
+		return 0;
 	rouse_read_ahead_urgent_begin(direct->ahead);
 	code = read_now(direct, offset, buffer, size);
 	rouse_read_ahead_urgent_end(direct->ahead, rouse_clock_ns() - begun);

@@ -2,52 +2,41 @@
 #include "source/read_ahead.h"
 
 #include "base/clock.h"
+#include "source/read_slots.h"
 
 #include <errno.h>
-#include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define BLOCK ((uint64_t)ROUSE_SOURCE_BULK)
-#define SLOTS ROUSE_READ_DEPTH_MAX
-#define ALIGN UINT64_C(4096)
 /* What a reader may leave out between two reads of one stream. */
 #define GAP UINT64_C(65536)
 /* A read of so much is worth a stream of its own. */
-#define STREAM_BYTES (BLOCK / 2)
-#define EPOCH_BYTES (UINT64_C(16) * BLOCK)
+#define STREAM_BYTES (READ_SLOT_BYTES / 2)
+#define EPOCH_BYTES (UINT64_C(16) * READ_SLOT_BYTES)
 
-enum slot_state { SLOT_FREE, SLOT_FLIGHT, SLOT_DONE };
-
-struct slot {
-	uint64_t block;
-	int result; /* when it is done: bytes or -errno */
-	enum slot_state state;
+/* The read that is under way. */
+struct span {
+	uint64_t end;    /* offset */
+	uint64_t margin; /* bytes that may be requested beyond what the stream was asked for */
 };
 
 struct rouse_read_ahead {
 	struct rouse_read_ahead_config config;
-	uint64_t block_count;
 
 	pthread_mutex_t lock; /* one bulk read at a time; it guards what follows */
-	struct io_uring ring;
-	struct slot slots[SLOTS];
-	unsigned int window; /* blocks to read beyond what is asked for */
-	uint64_t submitted;  /* blocks of the stream below this one are, or were, in a slot */
+	struct read_slots slots;
+	/* Of the stream, since it began: */
+	uint64_t requested; /* offset: up to here all is, or was, in a slot, or was left out */
+	uint64_t asked_bytes, requested_bytes;
 	struct rouse_read_depth depth;
-	uint64_t epoch_begun_ns, epoch_bytes, epoch_waited_ns;
+	uint64_t epoch_begun_ns, epoch_bytes;
 
-	bool has_ring;       /* set once */
-	bool registered;     /* set once: the kernel has the memory mapped */
-	_Atomic bool broken; /* the ring failed: what is in flight may still be written to */
 	_Atomic uint64_t stream_end, ahead_end; /* offsets: read, and requested, so far */
 	_Atomic uint64_t single_end;            /* offset at which the last read beside it ended */
 	_Atomic unsigned int urgent;
 	_Atomic uint64_t urgent_ns; /* sliding average since the last epoch; 0: none */
-	_Atomic uint64_t reads_done, bytes_done;
 };
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -55,25 +44,19 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static uint8_t *memory_of(const struct rouse_read_ahead *ahead, uint64_t block)
+static uint64_t most(uint64_t a, uint64_t b)
 {
-	return ahead->config.memory + block % SLOTS * BLOCK;
+	return a > b ? a : b;
 }
 
-/* Bytes of the file in a block. */
-static uint64_t bytes_in(const struct rouse_read_ahead *ahead, uint64_t block)
+static uint64_t align_down(uint64_t offset)
 {
-	return least(BLOCK, ahead->config.bytes - block * BLOCK);
+	return offset & ~(READ_SLOT_ALIGN - 1);
 }
 
-static void set_up_ring(struct rouse_read_ahead *ahead)
+static uint64_t align_up(uint64_t offset)
 {
-	const struct iovec all = {ahead->config.memory, ROUSE_READ_AHEAD_BYTES};
-
-	ahead->has_ring = ahead->config.queue_init(SLOTS, &ahead->ring, 0) == 0;
-	/* Refused where RLIMIT_MEMLOCK is small: then each request maps its memory anew. */
-	ahead->registered =
-		ahead->has_ring && io_uring_register_buffers(&ahead->ring, &all, 1) == 0;
+	return align_down(offset + READ_SLOT_ALIGN - 1);
 }
 
 int rouse_read_ahead_new(
@@ -84,29 +67,26 @@ int rouse_read_ahead_new(
 	if (new == NULL)
 		return -ENOMEM;
 	new->config = *config;
-	new->block_count = config->bytes / BLOCK + (config->bytes % BLOCK != 0);
 	new->stream_end = new->single_end = UINT64_MAX;
 	rouse_read_depth_init(&new->depth);
 	(void)pthread_mutex_init(&new->lock, NULL);
-	set_up_ring(new);
+	read_slots_init(&new->slots, config);
 	*ahead = new;
 	return 0;
 }
 
-/* Requests that are still in flight hold their memory: it may be unmapped. */
 void rouse_read_ahead_free(struct rouse_read_ahead *ahead)
 {
 	if (ahead == NULL)
 		return;
-	if (ahead->has_ring)
-		io_uring_queue_exit(&ahead->ring);
+	read_slots_finish(&ahead->slots);
 	(void)pthread_mutex_destroy(&ahead->lock);
 	free(ahead);
 }
 
 bool rouse_read_ahead_has_ring(const struct rouse_read_ahead *ahead)
 {
-	return ahead->has_ring;
+	return ahead->slots.has_ring;
 }
 
 static bool is_behind(uint64_t offset, uint64_t end)
@@ -128,95 +108,116 @@ bool rouse_read_ahead_is_stream(const struct rouse_read_ahead *ahead, uint64_t o
 
 /* ---- Requests -------------------------------------------------------------------------------- */
 
-static void finish(struct rouse_read_ahead *ahead, struct io_uring_cqe *cqe)
+static uint64_t needed_from(uint64_t at, const struct span *span)
 {
-	struct slot *slot = &ahead->slots[io_uring_cqe_get_data64(cqe)];
+	const uint64_t end = align_up(span->end);
 
-	slot->result = cqe->res;
-	slot->state = SLOT_DONE;
-	io_uring_cqe_seen(&ahead->ring, cqe);
-}
-
-/* Waits until a slot is not in flight. -EIO: the ring is broken. */
-static int await(struct rouse_read_ahead *ahead, const struct slot *slot)
-{
-	const uint64_t begun = slot->state == SLOT_FLIGHT ? rouse_clock_ns() : 0;
-
-	while (slot->state == SLOT_FLIGHT) {
-		struct io_uring_cqe *cqe;
-		int code = io_uring_peek_cqe(&ahead->ring, &cqe);
-
-		if (code == 0) {
-			finish(ahead, cqe);
-			continue;
-		}
-		/* Submits what a full kernel refused before, too. */
-		code = io_uring_submit_and_wait(&ahead->ring, 1);
-		if (code < 0 && code != -EINTR) {
-			ahead->broken = true;
-			return -EIO;
-		}
-	}
-	if (begun != 0)
-		ahead->epoch_waited_ns += rouse_clock_ns() - begun;
-	return 0;
-}
-
-/* Prepares the request for a block, unless it is there or under way. */
-static int request(struct rouse_read_ahead *ahead, uint64_t block)
-{
-	struct slot *slot = &ahead->slots[block % SLOTS];
-	const uint64_t bytes = (bytes_in(ahead, block) + ALIGN - 1) & ~(ALIGN - 1);
-	struct io_uring_sqe *sqe;
-	int code;
-
-	if (slot->state != SLOT_FREE && slot->block == block)
-		return 0;
-	code = await(ahead, slot); /* of a stream that was left */
-	if (code < 0)
-		return code;
-	sqe = io_uring_get_sqe(&ahead->ring);
-	if (sqe == NULL) {
-		ahead->broken = true; /* cannot be: there are as many as slots */
-		return -EIO;
-	}
-	if (ahead->registered)
-		io_uring_prep_read_fixed(sqe, ahead->config.fd, memory_of(ahead, block),
-			(unsigned int)bytes, block * BLOCK, 0);
-	else
-		io_uring_prep_read(sqe, ahead->config.fd, memory_of(ahead, block),
-			(unsigned int)bytes, block * BLOCK);
-	io_uring_sqe_set_data64(sqe, block % SLOTS);
-	*slot = (struct slot){.block = block, .state = SLOT_FLIGHT};
-	atomic_fetch_add_explicit(&ahead->reads_done, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&ahead->bytes_done, bytes, memory_order_relaxed);
-	return 0;
+	return end > at ? end - at : 0;
 }
 
 /*
- * Requests @block, and what comes behind it: up to @last, which the reader wants, and the window.
- * More is submitted when half of it is used up, so that the kernel can join requests.
+ * Bytes that may be requested from @at on, wanted or not. Both bounds count: what the reader leaves
+ * out of what was requested is lost, and what it finds in a slot of another time was not requested.
  */
-static int request_ahead(struct rouse_read_ahead *ahead, uint64_t block, uint64_t last)
+static uint64_t allowed_from(
+	const struct rouse_read_ahead *ahead, uint64_t at, const struct span *span)
 {
-	const bool urgent = atomic_load(&ahead->urgent) > 0;
-	uint64_t end = urgent ? block + 1 : last + 1 + ahead->window;
-	uint64_t from = ahead->submitted > block ? ahead->submitted : block;
-	int code;
+	const uint64_t end = span->end + span->margin;
+	const uint64_t bytes = ahead->asked_bytes + span->margin;
 
-	end = least(end, block + ahead->depth.depth);
-	end = least(end, ahead->block_count);
-	if (from > block && from - block > (end - block) / 2)
+	if (at >= end || ahead->requested_bytes >= bytes)
 		return 0;
-	/* It may be in no slot, if the reader went back. */
-	code = request(ahead, block);
-	for (; code == 0 && from < end; from++)
-		code = request(ahead, from);
-	ahead->submitted = from;
-	ahead->ahead_end = from * BLOCK;
-	if (code == 0 && io_uring_sq_ready(&ahead->ring) > 0)
-		(void)io_uring_submit(&ahead->ring); /* what is refused await() submits again */
-	return code;
+	return least(end - at, bytes - ahead->requested_bytes);
+}
+
+/* A whole piece where that is allowed, else what is needed of one. 0: none. */
+static uint64_t piece_at(const struct rouse_read_ahead *ahead, uint64_t at, const struct span *span)
+{
+	uint64_t bytes = least(needed_from(at, span), READ_SLOT_BYTES);
+
+	if (allowed_from(ahead, at, span) >= READ_SLOT_BYTES)
+		bytes = READ_SLOT_BYTES;
+	return least(bytes, align_up(ahead->config.bytes) - at);
+}
+
+static struct read_slot *request(
+	struct rouse_read_ahead *ahead, uint64_t at, const struct span *span)
+{
+	const uint64_t bytes = piece_at(ahead, at, span);
+
+	ahead->requested_bytes += bytes;
+	return read_slots_request(&ahead->slots, at, bytes);
+}
+
+/* Whether the stream will come to what @slot has, at @offset or behind it. */
+static bool is_wanted(
+	const struct rouse_read_ahead *ahead, const struct read_slot *slot, uint64_t offset)
+{
+	return slot->state != READ_SLOT_FREE && slot->offset < ahead->requested &&
+	       read_slot_end(slot) > offset;
+}
+
+static unsigned int count_wanted(const struct rouse_read_ahead *ahead, uint64_t offset)
+{
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < READ_SLOTS; i++)
+		count += is_wanted(ahead, &ahead->slots.slots[i], offset);
+	return count;
+}
+
+/* More is submitted when half of it is used up, so that the kernel can join requests. */
+static bool is_enough(
+	const struct rouse_read_ahead *ahead, unsigned int wanted, const struct span *span)
+{
+	const uint64_t bytes = most(
+		needed_from(ahead->requested, span), allowed_from(ahead, ahead->requested, span));
+	const uint64_t pieces = (bytes + READ_SLOT_BYTES - 1) / READ_SLOT_BYTES;
+
+	return wanted > least(wanted + pieces, ahead->depth.depth) / 2;
+}
+
+/*
+ * Requests what comes behind what is requested: up to the end of the read and the margin, in as
+ * many pieces as the depth says. What is in a slot of another time is not requested again.
+ */
+static void request_ahead(struct rouse_read_ahead *ahead, uint64_t offset, const struct span *span)
+{
+	unsigned int wanted = count_wanted(ahead, offset);
+	struct read_slots *slots = &ahead->slots;
+
+	for (; wanted < ahead->depth.depth && ahead->requested < ahead->config.bytes; wanted++) {
+		const struct read_slot *slot = read_slots_find(slots, ahead->requested);
+
+		if (slot == NULL && (piece_at(ahead, ahead->requested, span) == 0 ||
+					    is_wanted(ahead, &slots->slots[slots->next], offset)))
+			return;
+		if (slot == NULL)
+			slot = request(ahead, ahead->requested, span);
+		if (slot == NULL)
+			return;
+		ahead->requested = read_slot_end(slot);
+	}
+}
+
+/* The slot with @offset, in flight or not, and requests ahead of it. NULL: the ring is broken. */
+static struct read_slot *request_slot(
+	struct rouse_read_ahead *ahead, uint64_t offset, const struct span *span)
+{
+	struct read_slot *slot = read_slots_find(&ahead->slots, offset);
+	const bool is_there = slot != NULL;
+
+	if (!is_there)
+		slot = request(ahead, align_down(offset), span);
+	if (slot == NULL)
+		return NULL;
+	ahead->requested = most(ahead->requested, read_slot_end(slot));
+	if (atomic_load(&ahead->urgent) == 0 &&
+		!(is_there && is_enough(ahead, count_wanted(ahead, offset), span)))
+		request_ahead(ahead, offset, span);
+	ahead->ahead_end = ahead->requested;
+	read_slots_submit(&ahead->slots);
+	return slot;
 }
 
 /* ---- The stream ------------------------------------------------------------------------------ */
@@ -230,70 +231,74 @@ static void end_epoch(struct rouse_read_ahead *ahead)
 			&ahead->depth, &(struct rouse_read_epoch){
 					       .bytes = ahead->epoch_bytes,
 					       .ns = now - ahead->epoch_begun_ns,
-					       .waited_ns = ahead->epoch_waited_ns,
+					       .waited_ns = ahead->slots.waited_ns,
 					       .urgent_ns = atomic_exchange(&ahead->urgent_ns, 0),
 				       });
 	ahead->epoch_begun_ns = now;
-	ahead->epoch_bytes = ahead->epoch_waited_ns = 0;
+	ahead->epoch_bytes = ahead->slots.waited_ns = 0;
 }
 
-static void follow(struct rouse_read_ahead *ahead, uint64_t offset)
+/* Goes on with the stream, or begins one. */
+static struct span follow(struct rouse_read_ahead *ahead, uint64_t offset, size_t size)
 {
+	struct span span = {.end = offset + size};
+
 	if (!continues(ahead, offset)) {
-		ahead->window = is_behind(offset, ahead->single_end);
-		ahead->submitted = offset / BLOCK;
+		ahead->requested = align_down(offset);
+		ahead->asked_bytes = ahead->requested_bytes = 0;
 		ahead->epoch_begun_ns = 0;
 		end_epoch(ahead);
-		return;
-	}
-	ahead->window = (unsigned int)least(
-		ahead->window > 0 ? ahead->window * UINT64_C(2) : 1, ahead->depth.depth);
-	if (ahead->epoch_bytes >= EPOCH_BYTES)
+	} else if (ahead->epoch_bytes >= EPOCH_BYTES) {
 		end_epoch(ahead);
+	}
+	span.margin = ahead->asked_bytes / 2;
+	ahead->asked_bytes += size;
+	return span;
 }
 
-/* Gets a block into its slot. 1: it did not come, or not all of it. */
-static int fetch(struct rouse_read_ahead *ahead, uint64_t block, uint64_t last)
+/* The slot with @offset, whose piece has come. NULL: it did not come, or not all of it. */
+static const struct read_slot *fetch(
+	struct rouse_read_ahead *ahead, uint64_t offset, const struct span *span)
 {
-	struct slot *slot = &ahead->slots[block % SLOTS];
-	int code = request_ahead(ahead, block, last);
+	struct read_slot *slot;
 
-	/* Without the second step a block behind a half-used window might be in no slot. */
-	if (code == 0)
-		code = request(ahead, block);
-	if (code == 0)
-		code = await(ahead, slot);
-	if (code < 0)
-		return 1;
-	if (slot->result >= 0 && (uint64_t)slot->result >= bytes_in(ahead, block))
-		return 0;
-	slot->state = SLOT_FREE;
-	return 1;
+	if (!read_slots_work(&ahead->slots))
+		return NULL;
+	slot = request_slot(ahead, offset, span);
+	if (slot == NULL || read_slots_await(&ahead->slots, slot) < 0)
+		return NULL;
+	if (read_slot_is_whole(&ahead->slots, slot))
+		return slot;
+	slot->state = READ_SLOT_FREE;
+	return NULL;
 }
 
-static int read_part(
-	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size, uint64_t last)
+/* Copies what @slot has from @offset on. Returns how many bytes these are, @size at most. */
+static size_t copy_from(const struct rouse_read_ahead *ahead, const struct read_slot *slot,
+	uint64_t offset, void *buffer, size_t size)
 {
-	const uint64_t block = offset / BLOCK;
+	const size_t part = (size_t)least(size, read_slot_end(slot) - offset);
 
-	if (!ahead->has_ring || ahead->broken || fetch(ahead, block, last) != 0)
-		return ahead->config.read_now(ahead->config.user, offset, buffer, size);
-	memcpy(buffer, memory_of(ahead, block) + offset % BLOCK, size);
-	return 0;
+	memcpy(buffer, read_slot_memory(&ahead->slots, slot, offset), part);
+	return part;
 }
 
 int rouse_read_ahead_read(
 	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size)
 {
-	const uint64_t last = (offset + size - 1) / BLOCK;
+	struct span span;
 	int code = 0;
 
 	(void)pthread_mutex_lock(&ahead->lock);
-	follow(ahead, offset);
+	span = follow(ahead, offset, size);
 	while (code == 0 && size > 0) {
-		size_t part = (size_t)least(size, BLOCK - offset % BLOCK);
+		const struct read_slot *slot = fetch(ahead, offset, &span);
+		size_t part = (size_t)least(size, READ_SLOT_BYTES);
 
-		code = read_part(ahead, offset, buffer, part, last);
+		if (slot != NULL)
+			part = copy_from(ahead, slot, offset, buffer, size);
+		else
+			code = ahead->config.read_now(ahead->config.user, offset, buffer, part);
 		offset += part;
 		buffer = (uint8_t *)buffer + part;
 		size -= part;
@@ -306,11 +311,42 @@ int rouse_read_ahead_read(
 
 /* ---- Beside it ------------------------------------------------------------------------------- */
 
+static bool take_all(struct rouse_read_ahead *ahead, uint64_t offset, uint8_t *buffer, size_t size)
+{
+	read_slots_reap(&ahead->slots);
+	while (size > 0) {
+		const struct read_slot *slot = read_slots_find(&ahead->slots, offset);
+		size_t part;
+
+		if (slot == NULL || !read_slot_is_whole(&ahead->slots, slot))
+			return false;
+		part = copy_from(ahead, slot, offset, buffer, size);
+		offset += part;
+		buffer += part;
+		size -= part;
+	}
+	return true;
+}
+
+bool rouse_read_ahead_take(
+	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size)
+{
+	bool taken;
+
+	if (pthread_mutex_trylock(&ahead->lock) != 0)
+		return false;
+	taken = read_slots_work(&ahead->slots) && take_all(ahead, offset, buffer, size);
+	(void)pthread_mutex_unlock(&ahead->lock);
+	return taken;
+}
+
 int rouse_read_ahead_read_single(
 	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size)
 {
-	int code = ahead->config.read_now(ahead->config.user, offset, buffer, size);
+	int code = 0;
 
+	if (!rouse_read_ahead_take(ahead, offset, buffer, size))
+		code = ahead->config.read_now(ahead->config.user, offset, buffer, size);
 	ahead->single_end = offset + size;
 	return code;
 }
@@ -333,6 +369,6 @@ void rouse_read_ahead_urgent_end(struct rouse_read_ahead *ahead, uint64_t took_n
 void rouse_read_ahead_add_stats(
 	const struct rouse_read_ahead *ahead, struct rouse_source_stats *stats)
 {
-	stats->reads += atomic_load_explicit(&ahead->reads_done, memory_order_relaxed);
-	stats->bytes += atomic_load_explicit(&ahead->bytes_done, memory_order_relaxed);
+	stats->reads += atomic_load_explicit(&ahead->slots.reads_done, memory_order_relaxed);
+	stats->bytes += atomic_load_explicit(&ahead->slots.bytes_done, memory_order_relaxed);
 }

@@ -1,23 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bulk reads with direct I/O: a stream of blocks, of which several are in flight (io_uring), also
+ * Bulk reads with direct I/O: a stream of pieces, of which several are in flight (io_uring), also
  * beyond what has been asked for. So the reader stays simple and blocking, and the disk busy while
  * the reader does something else.
  *
- *   file   | 0 | 1 | 2 | 3 | 4 | 5 | ...        blocks of ROUSE_SOURCE_BULK bytes
- *              ^read      ^       ^
- *              |in flight |ahead  |
- *   memory     slot (block % ROUSE_READ_DEPTH_MAX): neighbours in the file are neighbours in
- *              memory, so that the kernel makes one request of what is submitted together
+ *   file    . . . |---------|---------|---------|---------|---| . . .
+ *                 ^ the stream began here     ^ asked for      ^ requested
+ *                   (aligned down to 4 KiB)     so far           so far
+ *
+ *   a piece is ROUSE_SOURCE_BULK bytes, or less where no more may be requested; read_slots.h has
+ *   the memory
  *
  * The memory is of huge pages where possible: a request then has one segment for 2 MiB instead of
  * one for 4 KiB, which on a virtual disk was three times as fast (docs/performance.md).
  *
  * A read that begins at or shortly behind the end of the last one, or in what was read ahead, goes
- * on with the stream: each time twice as much is read ahead, up to the depth that read_depth.h
- * finds. Any other one begins a new stream, of which nothing is read ahead yet.
+ * on with the stream. Any other one begins a new stream: the reader may jump at any time, and what
+ * was read ahead of it is lost then, unless it comes back soon. So a stream never requests more
+ * beyond what it is asked for than half of what it has given before, and no more pieces than the
+ * depth that read_depth.h finds: the first read of a stream costs no more than its own pages, all
+ * of them together no more than half again. (Restores that follow the guest's faults jump every few
+ * hundred KiB. When blocks lay at multiples of their size and the window doubled with each read
+ * such a restore read its image nearly twice.)
  *
- * Without io_uring each block is read when it is asked for.
+ * Without io_uring each piece is read when it is asked for.
  */
 #ifndef ROUSE_SOURCE_READ_AHEAD_H
 #define ROUSE_SOURCE_READ_AHEAD_H
@@ -44,12 +50,12 @@ struct rouse_read_ahead_config {
 	void *user;
 };
 
-/** Free with rouse_read_ahead_free(). -ENOMEM. Without io_uring it works, one block at a time. */
+/** Free with rouse_read_ahead_free(). -ENOMEM. Without io_uring it works, one piece at a time. */
 int rouse_read_ahead_new(
 	const struct rouse_read_ahead_config *config, struct rouse_read_ahead **ahead);
 void rouse_read_ahead_free(struct rouse_read_ahead *ahead);
 
-/** Whether blocks are in flight together. */
+/** Whether pieces are in flight together. */
 bool rouse_read_ahead_has_ring(const struct rouse_read_ahead *ahead);
 /**
  * Whether a bulk read is one of a stream: it is long, goes on with the stream, or goes on where the
@@ -57,7 +63,13 @@ bool rouse_read_ahead_has_ring(const struct rouse_read_ahead *ahead);
  * between, are not. Any thread.
  */
 bool rouse_read_ahead_is_stream(const struct rouse_read_ahead *ahead, uint64_t offset, size_t size);
-/** Reads by read_now, and remembers where. Any thread; its errors. */
+/**
+ * Copies what is there already, if all of it is, and nobody is reading by the stream: waits for
+ * nothing. Returns whether it did; otherwise @buffer may have been written to. Any thread.
+ */
+bool rouse_read_ahead_take(
+	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size);
+/** Takes it, or reads by read_now, and remembers where. Any thread; errors of read_now. */
 int rouse_read_ahead_read_single(
 	struct rouse_read_ahead *ahead, uint64_t offset, void *buffer, size_t size);
 

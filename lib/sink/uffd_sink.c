@@ -16,8 +16,6 @@
 #define RUN_PAGES 256u
 #define RETRY_NS 20000
 
-_Static_assert(sizeof(struct uffd_msg) == UFFD_SINK_MESSAGE_BYTES, "the kernel's ABI");
-
 int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config)
 {
 	*sink = (struct uffd_sink){
@@ -28,16 +26,21 @@ int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config
 		.placed = config->placed,
 		.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 	};
-	if (sink->wake >= 0)
-		return 0;
-	cleanup_close_fn(&sink->fd);
-	return -errno;
+	if (sink->wake < 0) {
+		int code = -errno;
+
+		cleanup_close_fn(&sink->fd);
+		return code;
+	}
+	(void)pthread_mutex_init(&sink->inbox, NULL);
+	return 0;
 }
 
 void uffd_sink_finish(struct uffd_sink *sink)
 {
 	cleanup_close_fn(&sink->fd);
 	cleanup_close_fn(&sink->wake);
+	(void)pthread_mutex_destroy(&sink->inbox);
 	sink->fd = -1;
 	sink->wake = -1;
 }
@@ -85,6 +88,90 @@ static void mark(struct uffd_sink *sink, uint64_t page, uint64_t count)
 		rouse_bitmap_set(&sink->placed, page + i);
 }
 
+/* ---- Messages ------------------------------------------------------------------------------- */
+
+static int wake(const struct uffd_sink *sink, uint64_t address, uint64_t bytes)
+{
+	struct uffdio_range range = {.start = address, .len = bytes};
+
+	if (ioctl(sink->fd, UFFDIO_WAKE, &range) == 0)
+		return 0;
+	return errno == ESRCH ? -EPIPE : -errno;
+}
+
+/* Memory that was given back while pages are still missing. Never again what it was. */
+static void note_removed(struct uffd_sink *sink, uint64_t from, uint64_t to)
+{
+	for (uint64_t address = from; address < to; address += PAGE_BYTES) {
+		uint64_t page;
+
+		if (page_at(sink, address, &page))
+			mark(sink, page, 1);
+	}
+}
+
+/* Of a full inbox: it is emptied, and who waits asks again. */
+static int ask_again(struct uffd_sink *sink)
+{
+	int code = 0;
+
+	while (code == 0 && sink->count > 0)
+		code = wake(sink, sink->faults[--sink->count], PAGE_BYTES);
+	return code;
+}
+
+/*
+ * Reads what there is, and waits for nothing. Who gives memory back goes on when his message is
+ * read; faults stay in the inbox, which is locked.
+ */
+static int read_messages(struct uffd_sink *sink)
+{
+	struct uffd_msg messages[UFFD_SINK_FAULTS];
+	int code = sink->count < UFFD_SINK_FAULTS ? 0 : ask_again(sink);
+	ssize_t n;
+
+	if (code < 0)
+		return code;
+	n = read(sink->fd, messages, (UFFD_SINK_FAULTS - sink->count) * sizeof(messages[0]));
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : errno == ESRCH ? -EPIPE : -errno;
+	for (size_t i = 0; i < (size_t)n / sizeof(messages[0]); i++) {
+		const struct uffd_msg *message = &messages[i];
+
+		if (message->event == UFFD_EVENT_REMOVE)
+			note_removed(sink, message->arg.remove.start, message->arg.remove.end);
+		else if (message->event == UFFD_EVENT_PAGEFAULT)
+			sink->faults[sink->count++] =
+				message->arg.pagefault.address & ~(PAGE_BYTES - 1);
+	}
+	return 0;
+}
+
+static void kick(struct uffd_sink *sink)
+{
+	const uint64_t one = 1;
+
+	(void)!write(sink->wake, &one, sizeof(one));
+}
+
+/*
+ * While somebody gives memory back the kernel places nothing, until his message is read. So whoever
+ * wants to place reads it, above all the thread that answers faults: nobody else would.
+ */
+static int read_while_placing(struct uffd_sink *sink)
+{
+	bool faults;
+	int code;
+
+	(void)pthread_mutex_lock(&sink->inbox);
+	code = read_messages(sink);
+	faults = sink->count > 0;
+	(void)pthread_mutex_unlock(&sink->inbox);
+	if (faults)
+		kick(sink);
+	return code;
+}
+
 /* ---- Placing -------------------------------------------------------------------------------- */
 
 /* Places @bytes at @address, zeros if @data is NULL. How many bytes that were, or -errno. */
@@ -104,13 +191,14 @@ static int64_t place_bytes(
 	return done != 0 ? done : -errno;
 }
 
-static int wake(const struct uffd_sink *sink, uint64_t address, uint64_t bytes)
+/* Whoever gives memory back. 1, or the failure. */
+static int let_go_on(struct uffd_sink *sink)
 {
-	struct uffdio_range range = {.start = address, .len = bytes};
+	const struct timespec nap = {.tv_nsec = RETRY_NS};
+	int code = read_while_placing(sink);
 
-	if (ioctl(sink->fd, UFFDIO_WAKE, &range) == 0)
-		return 0;
-	return errno == ESRCH ? -EPIPE : -errno;
+	(void)nanosleep(&nap, NULL);
+	return code < 0 ? code : 1;
 }
 
 /*
@@ -119,7 +207,6 @@ static int wake(const struct uffd_sink *sink, uint64_t address, uint64_t bytes)
  */
 static int judge(struct uffd_sink *sink, int code, uint64_t address)
 {
-	const struct timespec nap = {.tv_nsec = RETRY_NS};
 
 	switch (code) {
 	case -EEXIST:
@@ -129,11 +216,9 @@ static int judge(struct uffd_sink *sink, int code, uint64_t address)
 		/* No longer mapped (memory that was unplugged): nobody can wait for it. */
 		return 0;
 	case -EAGAIN:
-		/* Memory is being given back: until the fault thread has read of it. */
 		if (atomic_load(&sink->interrupted))
 			return -ECANCELED;
-		(void)nanosleep(&nap, NULL);
-		return 1;
+		return let_go_on(sink);
 	case -ESRCH:
 	case -ENOSPC: /* what Linux before 4.13 said for it */
 		return -EPIPE;
@@ -163,9 +248,14 @@ static int place_run(struct uffd_sink *sink, uint64_t page, uint64_t address,
 
 			if (code < 0)
 				return code;
-			/* What was given back meanwhile is zero: not what we have for it. */
 			if (code == 1 && !uffd_sink_is_placed(sink, page))
 				continue;
+			/*
+			 * What was given back meanwhile is zero: not what we have for it. Who waits
+			 * for it asks again, and is told so.
+			 */
+			if (code == 1 && wake(sink, address, PAGE_BYTES) == -EPIPE)
+				return -EPIPE;
 			pages = 1;
 		} else {
 			*placed += pages;
@@ -242,27 +332,10 @@ static int answer_placed(struct uffd_sink *sink, uint64_t page)
 	return place_run(sink, page, address_of(area, page), NULL, 1, &ignored);
 }
 
-/* Memory that was given back while pages are still missing. Never again what it was. */
-static void note_removed(struct uffd_sink *sink, uint64_t from, uint64_t to)
-{
-	for (uint64_t address = from; address < to; address += PAGE_BYTES) {
-		uint64_t page;
-
-		if (page_at(sink, address, &page))
-			mark(sink, page, 1);
-	}
-}
-
 /* 1: *page is missing; 0: go on. */
-static int note_message(struct uffd_sink *sink, const struct uffd_msg *message, uint64_t *page)
+static int note_fault(struct uffd_sink *sink, uint64_t address, uint64_t *page)
 {
-	if (message->event == UFFD_EVENT_REMOVE) {
-		note_removed(sink, message->arg.remove.start, message->arg.remove.end);
-		return 0;
-	}
-	if (message->event != UFFD_EVENT_PAGEFAULT)
-		return 0;
-	if (!page_at(sink, message->arg.pagefault.address, page))
+	if (!page_at(sink, address, page))
 		return -EPROTO;
 	if (!uffd_sink_is_placed(sink, *page))
 		return 1;
@@ -277,7 +350,8 @@ static int receive(struct uffd_sink *sink)
 		{.fd = sink->wake, .events = POLLIN},
 		{.fd = sink->target_end, .events = POLLIN},
 	};
-	ssize_t n;
+	uint64_t kicks;
+	int code;
 
 	if (poll(fds, 3, -1) < 0 && errno != EINTR)
 		return -errno;
@@ -285,29 +359,37 @@ static int receive(struct uffd_sink *sink)
 		return -ECANCELED;
 	if (fds[2].revents != 0)
 		return -EPIPE;
-	n = read(sink->fd, sink->messages, sizeof(sink->messages));
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : errno == ESRCH ? -EPIPE : -errno;
-	sink->next = 0;
-	sink->count = (size_t)n / UFFD_SINK_MESSAGE_BYTES;
-	return 0;
+	(void)!read(sink->wake, &kicks, sizeof(kicks));
+	(void)pthread_mutex_lock(&sink->inbox);
+	code = read_messages(sink);
+	(void)pthread_mutex_unlock(&sink->inbox);
+	return code;
+}
+
+static bool take_fault(struct uffd_sink *sink, uint64_t *address)
+{
+	bool taken;
+
+	(void)pthread_mutex_lock(&sink->inbox);
+	taken = sink->count > 0;
+	if (taken) {
+		*address = sink->faults[0];
+		sink->count--;
+		memmove(sink->faults, sink->faults + 1, sink->count * sizeof(sink->faults[0]));
+	}
+	(void)pthread_mutex_unlock(&sink->inbox);
+	return taken;
 }
 
 int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 {
 	for (;;) {
-		struct uffd_msg message;
+		uint64_t address;
 		int code;
 
 		if (atomic_load(&sink->interrupted))
 			return -ECANCELED;
-		if (sink->next == sink->count) {
-			code = receive(sink);
-		} else {
-			memcpy(&message, sink->messages + sink->next++ * UFFD_SINK_MESSAGE_BYTES,
-				sizeof(message));
-			code = note_message(sink, &message, page);
-		}
+		code = take_fault(sink, &address) ? note_fault(sink, address, page) : receive(sink);
 		if (code != 0)
 			return code < 0 ? code : 0;
 	}
@@ -315,10 +397,8 @@ int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 
 void uffd_sink_interrupt(struct uffd_sink *sink)
 {
-	const uint64_t one = 1;
-
 	atomic_store(&sink->interrupted, true);
-	(void)!write(sink->wake, &one, sizeof(one));
+	kick(sink);
 }
 
 /* ---- Its beginning and its end -------------------------------------------------------------- */
@@ -334,6 +414,24 @@ int uffd_sink_wake_all(struct uffd_sink *sink)
 	return 0;
 }
 
+/*
+ * Who gave memory back just before the end waits until his message is read, registered or not. A
+ * call that places nothing, since it is of no bytes, tells whether there is one.
+ */
+static int let_all_go_on(struct uffd_sink *sink)
+{
+	int code = 1;
+
+	while (code == 1) {
+		struct uffdio_zeropage none = {.range = {.start = 0, .len = 0}};
+
+		code = 0;
+		if (ioctl(sink->fd, UFFDIO_ZEROPAGE, &none) < 0 && errno == EAGAIN)
+			code = let_go_on(sink);
+	}
+	return code;
+}
+
 int uffd_sink_unregister(struct uffd_sink *sink)
 {
 	for (size_t i = 0; i < sink->area_count; i++) {
@@ -344,5 +442,5 @@ int uffd_sink_unregister(struct uffd_sink *sink)
 		if (ioctl(sink->fd, UFFDIO_UNREGISTER, &range) < 0 && errno != EINVAL)
 			return errno == ESRCH ? -EPIPE : -errno;
 	}
-	return 0;
+	return let_all_go_on(sink);
 }

@@ -20,11 +20,13 @@
 #include "base/bitmap.h"
 #include "sink/sink.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 /**
  * What the descriptor must have been opened with (UFFDIO_API): UFFD_FEATURE_EVENT_REMOVE. Memory
- * that is given back (madvise) while nobody reads the descriptor waits to be so.
+ * that is given back (madvise) while nobody reads the descriptor waits to be so, and nothing can be
+ * placed meanwhile: so the descriptor is read by whoever waits for faults or places.
  */
 #define UFFD_SINK_FEATURES (UINT64_C(1) << 3)
 
@@ -35,21 +37,20 @@ struct uffd_area {
 	uint64_t address, first_page, pages;
 };
 
-#define UFFD_SINK_MESSAGES 64u
-#define UFFD_SINK_MESSAGE_BYTES 32u /* sizeof(struct uffd_msg), by the kernel's ABI */
+#define UFFD_SINK_FAULTS 64u
 
 struct uffd_sink {
 	int fd;         /* ours; O_NONBLOCK */
 	int target_end; /* readable when the process has ended (a pidfd); the caller's; or -1 */
-	int wake;       /* an eventfd: ours */
+	int wake;       /* an eventfd, ours: interrupted, or something is in the inbox */
 	const struct uffd_area *areas; /* the caller's, as is what placed points to */
 	size_t area_count;
 	struct rouse_bitmap placed; /* of all pages; those of no area are the caller's matter */
 	atomic_bool interrupted;
 
-	/* Of the thread that waits for faults. */
-	unsigned char messages[UFFD_SINK_MESSAGES * UFFD_SINK_MESSAGE_BYTES];
-	size_t next, count;
+	pthread_mutex_t inbox; /* faults that were read and not come to yet: it guards them */
+	uint64_t faults[UFFD_SINK_FAULTS]; /* addresses */
+	size_t count;
 };
 
 struct uffd_sink_config {

@@ -197,12 +197,13 @@ int restore_uffd_send_small(struct rouse_sink *sink, struct rouse_reader *reader
 	int code = buffer != NULL ? 0 : -ENOMEM;
 	uint64_t page = 0;
 
-	while (code == 0 && page < pages) {
-		if (!qemu_uffd_sink_has(sink, page))
-			code = send_page(&small, page);
-		page++;
+	/* By blocks, not by pages: this is before the start, and the VM may be large. */
+	while (code == 0 && (page = qemu_uffd_sink_next_small(sink, page)) < pages) {
+		code = send_page(&small, page);
+		if (code == 0)
+			page++;
 	}
 	if (code == 0)
 		code = flush(&small);
-	return code == 0 ? 0 : small_failure(code, page - 1, error);
+	return code == 0 ? 0 : small_failure(code, page, error);
 }

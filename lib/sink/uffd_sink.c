@@ -64,6 +64,15 @@ bool uffd_sink_has(const struct uffd_sink *sink, uint64_t page)
 	return area_of(sink, page) != NULL;
 }
 
+uint64_t uffd_sink_next_other(const struct uffd_sink *sink, uint64_t page)
+{
+	const struct uffd_area *area;
+
+	while ((area = area_of(sink, page)) != NULL)
+		page = area->first_page + area->pages;
+	return page;
+}
+
 static uint64_t address_of(const struct uffd_area *area, uint64_t page)
 {
 	return area->address + (page - area->first_page) * PAGE_BYTES;

@@ -81,6 +81,8 @@ static inline bool uffd_sink_is_placed(const struct uffd_sink *sink, uint64_t pa
 }
 /** Whether the page is of an area. Any thread. */
 bool uffd_sink_has(const struct uffd_sink *sink, uint64_t page);
+/** The first page from @page on that is of no area: @page itself, or one behind areas. */
+uint64_t uffd_sink_next_other(const struct uffd_sink *sink, uint64_t page);
 /** As ops->interrupt. */
 void uffd_sink_interrupt(struct uffd_sink *sink);
 

@@ -360,7 +360,7 @@ int qemu_uffd_sink_resume(
 	return 0;
 }
 
-bool qemu_uffd_sink_has(struct rouse_sink *sink, uint64_t page)
+uint64_t qemu_uffd_sink_next_small(const struct rouse_sink *sink, uint64_t page)
 {
-	return uffd_sink_has(&uffd_of(sink)->memory, page);
+	return uffd_sink_next_other(&((const struct qemu_uffd_sink *)sink)->memory, page);
 }

@@ -46,7 +46,10 @@ int qemu_uffd_sink_new(
 int qemu_uffd_sink_resume(
 	const struct qemu_uffd_config *config, struct rouse_sink **sink, struct rouse_error *error);
 
-/** Whether the sink places this page itself: other pages must be given to prefetch. */
-bool qemu_uffd_sink_has(struct rouse_sink *sink, uint64_t page);
+/**
+ * The first page from @page on that the sink does not place itself: such pages must be given to
+ * prefetch. Behind the VM's last page: there is none.
+ */
+uint64_t qemu_uffd_sink_next_small(const struct rouse_sink *sink, uint64_t page);
 
 #endif

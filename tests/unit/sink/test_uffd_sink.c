@@ -272,6 +272,22 @@ static void pages_of_no_area_are_left_to_others(void **state)
 	teardown(&m);
 }
 
+static void pages_of_no_area_are_found_without_looking_at_all(void **state)
+{
+	const struct uffd_area areas[] = {{4096, 12, 8}, {1 << 20, 5, 7}, {1 << 30, 40, 10}};
+	const struct uffd_sink sink = {.areas = areas, .area_count = 3};
+
+	(void)state;
+	assert_int_equal(uffd_sink_next_other(&sink, 0), 0);
+	assert_int_equal(uffd_sink_next_other(&sink, 4), 4);
+	/* Two areas one behind the other, in no order. */
+	assert_int_equal(uffd_sink_next_other(&sink, 5), 20);
+	assert_int_equal(uffd_sink_next_other(&sink, 19), 20);
+	assert_int_equal(uffd_sink_next_other(&sink, 39), 39);
+	assert_int_equal(uffd_sink_next_other(&sink, 40), 50);
+	assert_int_equal(uffd_sink_next_other(&sink, 50), 50);
+}
+
 /* A balloon's: placed, given back, touched again. Nobody may wait for ever, or see what was. */
 static void memory_that_was_given_back_is_zero(void **state)
 {
@@ -572,6 +588,7 @@ int main(void)
 		cmocka_unit_test(zero_pages_are_placed_as_zeros),
 		cmocka_unit_test(pages_in_any_order_get_their_own_content),
 		cmocka_unit_test(pages_of_no_area_are_left_to_others),
+		cmocka_unit_test(pages_of_no_area_are_found_without_looking_at_all),
 		cmocka_unit_test(memory_that_was_given_back_is_zero),
 		cmocka_unit_test(many_threads_that_wait_are_all_answered),
 		cmocka_unit_test(who_waited_for_a_dead_handler_asks_again),

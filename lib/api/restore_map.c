@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
+#include "source/throttle.h"
 #include "vmm/qemu_map.h"
 #include "vmm/vcpu_stalls.h"
 
@@ -53,7 +54,7 @@ int restore_map_check(const struct rouse_restore_options *options, struct rouse_
 		wrong = "a paced start is for --backend postcopy: with a flat file use ws";
 	else if (options->policy > ROUSE_POLICY_PACED)
 		wrong = "how others restore is for --backend postcopy and uffd";
-	else if (options->throttle.bytes_per_s > 0 || options->throttle.random_reads_per_s > 0)
+	else if (rouse_throttle_limits(&options->throttle))
 		wrong = "what a VM reads of a flat file does not go through Rouse, which so cannot "
 			"throttle it";
 	return wrong == NULL ? 0 : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);

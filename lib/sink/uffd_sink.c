@@ -2,6 +2,7 @@
 #include "sink/uffd_sink.h"
 
 #include "base/cleanup.h"
+#include "sink/uffd_inbox.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -78,109 +79,6 @@ static uint64_t address_of(const struct uffd_area *area, uint64_t page)
 	return area->address + (page - area->first_page) * PAGE_BYTES;
 }
 
-static bool page_at(const struct uffd_sink *sink, uint64_t address, uint64_t *page)
-{
-	for (size_t i = 0; i < sink->area_count; i++) {
-		const struct uffd_area *area = &sink->areas[i];
-
-		if (address < area->address || address - area->address >= area->pages * PAGE_BYTES)
-			continue;
-		*page = area->first_page + (address - area->address) / PAGE_BYTES;
-		return true;
-	}
-	return false;
-}
-
-static void mark(struct uffd_sink *sink, uint64_t page, uint64_t count)
-{
-	for (uint64_t i = 0; i < count; i++)
-		rouse_bitmap_set(&sink->placed, page + i);
-}
-
-/* ---- Messages ------------------------------------------------------------------------------- */
-
-static int wake(const struct uffd_sink *sink, uint64_t address, uint64_t bytes)
-{
-	struct uffdio_range range = {.start = address, .len = bytes};
-
-	if (ioctl(sink->fd, UFFDIO_WAKE, &range) == 0)
-		return 0;
-	return errno == ESRCH ? -EPIPE : -errno;
-}
-
-/* Memory that was given back while pages are still missing. Never again what it was. */
-static void note_removed(struct uffd_sink *sink, uint64_t from, uint64_t to)
-{
-	for (uint64_t address = from; address < to; address += PAGE_BYTES) {
-		uint64_t page;
-
-		if (page_at(sink, address, &page))
-			mark(sink, page, 1);
-	}
-}
-
-/* Of a full inbox: it is emptied, and who waits asks again. */
-static int ask_again(struct uffd_sink *sink)
-{
-	int code = 0;
-
-	while (code == 0 && sink->count > 0)
-		code = wake(sink, sink->faults[--sink->count], PAGE_BYTES);
-	return code;
-}
-
-/*
- * Reads what there is, and waits for nothing. Who gives memory back goes on when his message is
- * read; faults stay in the inbox, which is locked.
- */
-static int read_messages(struct uffd_sink *sink)
-{
-	struct uffd_msg messages[UFFD_SINK_FAULTS];
-	int code = sink->count < UFFD_SINK_FAULTS ? 0 : ask_again(sink);
-	ssize_t n;
-
-	if (code < 0)
-		return code;
-	n = read(sink->fd, messages, (UFFD_SINK_FAULTS - sink->count) * sizeof(messages[0]));
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : errno == ESRCH ? -EPIPE : -errno;
-	for (size_t i = 0; i < (size_t)n / sizeof(messages[0]); i++) {
-		const struct uffd_msg *message = &messages[i];
-
-		if (message->event == UFFD_EVENT_REMOVE)
-			note_removed(sink, message->arg.remove.start, message->arg.remove.end);
-		else if (message->event == UFFD_EVENT_PAGEFAULT)
-			sink->faults[sink->count++] =
-				message->arg.pagefault.address & ~(PAGE_BYTES - 1);
-	}
-	return 0;
-}
-
-static void kick(struct uffd_sink *sink)
-{
-	const uint64_t one = 1;
-
-	(void)!write(sink->wake, &one, sizeof(one));
-}
-
-/*
- * While somebody gives memory back the kernel places nothing, until his message is read. So whoever
- * wants to place reads it, above all the thread that answers faults: nobody else would.
- */
-static int read_while_placing(struct uffd_sink *sink)
-{
-	bool faults;
-	int code;
-
-	(void)pthread_mutex_lock(&sink->inbox);
-	code = read_messages(sink);
-	faults = sink->count > 0;
-	(void)pthread_mutex_unlock(&sink->inbox);
-	if (faults)
-		kick(sink);
-	return code;
-}
-
 /* ---- Placing -------------------------------------------------------------------------------- */
 
 /* Places @bytes at @address, zeros if @data is NULL. How many bytes that were, or -errno. */
@@ -200,16 +98,6 @@ static int64_t place_bytes(
 	return done != 0 ? done : -errno;
 }
 
-/* Whoever gives memory back. 1, or the failure. */
-static int let_go_on(struct uffd_sink *sink)
-{
-	const struct timespec nap = {.tv_nsec = RETRY_NS};
-	int code = read_while_placing(sink);
-
-	(void)nanosleep(&nap, NULL);
-	return code < 0 ? code : 1;
-}
-
 /*
  * One call that did not place a page: what to do about the first page of the rest. 0: go on behind
  * it; 1: try again; or the failure.
@@ -220,14 +108,14 @@ static int judge(struct uffd_sink *sink, int code, uint64_t address)
 	switch (code) {
 	case -EEXIST:
 		/* Who waits for it has missed that it came: a race in the kernel's favour. */
-		return wake(sink, address, PAGE_BYTES) == -EPIPE ? -EPIPE : 0;
+		return uffd_wake(sink, address, PAGE_BYTES) == -EPIPE ? -EPIPE : 0;
 	case -ENOENT:
 		/* No longer mapped (memory that was unplugged): nobody can wait for it. */
 		return 0;
 	case -EAGAIN:
 		if (atomic_load(&sink->interrupted))
 			return -ECANCELED;
-		return let_go_on(sink);
+		return uffd_let_go_on(sink);
 	case -ESRCH:
 	case -ENOSPC: /* what Linux before 4.13 said for it */
 		return -EPIPE;
@@ -263,13 +151,13 @@ static int place_run(struct uffd_sink *sink, uint64_t page, uint64_t address,
 			 * What was given back meanwhile is zero: not what we have for it. Who waits
 			 * for it asks again, and is told so.
 			 */
-			if (code == 1 && wake(sink, address, PAGE_BYTES) == -EPIPE)
+			if (code == 1 && uffd_wake(sink, address, PAGE_BYTES) == -EPIPE)
 				return -EPIPE;
 			pages = 1;
 		} else {
 			*placed += pages;
 		}
-		mark(sink, page, pages);
+		uffd_mark(sink, page, pages);
 		page += pages;
 		address += pages * PAGE_BYTES;
 		data = data != NULL ? data + pages * PAGE_BYTES : NULL;
@@ -344,50 +232,11 @@ static int answer_placed(struct uffd_sink *sink, uint64_t page)
 /* 1: *page is missing; 0: go on. */
 static int note_fault(struct uffd_sink *sink, uint64_t address, uint64_t *page)
 {
-	if (!page_at(sink, address, page))
+	if (!uffd_page_at(sink, address, page))
 		return -EPROTO;
 	if (!uffd_sink_is_placed(sink, *page))
 		return 1;
 	return answer_placed(sink, *page);
-}
-
-/* Waits for messages and reads them: as many as there are. */
-static int receive(struct uffd_sink *sink)
-{
-	struct pollfd fds[] = {
-		{.fd = sink->fd, .events = POLLIN},
-		{.fd = sink->wake, .events = POLLIN},
-		{.fd = sink->target_end, .events = POLLIN},
-	};
-	uint64_t kicks;
-	int code;
-
-	if (poll(fds, 3, -1) < 0 && errno != EINTR)
-		return -errno;
-	if (atomic_load(&sink->interrupted))
-		return -ECANCELED;
-	if (fds[2].revents != 0)
-		return -EPIPE;
-	(void)!read(sink->wake, &kicks, sizeof(kicks));
-	(void)pthread_mutex_lock(&sink->inbox);
-	code = read_messages(sink);
-	(void)pthread_mutex_unlock(&sink->inbox);
-	return code;
-}
-
-static bool take_fault(struct uffd_sink *sink, uint64_t *address)
-{
-	bool taken;
-
-	(void)pthread_mutex_lock(&sink->inbox);
-	taken = sink->count > 0;
-	if (taken) {
-		*address = sink->faults[0];
-		sink->count--;
-		memmove(sink->faults, sink->faults + 1, sink->count * sizeof(sink->faults[0]));
-	}
-	(void)pthread_mutex_unlock(&sink->inbox);
-	return taken;
 }
 
 int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
@@ -398,7 +247,8 @@ int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 
 		if (atomic_load(&sink->interrupted))
 			return -ECANCELED;
-		code = take_fault(sink, &address) ? note_fault(sink, address, page) : receive(sink);
+		code = uffd_take_fault(sink, &address) ? note_fault(sink, address, page)
+						       : uffd_receive(sink);
 		if (code != 0)
 			return code < 0 ? code : 0;
 	}
@@ -407,7 +257,7 @@ int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 void uffd_sink_interrupt(struct uffd_sink *sink)
 {
 	atomic_store(&sink->interrupted, true);
-	kick(sink);
+	uffd_kick(sink);
 }
 
 /* ---- Its beginning and its end -------------------------------------------------------------- */
@@ -415,7 +265,8 @@ void uffd_sink_interrupt(struct uffd_sink *sink)
 int uffd_sink_wake_all(struct uffd_sink *sink)
 {
 	for (size_t i = 0; i < sink->area_count; i++) {
-		int code = wake(sink, sink->areas[i].address, sink->areas[i].pages * PAGE_BYTES);
+		int code =
+			uffd_wake(sink, sink->areas[i].address, sink->areas[i].pages * PAGE_BYTES);
 
 		if (code < 0)
 			return code;
@@ -436,7 +287,7 @@ static int let_all_go_on(struct uffd_sink *sink)
 
 		code = 0;
 		if (ioctl(sink->fd, UFFDIO_ZEROPAGE, &none) < 0 && errno == EAGAIN)
-			code = let_go_on(sink);
+			code = uffd_let_go_on(sink);
 	}
 	return code;
 }

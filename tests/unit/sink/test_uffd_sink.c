@@ -98,7 +98,7 @@ static size_t place_range(struct memory *m, uint64_t from, uint64_t count)
 struct server {
 	struct memory *m;
 	pthread_t thread;
-	uint64_t asked[PAGES * 2];
+	uint64_t asked[PAGES * 4];
 	size_t count;
 	int code;
 };
@@ -524,6 +524,27 @@ static void faults_that_were_read_while_placing_are_answered(void **state)
 	teardown(&m);
 }
 
+static void more_faults_than_the_inbox_holds_are_all_answered(void **state)
+{
+	struct toucher touchers[UFFD_SINK_FAULTS * 2];
+	struct server server;
+	struct giver giver;
+	struct memory m;
+
+	(void)state;
+	setup(&m);
+	giver_start(&giver, &m, 40, 1);
+	for (size_t i = 0; i < UFFD_SINK_FAULTS * 2; i++)
+		toucher_start(&touchers[i], &m, i % 16);
+	assert_int_equal(place_range(&m, 20, 20), 20);
+	giver_end(&giver);
+	server_start(&server, &m);
+	for (size_t i = 0; i < UFFD_SINK_FAULTS * 2; i++)
+		assert_int_equal(toucher_end(&touchers[i]), pattern(i % 16));
+	server_end(&server);
+	teardown(&m);
+}
+
 struct giver_for_ever {
 	struct memory *m;
 	atomic_bool stop;
@@ -599,6 +620,7 @@ int main(void)
 		cmocka_unit_test(who_waits_for_a_page_that_is_given_back_gets_zeros),
 		cmocka_unit_test(a_page_that_was_given_back_is_answered_while_others_are),
 		cmocka_unit_test(faults_that_were_read_while_placing_are_answered),
+		cmocka_unit_test(more_faults_than_the_inbox_holds_are_all_answered),
 		cmocka_unit_test(faults_are_answered_beside_a_balloon_that_grows),
 		cmocka_unit_test(who_gives_memory_back_does_not_wait_beyond_the_end),
 	};

@@ -259,6 +259,19 @@ static int begin(struct direct_source *direct, const struct rouse_direct_kernel 
 		&direct->ahead);
 }
 
+/*
+ * Opening must not wait for the other end of a pipe; reading must. On a file that is not to wait
+ * io_uring gives up (EAGAIN) where the file system cannot start a read without waiting (network
+ * file systems): each would be read by pread(2) then, one piece at a time.
+ */
+static void let_wait(int fd)
+{
+	const int flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0)
+		(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
 int rouse_direct_source_open(const char *path, const struct rouse_direct_kernel *kernel,
 	struct rouse_source **source, struct rouse_error *error)
 {
@@ -279,6 +292,7 @@ int rouse_direct_source_open(const char *path, const struct rouse_direct_kernel 
 	if (direct == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot open %s", path);
 	direct->base.ops = &direct_source_ops;
+	let_wait(fd);
 	direct->fd = take_fd(&fd);
 	direct->bytes = bytes;
 	/* Without locks (some network file systems) nobody is seen, and each reads for itself. */

@@ -150,6 +150,25 @@ static void a_file_system_that_refuses_is_eopnotsupp(void **state)
 	assert_null(source);
 }
 
+static int last_opened = -1;
+
+static int open_and_tell(const char *path, int flags)
+{
+	last_opened = open(path, flags);
+	return last_opened;
+}
+
+static void reads_are_allowed_to_wait(void **state)
+{
+	struct rouse_direct_kernel telling = rouse_direct_kernel;
+	struct rouse_source *source;
+
+	telling.open = open_and_tell;
+	source = open_direct(*state, &telling);
+	assert_int_equal(fcntl(last_opened, F_GETFL) & (O_DIRECT | O_NONBLOCK), O_DIRECT);
+	rouse_source_destroy(source);
+}
+
 static void short_files_are_read(void **state)
 {
 	static const size_t sizes[] = {1, 4096, 5000, ROUSE_SOURCE_BULK};
@@ -373,6 +392,7 @@ int main(void)
 		cmocka_unit_test(reads_the_same_where_io_uring_is_forbidden),
 		cmocka_unit_test(reads_the_same_when_the_queue_fails),
 		cmocka_unit_test(a_file_system_that_refuses_is_eopnotsupp),
+		cmocka_unit_test(reads_are_allowed_to_wait),
 		cmocka_unit_test(short_files_are_read),
 		cmocka_unit_test(a_file_that_became_shorter_is_enodata),
 		cmocka_unit_test(what_is_no_file_is_refused),

@@ -122,6 +122,33 @@ static int usage_error(const struct command *command)
 	return EXIT_USAGE;
 }
 
+/* auto|eager|... */
+static void list_words(const struct option_value *values, char *text, size_t size)
+{
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (; values->word != NULL && used < size; values++) {
+		int n = snprintf(
+			text + used, size - used, "%s%s", used > 0 ? "|" : "", values->word);
+
+		used += n > 0 ? (size_t)n : 0;
+	}
+}
+
+static void refuse_value(const struct option_spec *spec, const char *value)
+{
+	char words[256];
+
+	if (spec->kind != OPTION_ENUM) {
+		message(MESSAGE_ERROR, "--%s: '%s' is not a valid %s", spec->name, value,
+			spec->argument);
+		return;
+	}
+	list_words(spec->values, words, sizeof(words));
+	message(MESSAGE_ERROR, "--%s: '%s' is not one of %s", spec->name, value, words);
+}
+
 static int parse_options(const struct command *command, int argc, char **argv, void *options)
 {
 	struct getopt_tables tables;
@@ -140,8 +167,7 @@ static int parse_options(const struct command *command, int argc, char **argv, v
 			return usage_error(command);
 		spec = find_spec(command->options, value);
 		if (spec != NULL && !store(spec, optarg, options)) {
-			message(MESSAGE_ERROR, "--%s: '%s' is not %s%s", spec->name, optarg,
-				spec->kind == OPTION_ENUM ? "one of " : "a valid ", spec->argument);
+			refuse_value(spec, optarg);
 			return usage_error(command);
 		}
 	}

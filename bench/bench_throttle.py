@@ -24,83 +24,20 @@ import sys
 import time
 
 import common
+import iolimit
 from common import Bench, spread
 from harness import drop_from_cache
 
 FILE_BYTES = 300_000_000
 RANDOM_READS = 300
 AGREE = 0.10
-CGROUP_V1 = "/sys/fs/cgroup/blkio"
-CGROUP_V2 = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-
-
-class Absent(Exception):
-    """There are no cgroup io limits here, or they are refused."""
-
-
-def whole_disk(path):
-    """"major:minor" of the disk that a file is on; limits are for disks, not for partitions."""
-    device = os.stat(path).st_dev
-    folder = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    if not os.path.isdir(folder):
-        raise Absent("the file is not on a disk of its own (overlay, tmpfs)")
-    if os.path.exists(os.path.join(folder, "partition")):
-        folder = os.path.dirname(folder)
-    with open(os.path.join(folder, "dev"), encoding="ascii") as file:
-        return file.read().strip()
-
-
-def write_file(path, text):
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-
-
-def limit_files(folder, disk):
-    """What to write to limit ("sequential" or "random") a group: {kind: (file, text)}."""
-    if folder.startswith(CGROUP_V1 + "/"):
-        return {"sequential": ("blkio.throttle.read_bps_device", f"{disk} {{rate}}"),
-                "random": ("blkio.throttle.read_iops_device", f"{disk} {{rate}}")}
-    return {"sequential": ("io.max", f"{disk} rbps={{rate}}"),
-            "random": ("io.max", f"{disk} riops={{rate}}")}
-
-
-@contextlib.contextmanager
-def limited_group(disk, kind, rate):
-    """A cgroup with one limit; yields its folder, and removes it."""
-    parents = [CGROUP_V1] if os.path.exists(CGROUP_V1 + "/cgroup.procs") else []
-    for folder in CGROUP_V2:
-        with contextlib.suppress(OSError):
-            with open(folder + "/cgroup.subtree_control", encoding="ascii") as file:
-                if "io" in file.read().split():
-                    parents.append(folder)
-    if not parents:
-        raise Absent("no cgroup controller for io is mounted and delegated")
-    group = os.path.join(parents[0], f"rouse-bench-{os.getpid()}")
-    try:
-        os.mkdir(group)
-    except OSError as err:
-        raise Absent(f"no cgroup may be made: {err}") from err
-    try:
-        name, text = limit_files(group, disk)[kind]
-        try:
-            write_file(os.path.join(group, name), text.format(rate=rate))
-        except OSError as err:
-            raise Absent(f"{name}: {err}") from err
-        yield group
-    finally:
-        for _ in range(100):
-            try:
-                os.rmdir(group)
-                break
-            except OSError:
-                time.sleep(0.05)
 
 
 def run_in(group, command):
     """Runs a command inside a cgroup, or where we are; returns seconds and output."""
     def enter():
         if group:
-            write_file(os.path.join(group, "cgroup.procs"), str(os.getpid()))
+            iolimit.enter(group, os.getpid())
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
                           preexec_fn=enter, timeout=300)
@@ -133,7 +70,7 @@ KINDS = {"sequential": sequential, "random": random_reads}
 def measure(bench, path):
     throttle = common.run_demo.STORAGES["slow"]
     rates = {"sequential": throttle.bytes_per_s, "random": throttle.random_reads_per_s}
-    disk = whole_disk(path)
+    disk = iolimit.whole_disk(path)
     found = {(kind, who): [] for kind in KINDS for who in ("rouse", "kernel")}
     for number in range(bench.args.rounds):
         for kind, who in common.rotated(found, number):
@@ -143,7 +80,7 @@ def measure(bench, path):
             if who == "rouse":
                 found[kind, who].append(KINDS[kind](bench, path, throttle, None))
             else:
-                with limited_group(disk, kind, rates[kind]) as group:
+                with iolimit.limited_group(disk, kind, rates[kind]) as group:
                     found[kind, who].append(KINDS[kind](bench, path, None, group))
     return found
 
@@ -154,7 +91,7 @@ def run():
     try:
         make_file(path)
         found = measure(bench, path)
-    except Absent as why:
+    except iolimit.Absent as why:
         bench.say(f"skipped: cgroup io limits: {why}")
         return 0
     finally:

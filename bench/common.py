@@ -41,11 +41,12 @@ ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError
           subprocess.SubprocessError)
 
 
-def parser(text, rounds=5):
-    """An ArgumentParser with what all benchmarks take."""
+def parser(text, rounds=5, ram=1024):
+    """An ArgumentParser with what all benchmarks take; ram None: without --ram."""
     made = argparse.ArgumentParser(description=text.split("\n\n", maxsplit=1)[0])
     made.add_argument("--build", default="build", help="meson's build directory")
-    made.add_argument("--ram", type=int, default=1024, help="MiB")
+    if ram:
+        made.add_argument("--ram", type=int, default=ram, help="MiB")
     made.add_argument("--vcpus", type=int, default=2)
     made.add_argument("--accel", choices=("tcg", "kvm"), help="do not try KVM, take this")
     made.add_argument("--rounds", type=int, default=rounds)
@@ -60,6 +61,7 @@ class Bench(run_demo.Story):
     def __init__(self, args):
         super().__init__(args)
         self.folder = os.path.join(os.path.abspath(args.build), "bench")
+        self.skipped = []  # what was not measured: of the report
         os.makedirs(self.folder, exist_ok=True)
         if args.quick:
             args.rounds = 1
@@ -83,13 +85,18 @@ class Bench(run_demo.Story):
         return {"backend": backend, "chosen_policy": chosen, "ram_gib": ram_gib, "clones": 1,
                 "cpu_s_per_gib": None if restored.cpu_s is None else restored.cpu_s / ram_gib}
 
+    def skip(self, name, reason):
+        """Says that something is not measured, and why; the report has it, too."""
+        self.skipped.append({"name": name, "reason": reason})
+        self.say(f"{name}: SKIPPED: {reason}")
+
     def known_storages(self, names):
-        """Those of some storages that this tool can be as slow as; the others are told."""
+        """Those of some storages that this tool can be as slow as; the others are skipped."""
         text = self.tool.run("restore", "--help")
         latency = re.search(r"--throttle .*LATENCY", text) is not None
         known = [name for name in names if latency or not (STORAGES[name] or NO_LATENCY).latency_us]
-        for name in set(names) - set(known):
-            self.say(f"{name}: SKIPPED: rouse restore --throttle has no LATENCY")
+        for name in sorted(set(names) - set(known)):
+            self.skip(name, "rouse restore --throttle has no LATENCY")
         return known
 
     def program(self, name):
@@ -99,20 +106,18 @@ class Bench(run_demo.Story):
         return max(map(os.path.getmtime,
                        (self.tool.path, run_demo.__file__, *self.machine.files)))
 
-    def _kept(self, workload):
-        """What an earlier benchmark prepared, or None."""
-        saved = self._saved(workload, None)
-        kept = self.file(workload + ".json")
+    def kept(self, path, files, machine):
+        """The list of a Baseline that an earlier benchmark left at `path`, of that machine; None if
+        one of the files is older than what made it."""
         try:
-            oldest = min(map(os.path.getmtime, (saved.image, saved.packed, saved.stream, kept)))
-            with open(kept, encoding="ascii") as file:
+            oldest = min(map(os.path.getmtime, (path, *files)))
+            with open(path, encoding="ascii") as file:
                 content = json.load(file)
         except (OSError, ValueError):
             return None
-        if self.args.fresh or oldest < self._newest_input() or \
-                content["machine"] != [self.machine.ram_mb, self.machine.vcpus, self.machine.accel]:
+        if self.args.fresh or oldest < self._newest_input() or content["machine"] != machine:
             return None
-        return saved._replace(normal=Baseline(*content["normal"]))
+        return content["normal"]
 
     def _saved(self, workload, normal):
         image, packed, stream = (self.file(workload + end)
@@ -121,12 +126,14 @@ class Bench(run_demo.Story):
 
     def prepared(self, workload):
         """run_demo.Saved of a workload: a guest that was booted, filled, saved and packed."""
-        saved = self._kept(workload)
-        if saved:
-            self.say(f"{workload}: the images that are there")
-            return saved
-        saved = run_demo.prepare(self, workload)
         machine = [self.machine.ram_mb, self.machine.vcpus, self.machine.accel]
+        saved = self._saved(workload, None)
+        normal = self.kept(self.file(workload + ".json"), (saved.image, saved.packed, saved.stream),
+                           machine)
+        if normal:
+            self.say(f"{workload}: the images that are there")
+            return saved._replace(normal=Baseline(*normal))
+        saved = run_demo.prepare(self, workload)
         with open(self.file(workload + ".json"), "w", encoding="ascii") as file:
             json.dump({"machine": machine, "normal": list(saved.normal)}, file)
         return saved

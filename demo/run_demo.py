@@ -39,6 +39,8 @@ BASELINE_SECONDS = 5   # and for so long to learn what is normal
 # For so long a restore records first touches before anything comes unasked.
 RECORD_SECONDS = {"idle": 4, "kv": 12, "scan": 4, "sql": 12}
 IDLE_NONZERO_MB = 700  # of 1 GiB
+# Those that begin with a working set: they read the image that is packed for it.
+PACKED_POLICIES = ("ws", "paced", "auto", "reap", "faasnap")
 TTR_AGREES_MS = 1.0    # the tool's TTR and the harness's own, of the same stalls
 
 
@@ -109,8 +111,9 @@ def boot_workload(story, workload):
     return guest
 
 
-def save_guest(story, workload, image):
-    """Boots a guest, lets it work and saves it while it does; returns its Baseline."""
+@contextlib.contextmanager
+def working_guest(story, workload):
+    """Boots a guest and lets it work, until it may be saved; yields it and its Baseline."""
     with boot_workload(story, workload) as guest:
         work_for(story, guest, SETTLE_SECONDS, f"{workload}: settling")
         seen = len(guest.link.records)
@@ -118,6 +121,12 @@ def save_guest(story, workload, image):
         normal = baseline(guest.link.records[seen:])
         guest.stamp()
         story.terminal.progress(f"{workload}: saving", 0, 1)
+        yield guest, normal
+
+
+def save_guest(story, workload, image):
+    """Boots a guest, lets it work and saves it while it does; returns its Baseline."""
+    with working_guest(story, workload) as (guest, normal):
         saved = story.tool.run_json("save", "--json", "--qmp", guest.run.qmp, image)
     unique = saved["pages"] - saved["zero_pages"] - saved["duplicate_pages"]
     nonzero_mb = (saved["pages"] - saved["zero_pages"]) * 4096 / 1e6
@@ -165,8 +174,8 @@ def check_integrity(story, restored, what):
 
 def restore(story, saved, policy, throttle):
     """The context manager of one restore, from a cold cache."""
-    path = {"ws": saved.packed, "paced": saved.packed, "auto": saved.packed,
-            "qemu": saved.stream}.get(policy, saved.image)
+    path = {"qemu": saved.stream}.get(
+        policy, saved.packed if policy in PACKED_POLICIES else saved.image)
     drop_from_cache(path)
     if policy == "qemu":
         return restored_by_qemu(saved.machine, path, story.tool, throttle)
@@ -181,6 +190,12 @@ def check_ttr(story, restored, vcpus, what):
         story.say(f"TTR of {what}: the tool says {tools:.1f} ms, its stall log {ours:.1f} ms")
 
 
+def stored_bytes(path):
+    """A file's bytes, holes left out."""
+    status = os.stat(path)
+    return min(status.st_size, status.st_blocks * 512)
+
+
 def describe(story, saved, storage, policy, number, restored):
     """One entry of report.json's "runs", and the bytes that came before the start."""
     vcpus = saved.machine.vcpus
@@ -189,7 +204,7 @@ def describe(story, saved, storage, policy, number, restored):
     run = {"workload": saved.workload, "storage": storage, "policy": policy, "round": number}
     report = restored.report
     if report is None:
-        size = os.path.getsize(saved.stream)
+        size = stored_bytes(saved.stream)
         report = {"start_ms": (restored.start_us - restored.request_us) / 1000,
                   "ttr_ms": ttr_us(restored.stalls, vcpus) / 1000,
                   "ttr_table": ttr_table_ms(restored.stalls, vcpus),
@@ -207,8 +222,9 @@ def describe(story, saved, storage, policy, number, restored):
     return run, report["prefetched_bytes"]
 
 
-def one_run(story, saved, storage, policy, number):
-    with restore(story, saved, policy, (STORAGES | FURTHER_STORAGES)[storage]) as restored:
+def one_run(story, saved, storage, policy, number, way=restore):
+    """One restore of the report; way: what makes it, called as restore() is."""
+    with way(story, saved, policy, (STORAGES | FURTHER_STORAGES)[storage]) as restored:
         run, prefetched_bytes = describe(story, saved, storage, policy, number, restored)
         what = f"{saved.workload}, {storage}, {policy}, round {number}"
         run["integrity_errors"] = check_integrity(story, restored, what)

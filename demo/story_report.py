@@ -11,6 +11,8 @@ import time
 POLICIES = ("eager", "lazy", "ws", "qemu")
 # Those that are measured if asked for.
 FURTHER_POLICIES = ("paced", "auto")
+# What others do, beside which the benchmarks put ours: bench/peers.py.
+PEERS = ("reap", "faasnap", "lazy-background", "qemu10-mapped-ram")
 NO_FAULTS = {"p50": 0, "p90": 0, "p99": 0, "max": 0}
 
 
@@ -20,6 +22,14 @@ def _first_line(command):
                               timeout=20).stdout.splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
         return None
+
+
+def _source():
+    """The commit that is measured, and whether files differ from it ("dirty"); None: no git."""
+    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    commit = _first_line(git + ["rev-parse", "HEAD"])
+    changed = _first_line(git + ["status", "--porcelain", "--untracked-files=no"]) is not None
+    return {"commit": commit, "dirty": changed if commit else None}
 
 
 def _mount_of(path):
@@ -67,8 +77,7 @@ def environment(machine, folder):
         "ram_mb": machine.ram_mb,
         "vcpus": machine.vcpus,
         "disk": disk,
-        "commit": _first_line(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "rev-parse",
-                               "HEAD"]),
+        **_source(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

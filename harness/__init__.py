@@ -11,6 +11,7 @@ Python 3, standard library only. How to read it:
   records      the guest's own view: from the records of its requests to stalls
   ttr          time-to-responsiveness of stalls, written independently of the C library
   saving       QEMU's own ways to save and to load, and Rouse's, as calls
+  mapped_ram   QEMU's own file of fixed places for pages, which newer ones save to and load from
   truth        which pages a guest touches, all of them: by a plugin inside QEMU (TCG only)
   paired       two states compared in turns: medians of pairs, and their intervals
   cputime      processor time of processes and threads

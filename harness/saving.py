@@ -103,20 +103,19 @@ def _cpu_s(guest, tool_s):
 
 
 @contextlib.contextmanager
-def restored_by_qemu(machine, path, tool=None, throttle=None):
-    """QEMU's own way: a new QEMU loads a migration file. Yields a Restored.
+def loaded_by_qemu(machine, uri, before=None):
+    """A new QEMU loads a state from a URI of its own. Yields a Restored.
 
-    With a `throttle` it reads through the tool's, at the same terms as Rouse.
+    before(guest), if given, is called when QEMU waits for the URI; it counts.
     """
-    reader = f"exec:cat {path}"
-    if throttle:
-        reader = f"exec:{tool.path} cat --throttle {throttle.option()} {path}"
     request_us = now_us()
     with Guest.load(machine, "defer") as guest:
-        guest.qmp.execute("migrate-incoming", uri=reader)
+        if before:
+            before(guest)
+        guest.qmp.execute("migrate-incoming", uri=uri)
         answer = guest.qmp.wait_migration(RESTORE_SECONDS)
         if answer["status"] != "completed":
-            raise GuestError(f"QEMU does not load {path}: {answer}\n{guest.run.console_tail()}")
+            raise GuestError(f"QEMU does not load {uri}: {answer}\n{guest.run.console_tail()}")
         if not guest.qmp.execute("query-status")["running"]:
             guest.qmp.execute("cont")  # it was saved while it was stopped
         start_us = _event_us(guest.qmp.wait_event("RESUME", RESTORE_SECONDS))
@@ -125,6 +124,17 @@ def restored_by_qemu(machine, path, tool=None, throttle=None):
         _watch_until(start_us + WATCH_US)
         stalls = [(0, start_us - request_us)] * machine.vcpus
         yield Restored(guest, request_us, start_us, start_us, stalls, None, cpu_s)
+
+
+def restored_by_qemu(machine, path, tool=None, throttle=None):
+    """QEMU's own way: a new QEMU loads a migration file. Yields a Restored.
+
+    With a `throttle` it reads through the tool's, at the same terms as Rouse.
+    """
+    reader = f"exec:cat {path}"
+    if throttle:
+        reader = f"exec:{tool.path} cat --throttle {throttle.option()} {path}"
+    return loaded_by_qemu(machine, reader)
 
 
 def read_stall_log(path):

@@ -11,8 +11,8 @@ own restore from a file (bench/peers.py; others by --policies). Restores from a 
 rounds are interleaved. BUILD/bench/growth.json has the demo's format.
 
 A guest of 8 GiB takes three minutes to prepare, and as long again for QEMU 10; all of them take
-25 GB on the disk. Each restore of 8 GiB takes some 10 s, and 80 s from the slow one: the storages other
-than "disk", whose throttle decides, take part in the first round only.
+25 GB on the disk. Each restore of 8 GiB takes some 10 s, and 80 s from the slow storage: those
+other than "disk", whose throttle decides, take part in the first round only.
 """
 
 import os

@@ -37,14 +37,14 @@ def sizes(text):
 def parse_arguments():
     parser = common.parser(__doc__, rounds=3, ram=None)
     parser.add_argument("--ram", dest="sizes", type=sizes, metavar="GiB,...", default=None,
-                        help="GiB (default: 1,4,8; with --quick 0.25,0.5)")
+                        help="GiB (default: 1,4,8; with --quick 0.5,1)")
     parser.add_argument("--policies", default=("ws", "auto", peers.MAPPED_RAM),
                         type=run_demo.choose([each for each in POLICIES + FURTHER_POLICIES + PEERS
                                               if each != "qemu"]))
     parser.add_argument("--storages", type=run_demo.choose(tuple(STORAGES)), default=None,
                         help="default: disk,slow,mid,net; with --quick disk")
     args = parser.parse_args()
-    args.sizes = args.sizes or ([256, 512] if args.quick else [1024, 4096, 8192])
+    args.sizes = args.sizes or ([512, 1024] if args.quick else [1024, 4096, 8192])
     args.storages = args.storages or (("disk",) if args.quick else tuple(STORAGES))
     args.policies = list(args.policies)
     args.ram = args.sizes[0]

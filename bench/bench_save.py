@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Saving, measured: Rouse beside QEMU's own means, in the same run, rounds interleaved.
 
-    bench/bench_save.py [--build DIR] [--dir DIR] [--rounds N] [--mb N] [--codec CODEC]
+    bench/bench_save.py [--build DIR] [--dir DIR] [--rounds N] [--mb N] [--codec CODEC] [--quick]
 
 1. A stopped VM into a file on the same disk, fsync included:
        rouse save    against    migrate exec:cat > FILE
@@ -152,7 +152,9 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--mb', type=int, default=800, help='MiB of the 1 GiB to fill')
     parser.add_argument('--codec', default='lz4')
+    parser.add_argument('--quick', action='store_true', help='one round, to see that it works')
     options = parser.parse_args()
+    options.rounds = 1 if options.quick else options.rounds
     print(f'load before: {os.getloadavg()[0]:.2f}')
     with Guest.boot(Machine(build_guest(options.build), ram_mb=1024, vcpus=2)) as guest:
         guest.start('idle', options.mb, period_us=PERIOD_US)

@@ -37,6 +37,7 @@ from story_report import Report, environment  # noqa: E402
 
 STORAGES = run_demo.STORAGES | run_demo.FURTHER_STORAGES
 NO_LATENCY = Throttle(0, 0)
+QUICK_RAM_MB = 512
 ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError, OSError,
           subprocess.SubprocessError)
 
@@ -46,12 +47,15 @@ def parser(text, rounds=5, ram=1024):
     made = argparse.ArgumentParser(description=text.split("\n\n", maxsplit=1)[0])
     made.add_argument("--build", default="build", help="meson's build directory")
     if ram:
-        made.add_argument("--ram", type=int, default=ram, help="MiB")
+        made.add_argument("--ram", type=int, default=None,
+                          help=f"MiB (default: {ram}; with --quick {min(ram, QUICK_RAM_MB)})")
     made.add_argument("--vcpus", type=int, default=2)
     made.add_argument("--accel", choices=("tcg", "kvm"), help="do not try KVM, take this")
     made.add_argument("--rounds", type=int, default=rounds)
-    made.add_argument("--quick", action="store_true", help="one round, to see that it works")
+    made.add_argument("--quick", action="store_true",
+                      help="one round and a smaller guest, to see that it works")
     made.add_argument("--fresh", action="store_true", help="make images anew")
+    made.set_defaults(usual_ram=ram)
     return made
 
 
@@ -65,6 +69,8 @@ class Bench(run_demo.Story):
         os.makedirs(self.folder, exist_ok=True)
         if args.quick:
             args.rounds = 1
+        args.ram = args.ram or \
+            (min(args.usual_ram, QUICK_RAM_MB) if args.quick else args.usual_ram)
         if not os.path.exists(self.tool.path):
             raise RuntimeError(f"{self.tool.path} is not there: run ninja -C {args.build} first")
         files = build_guest(args.build)
@@ -157,8 +163,9 @@ class Bench(run_demo.Story):
         return json.loads(done.stdout)
 
     def wait_quiet(self, limit=0.7, seconds=60):
-        """Waits a little for a machine that has nothing else to do; says how busy it is."""
-        until = time.monotonic() + seconds
+        """Waits a little for a machine that has nothing else to do, unless in a hurry (--quick);
+        says how busy it is."""
+        until = time.monotonic() + (0 if self.args.quick else seconds)
         while os.getloadavg()[0] > limit and time.monotonic() < until:
             time.sleep(2)
         self.say(f"load before the measurement: {os.getloadavg()[0]:.2f}")

@@ -8,7 +8,8 @@ import types
 from xml.etree import ElementTree
 
 import report_samples
-from e2e import ROOT, Skip, limit, work
+from e2e import BUILD, ROOT, Skip, busy_guest, check_memory, limit, machine, work
+from harness import mapped_ram
 
 sys.path[:0] = [str(ROOT / 'bench')]
 import peers  # noqa: E402
@@ -87,6 +88,30 @@ def test_policy_that_the_tool_does_not_have_is_skipped_by_name():
 
 def test_every_policy_says_how_it_is_set():
     assert set(peers.SETTINGS) == set(POLICIES + FURTHER_POLICIES + PEERS)
+
+
+def test_old_qemu_says_that_it_has_no_mapped_ram():
+    kind = machine()
+    why = mapped_ram.can(kind)
+    if why is None:
+        raise Skip('this QEMU has mapped-ram')
+    assert 'mapped-ram' in why or 'capability' in why.lower(), why
+
+
+def test_guest_saved_by_mapped_ram_is_restored_whole():
+    newer = BUILD / 'qemu10/qemu-system-x86_64'
+    kind = machine(qemu=str(newer)) if newer.exists() else machine()
+    why = mapped_ram.can(kind)
+    if why:
+        raise Skip(f'no QEMU with mapped-ram (scripts/install-qemu10.sh): {why}')
+    path = work('state.mapped')
+    with busy_guest(kind) as guest:
+        mapped_ram.save(guest, path)
+    entered = []
+    direct = peers.can_read_direct(path)
+    with mapped_ram.restored(kind, path, direct, entered.append) as restored:
+        check_memory(restored.guest)
+        assert entered == [restored.guest] and restored.stalls[0][1] > 0, restored
 
 
 def readme_of(report):

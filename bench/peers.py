@@ -33,9 +33,10 @@ SETTINGS = {
     "auto": "the image packed for the recorded set; the policy that is predicted to be best",
     "qemu": "the stock QEMU loads a migration file (exec:), read ahead through the same throttle",
     "reap": "the image packed for the recorded set (its working-set file), which is read whole "
-            "before the start; nothing else unasked for 10 s",
+            "before the start; a page a fault; nothing else unasked for 10 s",
     "faasnap": "the image packed for the recorded set (its loading set); the guest starts at once "
-               "and the set is loaded beside it; nothing else unasked for 10 s",
+               "and the set is loaded beside it; a fault brings its neighbours; nothing else "
+               "unasked for 10 s",
     "lazy-background": "the image as saved; no set; a page a fault, the rest behind it by address",
     MAPPED_RAM: f"QEMU 10, mapped-ram, multifd with {mapped_ram.CHANNELS} channels, direct-io if "
                 "the file system has it, state saved by the same QEMU; a slower disk by the "

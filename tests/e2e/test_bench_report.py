@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What becomes of a benchmark's figures: targets, competitors that are skipped, the README's part."""
+"""What becomes of a benchmark's figures: targets, skipped competitors, the README's part."""
 import importlib.util
 import json
 import subprocess

@@ -32,10 +32,10 @@ function tick(ms) {
 }
 
 const place = {fx: 'storage', fy: 'workload'};
-const width = 90 + 330 * storages.length + 60;
+const width = 110 + 330 * storages.length + 60;
 const height = 70 + workloads.length * (policies.length * BAR + 26);
 const svg = Plot.plot({
-  document, width, height, marginTop: 52, marginBottom: 34, marginLeft: 128, marginRight: 50,
+  document, width, height, marginTop: 52, marginBottom: 34, marginLeft: 148, marginRight: 50,
   style: {fontSize: '11px', color: '#1b1f24'},
   ariaLabel: title, ariaDescription: description,
   x: {type: 'log', domain: [first, last * 3], grid: true, ticks: 4, tickFormat: tick, label: null},

@@ -78,6 +78,12 @@ function skippedSection() {
     skipped.map(({name, reason}) => element('li', {}, `${name}: ${reason}`))));
 }
 
+function failedSection() {
+  const failed = data.sources.flatMap((source) => source.failed);
+  return section('Failed', failed.length === 0 ? null : element('ul', {},
+    failed.map(({name, reason}) => element('li', {}, `${name}: ${reason}`))));
+}
+
 function missingSection() {
   return section('What is not shown', missing.length === 0 ? null
     : element('ul', {id: 'missing'}, missing.map((text) => element('li', {},
@@ -117,8 +123,8 @@ function build() {
   document.getElementById('lead').textContent = lead();
   document.getElementById('footer').textContent = `Made by rouse report, Rouse ${data.rouse}.`;
   const sections = [...runSections(data.runs), stallSection(), memorySection(),
-    estimatorSections(data.estimators), targetSection(), skippedSection(), missingSection(), originSection()]
-    .filter(Boolean);
+    estimatorSections(data.estimators), targetSection(), failedSection(), skippedSection(), missingSection(),
+    originSection()].filter(Boolean);
   document.getElementById('main').append(...[alertOfErrors(), ...sections].filter(Boolean));
   document.getElementById('contents').append(element('ul', {}, sections.map((each) =>
     element('li', {}, element('a', {href: `#${each.id}`}, each.querySelector('h2').textContent)))));

@@ -7,7 +7,8 @@
  *
  *   {"title": text, "rouse": version,
  *    "sources":    [{"file", "kind": "restore"|"runs"|"estimators", "environment": {name: text},
- *                    "targets": [{"met", "text"}], "skipped": [{"name", "reason"}]}],
+ *                    "targets": [{"met", "text"}], "skipped": [{"name", "reason"}],
+ *                    "failed": [{"name", "reason"}]}],
  *    "runs":       [{"workload", "storage", "policy", "ttr_ms", ...}],       page_input.c
  *    "estimators": [{"workload", "ram", "estimator", "recall", ...}],        page_input.c
  *    "stalls":     [{"name", "start_ms", "utilization", "bmu", "latency"}],  page_stalls.c

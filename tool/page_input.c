@@ -263,6 +263,8 @@ static void add_source(
 		source, "targets", copy_pairs(json_object_get(root, "targets"), "met", "text"));
 	(void)json_object_set_new(
 		source, "skipped", copy_pairs(json_object_get(root, "skipped"), "name", "reason"));
+	(void)json_object_set_new(
+		source, "failed", copy_pairs(json_object_get(root, "failed"), "name", "reason"));
 	(void)json_array_append_new(json_object_get(data, "sources"), source);
 }
 

@@ -170,6 +170,27 @@ static void environments_are_flat_texts(void **state)
 	json_decref(data);
 }
 
+static void failed_and_skipped_restores_are_listed(void **state)
+{
+	json_t *data = page_data_new("t"), *source, *failed;
+
+	(void)state;
+	assert_int_equal(
+		add(data,
+			"{\"runs\": [], \"skipped\": [{\"name\": \"ws\", \"reason\": \"no set\"}], "
+			"\"failed\": [{\"name\": \"lazy\", \"reason\": \"it died\", \"pid\": 3}, "
+			"7]}"),
+		EXIT_SUCCESS);
+	source = json_array_get(json_object_get(data, "sources"), 0);
+	assert_int_equal(json_array_size(json_object_get(source, "skipped")), 1);
+	failed = json_object_get(source, "failed");
+	assert_int_equal(json_array_size(failed), 1);
+	assert_string_equal(
+		json_string_value(json_object_get(json_array_get(failed, 0), "reason")), "it died");
+	assert_null(json_object_get(json_array_get(failed, 0), "pid"));
+	json_decref(data);
+}
+
 static void data_cannot_end_its_script(void **state)
 {
 	json_t *data =
@@ -244,6 +265,7 @@ int main(void)
 		cmocka_unit_test(deep_nesting_is_refused),
 		cmocka_unit_test(too_many_runs_are_refused),
 		cmocka_unit_test(environments_are_flat_texts),
+		cmocka_unit_test(failed_and_skipped_restores_are_listed),
 		cmocka_unit_test(data_cannot_end_its_script),
 		cmocka_unit_test(titles_that_are_not_utf8_do_no_harm),
 		cmocka_unit_test(names_stand_before_an_equals_sign),

@@ -100,9 +100,11 @@ const struct command command_report = {
 	.name = "report",
 	.synopsis = "[OPTION]... -o OUT [[NAME=]REPORT]...",
 	.summary = "Make one HTML page of reports: figures, and the same as tables",
-	.text = "REPORT is what rouse restore --json prints or --report writes, or what the demo "
-		"and\n"
-		"the benchmarks write (report.json, estimators.json). The page needs no network.",
+	.text = "REPORT is what rouse restore --json prints or --report writes, or what rouse "
+		"bench,\n"
+		"the demo and the benchmarks write (report.json, estimators.json). The page needs "
+		"no\n"
+		"network.",
 	.options = options,
 	.run = run,
 	.max_arguments = PAGE_MAX_FILES,

@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
 	&command_trace,
 	&command_scan,
 	&command_ttr,
+	&command_bench,
 	&command_report,
 	&command_doctor,
 };

@@ -17,3 +17,20 @@ const struct option_value policy_values[] = {
 	{"lazy-background", ROUSE_POLICY_LAZY_BACKGROUND},
 	{NULL, 0},
 };
+
+bool policy_needs_set(enum rouse_policy policy)
+{
+	switch (policy) {
+	case ROUSE_POLICY_WS:
+	case ROUSE_POLICY_PACED:
+	case ROUSE_POLICY_REAP:
+	case ROUSE_POLICY_FAASNAP:
+		return true;
+	case ROUSE_POLICY_AUTO:
+	case ROUSE_POLICY_EAGER:
+	case ROUSE_POLICY_LAZY:
+	case ROUSE_POLICY_LAZY_BACKGROUND:
+		break;
+	}
+	return false;
+}

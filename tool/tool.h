@@ -21,7 +21,7 @@ enum {
 
 extern const struct command command_save, command_restore, command_inspect, command_verify,
 	command_pack, command_convert, command_wset, command_cat, command_ttr, command_scan,
-	command_trace, command_report, command_doctor;
+	command_trace, command_bench, command_report, command_doctor;
 
 /* ---- Messages (message.c) ------------------------------------------------------------------ */
 
@@ -106,6 +106,8 @@ enum file_kind file_kind(const char *path);
 extern const struct option_value codec_values[];
 /** Of enum rouse_policy (policy_values.c). */
 extern const struct option_value policy_values[];
+/** Whether it is refused without a working set (policy_values.c). */
+bool policy_needs_set(enum rouse_policy policy);
 /** Of enum rouse_scan_source. */
 extern const struct option_value scan_source_values[];
 /** 90,100ms */

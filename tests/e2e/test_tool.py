@@ -10,7 +10,7 @@ import time
 from e2e import CANCELLED, FILE, ROUSE, ROOT, Rouse, Skip, USAGE, rouse, work
 
 COMMANDS = ['save', 'restore', 'inspect', 'verify', 'pack', 'convert', 'wset', 'cat', 'ttr',
-            'report', 'doctor']
+            'bench', 'report', 'doctor']
 GOOD = sorted(pathlib.Path(ROOT, 'tests/golden/good').glob('*.rouse'))
 BAD = sorted(pathlib.Path(ROOT, 'tests/golden/bad').glob('*.rouse'))
 # The example of docs/ttr.md.

@@ -98,7 +98,8 @@ json_t *json_ms(uint64_t us);
 
 enum file_kind { FILE_OTHER, FILE_WSET, FILE_STALLS, FILE_QEMU, FILE_FLAT };
 
-/** What the first bytes say; of a flat file, which begins with the memory of a VM, the last.  FILE_OTHER also for an image, and when it cannot be read. */
+/** What the first bytes say; of a flat file, which begins with the memory of a VM, the last.
+ * FILE_OTHER also for an image, and when it cannot be read. */
 enum file_kind file_kind(const char *path);
 
 /* ---- Options that several commands have (shared.c) ------------------------------------------ */

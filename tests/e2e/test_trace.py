@@ -63,19 +63,25 @@ def worked_pages():
     return range(first, first + ((FIXED_MB + MOVING_MB) << 20) // PAGE)
 
 
+def has_agent_thread(pid):
+    """Whether a thread of a trace is in the process. Other threads come and go meanwhile."""
+    for thread in pathlib.Path(f'/proc/{pid}/task').iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (thread / 'comm').read_text() == 'rouse-trace\n':
+                return True
+    return False
+
+
 def agent_is_in(pid):
     """Whether anything of a trace is in the process: a mapping or a thread."""
-    process = pathlib.Path(f'/proc/{pid}')
-    return 'rouse-trace' in (process / 'maps').read_text() or any(
-        (thread / 'comm').read_text() == 'rouse-trace\n' for thread in (process / 'task').iterdir())
+    return 'rouse-trace' in pathlib.Path(f'/proc/{pid}/maps').read_text() or has_agent_thread(pid)
 
 
 def wait_armed(run, pid):
     """Waits until the agent is at work."""
     def there():
         assert run.running(), 'the trace has ended'
-        return any((thread / 'comm').read_text() == 'rouse-trace\n'
-                   for thread in pathlib.Path(f'/proc/{pid}/task').iterdir())
+        return has_agent_thread(pid)
     wait_until(there, 'the agent')
 
 
@@ -285,9 +291,7 @@ def test_without_its_tracer_the_vm_puts_everything_back_alone():
             wait_armed(run, pid)
             run.signal(signal.SIGKILL)
             run.process.wait()
-        wait_until(lambda: not any(
-            (thread / 'comm').read_text() == 'rouse-trace\n'
-            for thread in pathlib.Path(f'/proc/{pid}/task').iterdir()), 'the agent to end')
+        wait_until(lambda: not has_agent_thread(pid), 'the agent to end')
         guest.check()
         disarm(guest)
 

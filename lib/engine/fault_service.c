@@ -161,6 +161,15 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 	return answer->page.data != NULL ? 0 : -EUCLEAN;
 }
 
+static int place_zeros_around(struct rouse_fault_service *s, const struct answer *answer)
+{
+	size_t placed;
+	int code = fault_ahead_place_zeros(&s->span, s->sink, answer->page.page, &placed);
+
+	atomic_fetch_add_explicit(&s->around_count, placed, memory_order_relaxed);
+	return code;
+}
+
 static int place_around(struct rouse_fault_service *s, const struct answer *answer)
 {
 	size_t placed;
@@ -183,16 +192,17 @@ static uint32_t reach_of(const struct rouse_fault_service *s, const struct answe
 static int place_ahead(struct rouse_fault_service *s, const struct answer *answer)
 {
 	const uint64_t page = answer->page.page;
-	size_t placed;
+	struct fault_extra extra;
 	int code = fault_ahead_place(&s->span, s->source, s->sink, page,
-		fault_pattern_note(&s->pattern, page, reach_of(s, answer)), &placed);
+		fault_pattern_note(&s->pattern, page, reach_of(s, answer)), &extra);
 
-	if (placed == 0)
+	atomic_fetch_add_explicit(
+		&s->ahead_count, extra.stored + extra.zeros, memory_order_relaxed);
+	if (extra.stored == 0)
 		return code;
 	atomic_store_explicit(
 		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
-	atomic_fetch_add_explicit(&s->ahead_count, placed, memory_order_relaxed);
-	atomic_fetch_add_explicit(&s->stored_count, placed, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->stored_count, extra.stored, memory_order_relaxed);
 	return code;
 }
 
@@ -241,6 +251,8 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 		log_fault(s, &answer, placed_ns);
 	if (code == 0 && answer.read && s->around)
 		code = place_around(s, &answer);
+	if (code == 0 && answer.page.data == NULL && s->around)
+		code = place_zeros_around(s, &answer);
 	if (code == 0 && s->around)
 		code = place_ahead(s, &answer);
 	return code;

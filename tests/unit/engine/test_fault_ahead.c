@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Guests whose faults follow a pattern, and guests whose faults do not. */
+#include "engine/fault_span.h"
 #include "lazy_fixture.h"
 
 #include <fcntl.h>
@@ -131,6 +132,65 @@ static void damage_ahead_of_a_scan_is_left_out(void **state)
 	run_close(&run);
 }
 
+enum { ZEROS_FROM = 1000, ZEROS_TO = 1600 };
+
+static void open_with_zeros(
+	struct run *run, struct slow_source *slow, const struct fixture *fixture)
+{
+	const struct rouse_layout layout = {.codec = ROUSE_CODEC_LZ4, .threads = 1};
+	struct rouse_writer *writer = begin_image(fixture->path, SCAN_PAGES, &layout, NULL, 0);
+
+	for (uint64_t i = 0; i < SCAN_PAGES; i++) {
+		if (i >= ZEROS_FROM && i < ZEROS_TO)
+			assert_int_equal(rouse_writer_put_zero(writer, i), 0);
+		else
+			put_seed(writer, i, i + 1);
+	}
+	(void)end_image(writer);
+	run_open(run, fixture->path);
+	*slow = (struct slow_source){.base.ops = &slow_ops, .file = run->source};
+}
+
+/* A guest that makes a huge page of free memory: 512 pages, all of them zero. */
+static void a_run_of_zero_pages_takes_a_few_faults(void **state)
+{
+	static const unsigned char zero[PAGE];
+	static uint64_t wanted[512];
+	struct slow_source slow;
+	struct run run;
+
+	for (uint64_t i = 0; i < 512; i++)
+		wanted[i] = ZEROS_FROM + i;
+	open_with_zeros(&run, &slow, *state);
+	run_lazy(&run, &slow, false, wanted, 512);
+	assert_in_range(count_faults(&run), 1, 12);
+	assert_int_equal(slow.urgent_reads, 0);
+	for (uint64_t i = 0; i < 512; i++) {
+		assert_int_equal(run.fake->state[ZEROS_FROM + i], 2);
+		assert_int_equal(run.fake->given[ZEROS_FROM + i], 1);
+		assert_memory_equal(run.fake->memory + (ZEROS_FROM + i) * PAGE, zero, PAGE);
+	}
+	run_close(&run);
+}
+
+static void with_a_zero_page_come_its_zero_neighbours_and_no_others(void **state)
+{
+	static const uint64_t wanted[] = {ZEROS_FROM + 2};
+	struct rouse_engine_stats stats;
+	struct slow_source slow;
+	struct run run;
+
+	open_with_zeros(&run, &slow, *state);
+	run_lazy(&run, &slow, false, wanted, 1);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_int_equal(stats.around_pages, 2 + FAULT_AROUND_PAGES);
+	assert_int_equal(run.fake->state[ZEROS_FROM - 1], 0);
+	assert_int_equal(run.fake->state[ZEROS_FROM], 2);
+	assert_int_equal(run.fake->state[ZEROS_FROM + 2 + FAULT_AROUND_PAGES], 2);
+	assert_int_equal(run.fake->state[ZEROS_FROM + 3 + FAULT_AROUND_PAGES], 0);
+	run_close(&run);
+}
+
 /* A scan, faults elsewhere, and the background at full speed: each page once, and right. */
 static void read_ahead_and_background_together_deliver_each_page(void **state)
 {
@@ -169,6 +229,8 @@ int main(void)
 		T(without_a_pattern_nothing_more_is_placed),
 		T(a_recording_of_a_scan_has_every_page),
 		T(damage_ahead_of_a_scan_is_left_out),
+		T(a_run_of_zero_pages_takes_a_few_faults),
+		T(with_a_zero_page_come_its_zero_neighbours_and_no_others),
 		T(read_ahead_and_background_together_deliver_each_page),
 #undef T
 	};

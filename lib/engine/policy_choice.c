@@ -6,8 +6,7 @@
 /* Longer than any restore: keeps what hostile numbers give inside an integer. */
 #define LONGEST_NS 1e15
 
-#define TIE_SHARE 1.1
-#define TIE_US 10000u
+#define TIE_US 2000u
 
 static double later(double a, double b)
 {
@@ -77,7 +76,7 @@ static enum rouse_policy find_best(const uint64_t *ttr_us)
 		uint64_t limit = best == ROUSE_POLICY_AUTO ? UINT64_MAX : ttr_us[best];
 
 		if (order[i] == ROUSE_POLICY_WS && best == ROUSE_POLICY_PACED)
-			limit = (uint64_t)((double)limit * TIE_SHARE) + TIE_US;
+			limit += TIE_US;
 		if (us > 0 && us <= limit)
 			best = order[i];
 	}

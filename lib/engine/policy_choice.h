@@ -48,8 +48,8 @@ struct rouse_policy_prediction {
 void rouse_policy_facts_touch(struct rouse_policy_facts *facts, uint64_t k, uint32_t time_us);
 
 /**
- * The simpler of two that are about as good is the better one: ws before paced, unless it takes a
- * tenth and 10 ms longer.
+ * The simpler of two that are about as good is the better one: ws before paced, unless it takes
+ * 2 ms longer.
  */
 void rouse_policy_predict(
 	const struct rouse_policy_facts *facts, struct rouse_policy_prediction *prediction);

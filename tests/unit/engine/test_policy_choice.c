@@ -71,7 +71,7 @@ static void a_small_set_is_waited_for_on_every_disk(void **state)
 	for (size_t i = 0; i < sizeof(disks) / sizeof(disks[0]); i++) {
 		struct rouse_policy_facts facts = image_on(disks[i][0], disks[i][1]);
 
-		add_set(&facts, 2000, 1000);
+		add_set(&facts, 800, 1000);
 		assert_int_equal(best_of(&facts), ROUSE_POLICY_WS);
 	}
 }
@@ -82,6 +82,15 @@ static void a_large_set_that_is_touched_slowly_is_paced(void **state)
 
 	(void)state;
 	add_set(&facts, 190000, 20);
+	assert_int_equal(best_of(&facts), ROUSE_POLICY_PACED);
+}
+
+static void a_set_whose_placing_can_be_felt_is_paced(void **state)
+{
+	struct rouse_policy_facts facts = image_on(1200, 100);
+
+	(void)state;
+	add_set(&facts, 3000, 1000);
 	assert_int_equal(best_of(&facts), ROUSE_POLICY_PACED);
 }
 
@@ -127,6 +136,7 @@ int main(void)
 		cmocka_unit_test(without_a_set_nothing_is_predicted_for_the_policies_that_need_one),
 		cmocka_unit_test(a_small_set_is_waited_for_on_every_disk),
 		cmocka_unit_test(a_large_set_that_is_touched_slowly_is_paced),
+		cmocka_unit_test(a_set_whose_placing_can_be_felt_is_paced),
 		cmocka_unit_test(a_large_set_that_is_touched_at_once_is_waited_for),
 		cmocka_unit_test(a_scattered_set_on_a_disk_that_seeks_loses_to_reading_everything),
 		cmocka_unit_test(absurd_numbers_give_a_policy),

@@ -7,8 +7,9 @@
  *
  * Fault-around: the page's neighbours that were read with it are placed behind it (fault_span.h).
  * They are there already, a guest touches neighbours together, and fetching them later would cost
- * a read again. So are the zero neighbours of a zero page. Read-ahead: where faults come in sequence or in steps, what will be asked for next
- * is read and placed as well (fault_pattern.h, fault_ahead.h).
+ * a read again. So are the zero neighbours of a zero page. Read-ahead: where faults come in
+ * sequence or in steps, what will be asked for next is read and placed as well (fault_pattern.h,
+ * fault_ahead.h).
  *
  * The path allocates, formats and logs nothing (invariant 4): the log is reserved for one fault per
  * page, buffers are made before; only a page table that is not there yet is read and kept.

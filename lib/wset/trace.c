@@ -163,6 +163,22 @@ static int insert_agent(struct trace *trace, const struct trace_range *ranges, u
 	return code;
 }
 
+static bool is_stopped(const struct trace *trace)
+{
+	char value[64];
+
+	return target_status(trace->target, "State", value, sizeof(value)) == 0 && value[0] == 'T';
+}
+
+/* It cannot run: the agent in it will clean up alone. */
+static int refuse_stopped(const struct trace *trace, struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+		"process %d is stopped: the trace ends, and nothing is lost, when it goes on "
+		"(SIGCONT)",
+		target_pid(trace->target));
+}
+
 /* The agent has not begun to wait for us, or not got so far; whether to go on waiting. */
 static int still_coming(const struct trace *trace, struct rouse_error *error)
 {
@@ -172,7 +188,7 @@ static int still_coming(const struct trace *trace, struct rouse_error *error)
 	if (rouse_cancelled(trace->observer))
 		return rouse_error_set(
 			error, ROUSE_ERROR_CANCELLED, -ECANCELED, "the trace was cancelled");
-	return 0;
+	return is_stopped(trace) ? refuse_stopped(trace, error) : 0;
 }
 
 static int take_lifeline(struct trace *trace, struct rouse_error *error)
@@ -374,15 +390,13 @@ static int wait_ended(struct trace *trace)
 
 	while ((tid = trace_load(&record->tid)) != 0) {
 		const uint32_t state = trace_load(&record->state);
-		char value[64];
 
 		if (!target_alive(trace->target))
 			return -ESRCH;
 		if ((state == TRACE_STATE_DONE || state == TRACE_STATE_FAILED) &&
 			trace_find_thread(trace->target) == 0)
 			return 0;
-		if (target_status(trace->target, "State", value, sizeof(value)) == 0 &&
-			value[0] == 'T')
+		if (is_stopped(trace))
 			return -EBUSY;
 		trace_sleep(&record->tid, tid);
 	}
@@ -416,12 +430,8 @@ int trace_stop(struct trace *trace, struct rouse_error *error)
 	if (code == 0 && !target_alive(trace->target))
 		code = -ESRCH;
 	if (code == -EBUSY) {
-		/* It cannot run: it will clean up alone. */
 		__atomic_store_n(&record->orderly, 0, __ATOMIC_SEQ_CST);
-		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
-			"process %d is stopped: the trace ends, and nothing is lost, when it goes "
-			"on (SIGCONT)",
-			target_pid(trace->target));
+		return refuse_stopped(trace, error);
 	}
 	if (code < 0)
 		return rouse_error_set(error, ROUSE_ERROR_SYSTEM, code, "process %d has ended",

@@ -304,11 +304,12 @@ def test_qemu_killed_while_it_is_traced_is_an_error():
             run.end().expect(1, 'has ended')
 
 
-def test_qemu_stopped_while_it_is_traced_goes_on_later():
+def check_stopped(moment):
     with working_guest() as guest:
         pid = guest.process.pid
-        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 0.5) as run:
-            wait_armed(run, pid)
+        # Without its monitor, which would not answer either: that is waited for first.
+        with Rouse('trace', '--pid', pid, '--seconds', 10) as run:
+            moment(run, pid)
             os.kill(pid, signal.SIGSTOP)
             try:
                 run.end().expect(REFUSED, 'stopped')
@@ -317,6 +318,15 @@ def test_qemu_stopped_while_it_is_traced_goes_on_later():
                 os.kill(pid, signal.SIGCONT)
         disarm(guest)
         guest.check()
+
+
+def test_qemu_stopped_while_the_trace_is_armed_goes_on_later():
+    """As soon as the agent's thread can be seen."""
+    check_stopped(wait_armed)
+
+
+def test_qemu_stopped_while_it_is_traced_goes_on_later():
+    check_stopped(lambda run, _: wait_until(lambda: 'tracing' in run.said(), 'the trace'))
 
 
 def test_qemu_in_a_sandbox_is_refused():

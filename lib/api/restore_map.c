@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
+#include "engine/policy_traits.h"
 #include "source/throttle.h"
 #include "vmm/qemu_map.h"
 #include "vmm/vcpu_stalls.h"
@@ -52,7 +53,7 @@ int restore_map_check(const struct rouse_restore_options *options, struct rouse_
 			"--backend postcopy";
 	else if (options->policy == ROUSE_POLICY_PACED)
 		wrong = "a paced start is for --backend postcopy: with a flat file use ws";
-	else if (options->policy > ROUSE_POLICY_PACED)
+	else if (rouse_policy_traits(options->policy)->of_others)
 		wrong = "how others restore is for --backend postcopy and uffd";
 	else if (rouse_throttle_limits(&options->throttle))
 		wrong = "what a VM reads of a flat file does not go through Rouse, which so cannot "

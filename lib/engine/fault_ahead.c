@@ -14,18 +14,23 @@ struct ahead {
 /* Zero pages on their way to the sink. */
 struct zeros {
 	struct rouse_sink *sink;
+	struct stage_clock *stages;
 	struct rouse_sink_page pages[FAULT_PATTERN_PAGES];
 	size_t count, placed;
 };
 
 static int zeros_flush(struct zeros *zeros)
 {
+	const uint64_t begun_ns = rouse_clock_ns();
 	size_t placed = 0;
-	int code = 0;
+	int code;
 
-	if (zeros->count > 0)
-		code = zeros->sink->ops->place(
-			zeros->sink, zeros->pages, zeros->count, ROUSE_SINK_URGENT, &placed);
+	if (zeros->count == 0)
+		return 0;
+	code = zeros->sink->ops->place(
+		zeros->sink, zeros->pages, zeros->count, ROUSE_SINK_URGENT, &placed);
+	stage_clock_add(
+		zeros->stages, ROUSE_STAGE_PLACE_DEMAND, rouse_clock_ns() - begun_ns, zeros->count);
 	zeros->placed += placed;
 	zeros->count = 0;
 	return code;
@@ -96,7 +101,7 @@ int fault_ahead_place(struct fault_span *span, struct rouse_source *source, stru
 {
 	struct ahead ahead = {.span = span, .sink = sink, .page = page, .forecast = forecast};
 	const uint64_t end_ns = rouse_clock_ns() + FAULT_AHEAD_NS;
-	struct zeros zeros = {.sink = sink};
+	struct zeros zeros = {.sink = sink, .stages = span->stages};
 	int code = 0;
 
 	*extra = (struct fault_extra){0};
@@ -123,7 +128,7 @@ int fault_ahead_place_zeros(
 {
 	const struct ahead ahead = {.span = span, .sink = sink, .page = page};
 	const uint64_t first = page > FAULT_AROUND_PAGES ? page - FAULT_AROUND_PAGES : 0;
-	struct zeros zeros = {.sink = sink};
+	struct zeros zeros = {.sink = sink, .stages = span->stages};
 	int code = 0;
 
 	for (uint64_t i = first; i <= page + FAULT_AROUND_PAGES && code == 0; i++) {

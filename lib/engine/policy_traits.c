@@ -13,15 +13,17 @@ static const struct rouse_policy_traits traits[ROUSE_POLICY_COUNT] = {
 		.start = ROUSE_START_PACED,
 		.around = true,
 		.follow = true},
-	[ROUSE_POLICY_REAP] = {.prefetch = ROUSE_PREFETCH_SET,
+	[ROUSE_POLICY_REAP] = {.of_others = true,
+		.prefetch = ROUSE_PREFETCH_SET,
 		.unpaced = true,
 		.quiet_us = ROUSE_POLICY_QUIET_US},
-	[ROUSE_POLICY_FAASNAP] = {.prefetch = ROUSE_PREFETCH_SET,
+	[ROUSE_POLICY_FAASNAP] = {.of_others = true,
+		.prefetch = ROUSE_PREFETCH_SET,
 		.start = ROUSE_START_AT_ONCE,
 		.around = true,
 		.unpaced = true,
 		.quiet_us = ROUSE_POLICY_QUIET_US},
-	[ROUSE_POLICY_LAZY_BACKGROUND] = {.unpaced = true},
+	[ROUSE_POLICY_LAZY_BACKGROUND] = {.of_others = true, .unpaced = true},
 };
 
 const struct rouse_policy_traits *rouse_policy_traits(enum rouse_policy policy)

@@ -38,6 +38,7 @@ enum rouse_policy_start {
 };
 
 struct rouse_policy_traits {
+	bool of_others; /* there to be compared with: not recorded, not learned from */
 	enum rouse_policy_prefetch prefetch;
 	enum rouse_policy_start start;
 	bool around;       /* a fault brings its neighbours, and what its pattern says */
@@ -46,7 +47,7 @@ struct rouse_policy_traits {
 	uint64_t quiet_us; /* after the start nothing but the set comes unasked for so long */
 };
 
-/** Of any policy but AUTO, which has none. */
+/** Of any policy; AUTO, which is none yet, has nothing set. */
 const struct rouse_policy_traits *rouse_policy_traits(enum rouse_policy policy);
 
 #endif

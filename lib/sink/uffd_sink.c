@@ -6,16 +6,13 @@
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <time.h>
 
 #define PAGE_BYTES UFFD_SINK_PAGE
 /* The most that one call places: the kernel cannot be interrupted in it, and nobody is woken. */
 #define RUN_PAGES 256u
-#define RETRY_NS 20000
 
 int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config)
 {
@@ -104,7 +101,6 @@ static int64_t place_bytes(
  */
 static int judge(struct uffd_sink *sink, int code, uint64_t address)
 {
-
 	switch (code) {
 	case -EEXIST:
 		/* Who waits for it has missed that it came: a race in the kernel's favour. */

@@ -22,6 +22,7 @@
 #include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -214,19 +215,19 @@ static int map_memory(struct direct_source *direct)
 	return 0;
 }
 
-/* The lock by which restores of one image see each other: nothing else is in its way there. */
-static struct flock last_byte(short type)
-{
-	return (struct flock){
-		.l_type = type, .l_whence = SEEK_SET, .l_start = INT64_MAX - 1, .l_len = 1};
-}
-
 bool rouse_direct_source_is_shared(const struct rouse_source *source)
 {
-	const struct direct_source *direct = (const struct direct_source *)source;
-	struct flock lock = last_byte(F_WRLCK);
+	return rouse_medium_is_shared(((const struct direct_source *)source)->fd);
+}
 
-	return fcntl(direct->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+int rouse_direct_source_open_cached(
+	const struct rouse_source *source, struct rouse_source **cached, struct rouse_error *error)
+{
+	char path[64];
+
+	(void)snprintf(
+		path, sizeof(path), "/proc/self/fd/%d", ((const struct direct_source *)source)->fd);
+	return rouse_file_source_open(path, NULL, cached, error);
 }
 
 /* Some file systems take the flag and refuse the read, and some devices want more than ALIGN. */
@@ -276,7 +277,6 @@ int rouse_direct_source_open(const char *path, const struct rouse_direct_kernel 
 	struct rouse_source **source, struct rouse_error *error)
 {
 	cleanup_close int fd = kernel->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
-	struct flock lock = last_byte(F_RDLCK);
 	struct direct_source *direct;
 	uint64_t bytes;
 	int code;
@@ -295,8 +295,7 @@ int rouse_direct_source_open(const char *path, const struct rouse_direct_kernel 
 	let_wait(fd);
 	direct->fd = take_fd(&fd);
 	direct->bytes = bytes;
-	/* Without locks (some network file systems) nobody is seen, and each reads for itself. */
-	(void)fcntl(direct->fd, F_OFD_SETLK, &lock);
+	rouse_medium_join(direct->fd);
 	(void)pthread_mutex_init(&direct->lock, NULL);
 	(void)pthread_cond_init(&direct->given_back, NULL);
 	code = begin(direct, kernel);

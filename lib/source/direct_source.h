@@ -15,11 +15,15 @@ struct rouse_direct_kernel {
 /** open(2) and io_uring_queue_init(3). */
 extern const struct rouse_direct_kernel rouse_direct_kernel;
 
-/**
- * Whether somebody else reads the file, by a lock that every direct source holds on its last
- * possible byte. What @source itself holds does not count.
- */
+/** Whether somebody else reads the file, in whatever way: another source of it is open. */
 bool rouse_direct_source_is_shared(const struct rouse_source *source);
+
+/**
+ * The same file, not what its path names by now, through the page cache. Errors: those of
+ * rouse_file_source_open(); without /proc -ENOENT.
+ */
+int rouse_direct_source_open_cached(
+	const struct rouse_source *source, struct rouse_source **cached, struct rouse_error *error);
 
 /**
  * Without io_uring it reads by pread(2). -EOPNOTSUPP: the file system or the device refuses direct

@@ -80,6 +80,7 @@ static int open_plain(const char *path, struct rouse_source **source, struct rou
 		return rouse_medium_refuse(path, code, error);
 	file->base.ops = &file_source_ops;
 	file->fd = take_fd(&fd);
+	rouse_medium_join(file->fd);
 	*source = &take_ptr(&file)->base;
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,4 +29,24 @@ int rouse_medium_refuse(const char *path, int code, struct rouse_error *error)
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, code,
 			"%s is neither a regular file nor a block device", path);
 	return rouse_error_errno(error, code, "cannot open %s", path);
+}
+
+static struct flock last_byte(short type)
+{
+	return (struct flock){
+		.l_type = type, .l_whence = SEEK_SET, .l_start = INT64_MAX - 1, .l_len = 1};
+}
+
+void rouse_medium_join(int fd)
+{
+	struct flock lock = last_byte(F_RDLCK);
+
+	(void)fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+bool rouse_medium_is_shared(int fd)
+{
+	struct flock lock = last_byte(F_WRLCK);
+
+	return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }

@@ -10,6 +10,8 @@
  *                        |
  *              throttled_source.c        only with limits
  *                 |            |
+ *                 |      auto_source.c   only ROUSE_IO_AUTO: direct until another reads the file
+ *                 |       |    |
  *         file_source.c   direct_source.c
  *           page cache      O_DIRECT: urgent reads by pread(2) in the caller's thread,
  *                           bulk reads by read_ahead.h, several blocks in flight (io_uring)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Which way to read a file. */
+#include "base/error.h"
+#include "source/auto_source.h"
 #include "source/direct_source.h"
 #include "source/page_cache.h"
 #include "source/source.h"
@@ -33,6 +35,11 @@ int rouse_source_open(const char *path, enum rouse_io io, const struct rouse_thr
 	if (code == 0 && io == ROUSE_IO_AUTO && rouse_direct_source_is_shared(*source)) {
 		rouse_source_destroy(*source);
 		code = -EOPNOTSUPP;
+	}
+	if (code == 0 && io == ROUSE_IO_AUTO) {
+		code = rouse_auto_source_new(*source, source);
+		if (code < 0)
+			return rouse_error_errno(error, code, "cannot open %s", path);
 	}
 	if (code == -EOPNOTSUPP)
 		return rouse_file_source_open(path, throttle, source, error);

@@ -385,6 +385,36 @@ static void auto_shares_what_somebody_else_reads(void **state)
 	assert_int_equal(io_of(*state, ROUSE_IO_AUTO), ROUSE_IO_DIRECT);
 }
 
+/* The first of several restores of one image has begun alone. */
+static void auto_goes_over_to_the_cache_when_another_begins(void **state)
+{
+	const struct source_file *file = *state;
+	struct rouse_source *first = NULL, *second = NULL;
+	const size_t part = file->bytes / 8;
+	struct rouse_source_stats stats;
+	unsigned char *buffer = malloc(part);
+
+	rouse_source_destroy(open_direct(file, &rouse_direct_kernel)); /* or skipped */
+	forget(file);
+	assert_non_null(buffer);
+	assert_int_equal(rouse_source_open(file->path, ROUSE_IO_AUTO, NULL, &first, NULL), 0);
+	check_read(first, file, buffer, 0, part, ROUSE_READ_BULK);
+	rouse_source_get_stats(first, &stats);
+	assert_int_equal(stats.io, ROUSE_IO_DIRECT);
+	assert_int_equal(rouse_source_open(file->path, ROUSE_IO_AUTO, NULL, &second, NULL), 0);
+	/* It looks by the clock, not with each read. */
+	for (size_t i = 0; i < 100000 && stats.io == ROUSE_IO_DIRECT; i++) {
+		check_read(first, file, buffer, part, part, ROUSE_READ_BULK);
+		rouse_source_get_stats(first, &stats);
+	}
+	assert_int_equal(stats.io, ROUSE_IO_CACHED);
+	assert_true(stats.bytes >= 2 * part);
+	check_read(first, file, buffer, 2 * part, part, ROUSE_READ_URGENT);
+	rouse_source_destroy(second);
+	rouse_source_destroy(first);
+	free(buffer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -403,6 +433,7 @@ int main(void)
 		cmocka_unit_test(auto_reads_what_is_cached_from_the_cache),
 		cmocka_unit_test(auto_reads_a_cold_file_past_the_cache),
 		cmocka_unit_test(auto_shares_what_somebody_else_reads),
+		cmocka_unit_test(auto_goes_over_to_the_cache_when_another_begins),
 	};
 
 	return cmocka_run_group_tests_name("direct", tests, make_file, remove_file);

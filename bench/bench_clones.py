@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: MIT
 """Many restores at once: of one image, and of as many different ones.
 
-    bench/bench_clones.py [--counts 1,2,8,32] [--images one,different] [--policies lazy,ws] ...
+    bench/bench_clones.py [--counts 1,2,8,32] [--images one,different] [--policies lazy,ws]
+                          [--backends postcopy,map] ...
 
 A small guest (--ram, 256 MiB and one vCPU), saved and packed once. Then so many `rouse restore` are
 started at once, from a cold page cache (checked), each with a QEMU of its own. "different": each
-has its own copy of the image. For each VM its TTR, from the request to restore it; the time until
+has its own copy of the image; by the backend map all have one flat file. For each VM its TTR, from the request to restore it; the time until
 the last page of the last one was in place; the bytes that came from the disk, as the kernel counted
 them for each process (getrusage(2)), and beside it what the disk itself counted, others' reads
-included. Then all guests check their memory at once. Rounds are interleaved.
+included. Then all guests check their memory at once. Beside it as many QEMUs that are started bare
+at once (bench-place start), which is the limit: that alone keeps two processors busy for long.
+Rounds are interleaved.
 
 Writes BUILD/bench/clones.json. Takes some minutes for each round.
 """
@@ -48,6 +51,8 @@ def parse_arguments():
                         default=("one", "different"))
     parser.add_argument("--policies", type=run_demo.choose(("lazy", "ws", "paced", "auto")),
                         default=("lazy", "ws"))
+    parser.add_argument("--backends", type=run_demo.choose(("postcopy", "uffd", "map")),
+                        default=("postcopy", "map"))
     parser.add_argument("--workload", choices=run_demo.ALL_WORKLOADS, default="idle")
     args = parser.parse_args()
     args.counts = args.counts or ([1, 2, 8] if args.quick else [1, 2, 8, 32])
@@ -92,16 +97,38 @@ def disk_read_bytes(path):
         return None
 
 
+def bare_starts_ms(bench, image, count):
+    """For each of so many QEMUs that are started bare at once: when it was at its first
+    instruction, from when the first of them was asked for."""
+    with contextlib.ExitStack() as stack:
+        began, processes = time.monotonic(), []
+        for _ in range(count):
+            run = stack.enter_context(RunDir())
+            processes.append((time.monotonic() - began, subprocess.Popen(
+                [bench.program("bench-place"), "start", "bare", image, "--",
+                 *bench.machine.command(run, qmp=False)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)))
+            stack.callback(end, processes[-1][1])
+        return [asked_s * 1000 + json.loads(process.communicate(timeout=LIMIT_S)[0])["start_ms"]
+                for asked_s, process in processes]
+
+
+def end(process):
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
 # ---- One clone -----------------------------------------------------------------------------------
 
 class Clone:
     """A restore that runs, and its guest."""
 
-    def __init__(self, bench, image, policy):
+    def __init__(self, bench, image, options):
         self.run = RunDir()
         self.machine, self.guest, self.used = bench.machine, None, None
-        command = [bench.tool.path, "restore", "--policy", policy, "--json", "--monitor",
-                   self.run.qmp, image, "--", *bench.machine.command(self.run, qmp=False)]
+        command = [bench.tool.path, "restore", *options, "--json", "--monitor", self.run.qmp, image,
+                   "--", *bench.machine.command(self.run, qmp=False)]
         self.report_path = os.path.join(self.run.path, "report")
         with open(self.report_path, "w", encoding="utf-8") as out, \
                 open(self.run.errors, "w", encoding="utf-8") as errors:
@@ -126,24 +153,26 @@ class Clone:
         return int(self.guest.link.wait("verified", LIMIT_S)[3])
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
         if self.guest:
             self.guest.close()
         self.run.close()
 
 
-def restore_all(bench, paths, policy):
+def restore_all(bench, paths, backend, policy):
     """Restores all of them at once; an entry of clones.json's "runs"."""
+    options = ["--policy", policy, "--backend", backend]
     for path in set(paths):
         drop_from_cache(path)
+    if backend == "map":
+        drop_from_cache(bench.flat)
+        options += ["--flat", bench.flat]
     disk_before = disk_read_bytes(paths[0])
     with contextlib.ExitStack() as stack:
         began = time.monotonic()
         clones = []
         for path in paths:
-            clones.append(Clone(bench, path, policy))
+            clones.append(Clone(bench, path, options))
             stack.callback(clones[-1].close)
         reports = [clone.end() for clone in clones]
         disk = disk_read_bytes(paths[0])
@@ -154,7 +183,7 @@ def restore_all(bench, paths, policy):
         errors = sum(clone.errors() for clone in clones)
     ram_gib = bench.machine.ram_mb / 1024
     return {
-        "backend": reports[0].get("backend", "postcopy"), "ram_gib": ram_gib,
+        "ram_gib": ram_gib,
         "ttr_ms": [report["ttr_ms"] for report in reports],
         "start_ms": [report["start_ms"] for report in reports],
         "last_ttr_ms": max((clone.request_s - began) * 1000 + report["ttr_ms"]
@@ -163,7 +192,8 @@ def restore_all(bench, paths, policy):
         "total_ms": max(ends_s) * 1000,
         "read_bytes": sum(clone.used.read_bytes for clone in clones),
         "disk_read_bytes": None if disk is None else disk - disk_before,
-        "image_bytes": os.path.getsize(paths[0]),
+        "image_bytes": (os.stat(bench.flat).st_blocks * 512 if backend == "map"
+                        else os.path.getsize(paths[0])),
         "tool_cpu_s_per_gib": sum(clone.used.cpu_s for clone in clones) / ram_gib / len(clones),
         "integrity_errors": errors,
     }
@@ -171,32 +201,44 @@ def restore_all(bench, paths, policy):
 
 # ---- All of them ---------------------------------------------------------------------------------
 
+def plan(args):
+    """What a round restores: (count, images, backend, policy). There is one flat file."""
+    return [(count, images, backend, policy)
+            for count in args.counts for images in args.images for backend in args.backends
+            for policy in args.policies
+            if (count > 1 or images == args.images[0]) and (backend != "map" or images == "one")]
+
+
 def measure(bench, image):
-    """All rounds: fills bench.runs; how many failed."""
+    """All rounds: fills bench.runs and bench.bare; how many failed."""
     args, failed = bench.args, 0
-    ways = [(count, images, policy) for count in args.counts for images in args.images
-            for policy in args.policies if count > 1 or images == args.images[0]]
     for number in range(1, args.rounds + 1):
-        for count, images, policy in common.rotated(ways, number - 1):
-            what = f"round {number}, {count} at once, {images}, {policy}"
+        for count in args.counts:
+            bench.bare[count].append(max(bare_starts_ms(bench, image, count)))
+        for count, images, backend, policy in common.rotated(plan(args), number - 1):
+            what = f"round {number}, {count} at once, {images}, {backend}, {policy}"
             paths = [image] * count if images == "one" else copies_of(bench, image, count)
             try:
-                run = restore_all(bench, paths, policy)
+                run = restore_all(bench, paths, backend, policy)
             except ERRORS as err:
                 failed += 1
                 bench.say(f"{what}: FAILED: {err}")
                 continue
             bench.runs.append({"workload": args.workload, "storage": "disk", "policy": policy,
-                               "round": number, "clones": count, "images": images, **run})
+                               "backend": backend, "round": number, "clones": count,
+                               "images": images, **run})
             bench.say(f"{what}: TTR {spread(run['ttr_ms'])} ms, all there after "
                       f"{run['total_ms']:.0f} ms, {run['read_bytes'] / 1e6:.0f} MB read, "
                       f"{run['integrity_errors']} errors")
     return failed
 
 
-def median(bench, count, images, policy, field):
-    found = [run[field] for run in bench.runs if run[field] is not None and
-             (run["clones"], run["images"], run["policy"]) == (count, images, policy)]
+def way_of(run):
+    return run["clones"], run["images"], run["backend"], run["policy"]
+
+
+def median(bench, way, field):
+    found = [run[field] for run in bench.runs if run[field] is not None and way_of(run) == way]
     return statistics.median(found) if found else None
 
 
@@ -205,49 +247,58 @@ def show(bench):
     say = bench.terminal.line
     bench.terminal.bold("\nRestores at once: medians of the rounds; TTR(90 %, 100 ms) of all VMs, "
                         "ms: median (least to greatest)")
-    say(f"{'at once':>7}  {'images':10}{'policy':8}{'TTR':>24}{'last TTR':>10}{'all there':>11}"
-        f"{'read MB':>9}{'disk MB':>9}{'of the image':>14}{'CPU s/GiB':>11}")
-    ways = dict.fromkeys((run["clones"], run["images"], run["policy"]) for run in bench.runs)
-    for way in sorted(ways):
-        ttrs = [ttr for run in bench.runs if (run["clones"], run["images"], run["policy"]) == way
-                for ttr in run["ttr_ms"]]
-        read, image = median(bench, *way, "read_bytes"), median(bench, *way, "image_bytes")
-        disk = median(bench, *way, "disk_read_bytes")
-        say(f"{way[0]:7}  {way[1]:10}{way[2]:8}{spread(ttrs):>24}"
-            f"{median(bench, *way, 'last_ttr_ms'):10.0f}{median(bench, *way, 'total_ms'):11.0f}"
-            f"{read / 1e6:9.0f}{'-' if disk is None else format(disk / 1e6, '.0f'):>9}"
-            f"{read / image:14.2f}{median(bench, *way, 'tool_cpu_s_per_gib'):11.2f}")
+    say(f"{'at once':>7}  {'images':10}{'backend':9}{'policy':7}{'TTR':>22}{'last TTR':>9}"
+        f"{'all there':>10}{'read MB':>8}{'disk MB':>8}{'of the image':>13}{'CPU s/GiB':>10}")
+    for way in sorted(set(map(way_of, bench.runs))):
+        ttrs = [ttr for run in bench.runs if way_of(run) == way for ttr in run["ttr_ms"]]
+        read, image = median(bench, way, "read_bytes"), median(bench, way, "image_bytes")
+        disk = median(bench, way, "disk_read_bytes")
+        say(f"{way[0]:7}  {way[1]:10}{way[2]:9}{way[3]:7}{spread(ttrs):>22}"
+            f"{median(bench, way, 'last_ttr_ms'):9.0f}{median(bench, way, 'total_ms'):10.0f}"
+            f"{read / 1e6:8.0f}{'-' if disk is None else format(disk / 1e6, '.0f'):>8}"
+            f"{read / image:13.2f}{median(bench, way, 'tool_cpu_s_per_gib'):10.2f}")
+    for count, last_ms in bench.bare.items():
+        say(f"{count:7}  QEMUs started bare: the last at its first instruction after "
+            f"{spread(last_ms)} ms")
 
 
 def judge_targets(bench):
     """(met, line) of each target, for the largest number of clones of one image."""
     most = max(bench.args.counts)
-    for policy in bench.args.policies:
-        for field, name, target in (("read_bytes", "bytes from the disk", READ_ONCE),
+    if most == 1:
+        return
+    for backend, policy in dict.fromkeys(way[2:] for way in plan(bench.args)):
+        # What QEMU touches of a mapped file is not read by `rouse restore`: the disk's own count.
+        read = "disk_read_bytes" if backend == "map" else "read_bytes"
+        for field, name, target in ((read, "bytes from the disk", READ_ONCE),
                                     ("last_ttr_ms", "TTR of the last", LAST_OF_ONE)):
-            one, all_of = (median(bench, count, "one", policy, field) for count in (1, most))
-            if one and all_of and most > 1:
-                yield verdict(f"{most} clones of one image, {policy}: {name}, of that of a single "
-                              "one", all_of / one, target)
+            one, all_of = (median(bench, (count, "one", backend, policy), field)
+                           for count in (1, most))
+            if one and all_of:
+                yield verdict(f"{most} clones of one image, {backend}, {policy}: {name}, of that "
+                              "of a single one", all_of / one, target)
 
 
 def run():
     bench = Bench(parse_arguments())
-    bench.runs = []
+    bench.runs, bench.bare = [], {count: [] for count in bench.args.counts}
     facts = bench.facts()
     try:
         image = prepare(bench)
+        bench.flat = bench.file("clone.flat")
+        bench.tool.run("convert", "--quiet", "--flat", image, bench.flat)
         bench.wait_quiet()
         failed = measure(bench, image)
     finally:
         for name in os.listdir(bench.folder):
-            if name.startswith("clone") and name.endswith((".rouse", ".wset")):
+            if name.startswith("clone") and name.endswith((".rouse", ".wset", ".flat")):
                 os.unlink(bench.file(name))
     show(bench)
     targets = list(judge_targets(bench))
     for _, line in targets:
         bench.terminal.line(line)
     bench.write("clones", {"format": 1, "environment": facts, "runs": bench.runs,
+                           "bare_start_last_ms": bench.bare,
                            "targets": [{"met": met, "text": line} for met, line in targets]})
     errors = sum(each["integrity_errors"] for each in bench.runs)
     return 1 if failed or errors else 0

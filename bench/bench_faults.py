@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""How long a fault's service takes inside Rouse, with and without the background stream.
+"""How long a fault takes: its service inside Rouse, and what a vCPU waits for it.
 
     bench/bench_faults.py [--rounds 5] [--quick] ...
 
@@ -9,6 +9,11 @@ lazy restores of guests that fault a lot (scan, kv). With the background stream 
 are those of `rouse restore --json`. Without it ("off") a restore never ends, because some pages are
 never asked for: it is interrupted after some seconds, and the stall log says how long each fault
 took, rounded up to whole microseconds; half of one is taken off.
+
+What the vCPUs wait for a fault, by QEMU's own count, beside a background stream at full speed and
+at --rate (0.9 GiB/s): of the engine, and of a bare handler in its place, which has every page in
+memory and answers with that page alone (bench_answer.c has the details).
+
 Rounds are interleaved. Writes BUILD/bench/faults.json.
 """
 
@@ -17,15 +22,21 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import time
 
 import common
 from common import Bench, ToolError, run_demo, spread, verdict, warm
+from harness import Guest
+from harness.guest import RunDir
 from harness.saving import read_stall_log
 
 P50_US = 25
 P99_US = 150
+SEEN_OF_BARE = 1.3
+HANDLERS = ("bare", "lazy-background", "lazy")
+RATE = round(0.9 * (1 << 30))
 OFF_SECONDS = 3
 ROUNDING_US = 0.5
 
@@ -67,6 +78,58 @@ def without_background(bench, image):
             "max": max(services)}
 
 
+def waited(bench, image, handler, rate):
+    """What bench-answer says of one restore."""
+    with RunDir() as run:
+        with subprocess.Popen([bench.program("bench-answer"), handler, str(rate), image, "--",
+                               *bench.machine.command(run, qmp=False)], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                with contextlib.closing(Guest(bench.machine, run, process)):
+                    out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
+    if process.returncode != 0:
+        raise ToolError(f"bench-answer {handler}: {err.strip()}")
+    return json.loads(out)
+
+
+def measure_waits(bench, workloads):
+    """Answers of bench-answer by (workload, rate, handler)."""
+    ways = [(workload, rate, handler) for workload in workloads for rate in (0, RATE)
+            for handler in HANDLERS]
+    found = {way: [] for way in ways}
+    for number in range(bench.args.rounds):
+        for workload, rate, handler in common.rotated(ways, number):
+            bench.terminal.progress(f"round {number + 1}, {workload}, {handler}", number,
+                                    bench.args.rounds)
+            found[workload, rate, handler].append(
+                waited(bench, workloads[workload].image, handler, rate))
+    return found
+
+
+def show_waits(bench, found):
+    """The table; (met, line) of each target."""
+    say, targets = bench.terminal.line, []
+    bench.terminal.bold("\nWhat a vCPU waits for a fault, us: medians of the rounds "
+                        "(least to greatest)")
+    say(f"{'workload':10}{'background':12}{'handler':17}{'faults':>8}{'us':>22}{'MiB/s':>20}")
+    for (workload, rate, handler), rounds in found.items():
+        say(f"{workload:10}{format(rate / 1e6, '.0f') + ' MB/s' if rate else 'max':12}{handler:17}"
+            f"{statistics.median(each['faults'] for each in rounds):8.0f}"
+            f"{spread(each['blocked_us'] for each in rounds):>22}"
+            f"{spread(each['mib_per_s'] for each in rounds):>20}")
+    for (workload, rate, handler), rounds in found.items():
+        if handler != "bare":
+            bare, ours = (statistics.median(each["blocked_us"] for each in found[way])
+                          for way in ((workload, rate, "bare"), (workload, rate, handler)))
+            if bare > 0:
+                targets.append(verdict(
+                    f"{workload}, background {'at 0.9 GiB/s' if rate else 'max'}: a vCPU's wait, "
+                    f"{handler}, of that for a bare handler", ours / bare, SEEN_OF_BARE))
+    return targets
+
+
 MODES = {"off": without_background, "max": with_background}
 
 
@@ -93,6 +156,7 @@ def run():
         warm(saved.image)
     bench.wait_quiet()
     found = measure(bench, workloads)
+    waits = measure_waits(bench, workloads)
     bench.terminal.bold("\nService of a fault, us: medians of the rounds (least to greatest)")
     say = bench.terminal.line
     say(f"{'workload':10}{'background':12}{'faults':>8}{'p50':>22}{'p90':>22}{'p99':>22}{'max':>9}")
@@ -107,11 +171,14 @@ def run():
                 value = statistics.median(each[name] for each in rounds)
                 targets.append(verdict(f"{workload}, with the background stream: {name} us", value,
                                        target, digits=1))
+    targets += show_waits(bench, waits)
     for _, line in targets:
         say(line)
     bench.write("faults", {
         "format": 1, "environment": bench.facts(),
         "rounds": {f"{workload}, {mode}": rounds for (workload, mode), rounds in found.items()},
+        "waits": [{"workload": workload, "rate": rate, "handler": handler, "rounds": rounds}
+                  for (workload, rate, handler), rounds in waits.items()],
         "targets": [{"met": met, "text": line} for met, line in targets]})
     return 0
 

@@ -16,8 +16,8 @@
  * written under one lock.
  *
  * There is one connection: an urgent page waits for what the socket holds already. So once the
- *guest runs, background pages go in small groups, and only while the socket is nearly empty. Linux
- *calls a unix socket writable (POLLOUT) while at most a quarter of its buffer is in use:
+ * guest runs, background pages go in small groups, and only while the socket is nearly empty. Linux
+ * calls a unix socket writable (POLLOUT) while at most a quarter of its buffer is in use:
  *
  *	|<------------------- send buffer -------------------->|
  *	|background| one group |        for urgent pages       |

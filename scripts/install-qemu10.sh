@@ -54,22 +54,22 @@ apt -t "$codename-backports" --download-only --no-install-recommends --yes \
 [ -n "$(find "$top/cache/archives" -name 'qemu-system-x86_*.deb')" ] ||
 	fail "$codename-backports has none that is newer than the one installed"
 
-rm -rf "$top/root"
-mkdir "$top/root"
+rm -rf "$top/unpacked"
+mkdir "$top/unpacked"
 for package in "$top"/cache/archives/*.deb; do
-	dpkg-deb -x "$package" "$top/root"
+	dpkg-deb -x "$package" "$top/unpacked"
 done
 rm -rf "$top/cache" "$top/lists"
 
 # It must be told of its own libraries, modules and firmware: others of the stock one are here.
-share=$top/root/usr/share
-libraries=$top/root/usr/lib/x86_64-linux-gnu:$top/root/lib/x86_64-linux-gnu
-real=$top/root/usr/bin/qemu-system-x86_64
+share=$top/unpacked/usr/share
+libraries=$top/unpacked/usr/lib/x86_64-linux-gnu:$top/unpacked/lib/x86_64-linux-gnu
+real=$top/unpacked/usr/bin/qemu-system-x86_64
 missing=$(LD_LIBRARY_PATH=$libraries ldd "$real" | grep 'not found' || true)
 [ -z "$missing" ] || fail "a library is missing: $missing"
 cat >"$program.new" <<END
 #!/bin/sh
-export LD_LIBRARY_PATH='$libraries' QEMU_MODULE_DIR='$top/root/usr/lib/x86_64-linux-gnu/qemu'
+export LD_LIBRARY_PATH='$libraries' QEMU_MODULE_DIR='$top/unpacked/usr/lib/x86_64-linux-gnu/qemu'
 exec '$real' -L '$share/qemu' -L '$share/seabios' "\$@"
 END
 chmod +x "$program.new"

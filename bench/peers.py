@@ -20,6 +20,7 @@ import common
 import iolimit
 from common import ERRORS, run_demo
 from harness import drop_from_cache, mapped_ram
+from harness.guest import last_line
 from harness.records import Baseline
 from story_report import PEERS, environment
 
@@ -89,14 +90,15 @@ class MappedRam:
 
     def _find(self):
         """The path of a QEMU that has mapped-ram; None if there is none."""
-        if mapped_ram.can(self.bench.machine) is None:
-            return self.bench.machine.qemu  # the stock one is new enough
+        stock = mapped_ram.can(self.bench.machine)
+        if stock is None:
+            return self.bench.machine.qemu  # it is new enough
         build = os.path.abspath(self.bench.args.build)
         done = subprocess.run([INSTALL, build], capture_output=True, text=True, check=False,
                               stdin=subprocess.DEVNULL, timeout=600)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or ["scripts/install-qemu10.sh failed"]
-            self.bench.skip(MAPPED_RAM, said[-1])
+            self.bench.skip(MAPPED_RAM, f"{said[-1]}; {stock}")
             return None
         path = os.path.join(build, "qemu10", "qemu-system-x86_64")
         why = mapped_ram.can(self.bench.machine._replace(qemu=path))
@@ -133,7 +135,7 @@ class MappedRam:
                 with open(path + ".json", "w", encoding="ascii") as file:
                     json.dump({"machine": facts, "normal": list(normal)}, file)
         except ERRORS as err:
-            self.bench.skip(f"{MAPPED_RAM}, {workload}", str(err).strip().splitlines()[0])
+            self.bench.skip(f"{MAPPED_RAM}, {workload}", last_line(err))
             return None
         return run_demo.Saved(workload, machine, None, None, path, Baseline(*normal))
 

@@ -25,6 +25,11 @@ class GuestError(Exception):
     """A guest did not do what it should; the message ends with what its console said last."""
 
 
+def last_line(err):
+    """The last line of what an exception says: what it is about. Its name, if it says nothing."""
+    return (str(err).strip() or type(err).__name__).splitlines()[-1]
+
+
 class RunDir:
     """The folder of one run of QEMU: its sockets and its console. Gone when it is closed.
 
@@ -298,4 +303,4 @@ def choose_accel(files):
             return "kvm", f"the guest booted under KVM in {guest.boot_s:.1f} s"
     except GuestError as err:
         return "tcg", ("/dev/kvm is there, but the guest does not boot under it: "
-                       + str(err).strip().splitlines()[-1])
+                       + last_line(err))

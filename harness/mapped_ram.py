@@ -7,7 +7,7 @@ with direct I/O where the file system has that. QEMU 9.1 or later.
 
 import time
 
-from .guest import Guest, GuestError
+from .guest import Guest, GuestError, last_line
 from .qmp import QmpError
 from .saving import loaded_by_qemu
 
@@ -48,10 +48,16 @@ def restored(machine, path, direct=True, before=None):
 
 
 def can(machine):
-    """Why a QEMU has no mapped-ram; None if it has."""
+    """Why a QEMU cannot be measured so, in one line; None if it can."""
+    name = machine.qemu
     try:
         with Guest.load(machine, "defer") as guest:
+            version = guest.qmp.execute("query-version")["qemu"]
+            name = f"QEMU {version['major']}.{version['minor']}"
             _prepare(guest.qmp, False)
-    except (GuestError, QmpError, OSError, TimeoutError) as err:
-        return str(err).strip().splitlines()[-1]
+    except QmpError as err:
+        return (f"{name} has no mapped-ram with multifd and direct-io (9.1 and later have): "
+                f"{last_line(err)}")
+    except (GuestError, OSError, TimeoutError) as err:
+        return f"{name} does not start: {last_line(err)}"
     return None

@@ -12,9 +12,12 @@ from e2e import BUILD, ROOT, Skip, busy_guest, check_memory, limit, machine, wor
 from harness import mapped_ram
 
 sys.path[:0] = [str(ROOT / 'bench')]
+import bench_save  # noqa: E402
+import common  # noqa: E402
 import peers  # noqa: E402
+import run_demo  # noqa: E402
 import verdicts  # noqa: E402
-from story_report import FURTHER_POLICIES, PEERS, POLICIES  # noqa: E402
+from story_report import FURTHER_POLICIES, PEERS, POLICIES, Report  # noqa: E402
 
 
 def run_of(workload, storage, policy, ttr_ms, **more):
@@ -95,7 +98,12 @@ def test_old_qemu_says_that_it_has_no_mapped_ram():
     why = mapped_ram.can(kind)
     if why is None:
         raise Skip('this QEMU has mapped-ram')
-    assert 'mapped-ram' in why or 'capability' in why.lower(), why
+    assert why.startswith('QEMU ') and 'has no mapped-ram' in why and '\n' not in why, why
+
+
+def test_qemu_that_is_not_there_says_that_it_does_not_start():
+    why = mapped_ram.can(machine(qemu='/nowhere/qemu'))
+    assert 'does not start' in why and '/nowhere/qemu' in why, why
 
 
 def test_guest_saved_by_mapped_ram_is_restored_whole():

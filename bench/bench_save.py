@@ -9,7 +9,8 @@
 2. A VM that goes on: its downtime, and how long its requests take while the snapshot streams:
        rouse save --keep-running    against    a background-snapshot into /dev/null
 
-Prints medians and ratios. Run it on a machine that does nothing else.
+Prints medians and ratios; fails if the guest finds a wrong page afterwards. Run it on a machine
+that does nothing else.
 """
 import argparse
 import json
@@ -20,10 +21,9 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-from harness import Guest, Machine, build_guest  # noqa: E402
-from harness.link import now_us  # noqa: E402
+import common
+from harness import Guest, Machine, build_guest
+from harness.link import now_us
 
 PERIOD_US = 2000
 QUIET_S = 3
@@ -145,7 +145,14 @@ def show(what, values, unit, target):
           f'{middle["rouse"] / middle["qemu"]:.2f} (to reach: {target})')
 
 
-def main():
+def check(guest):
+    """The guest looks at its memory; the exit code."""
+    verified = guest.verify()
+    print(f'the guest verified {verified.pages} pages, {verified.errors} errors')
+    return 1 if verified.errors else 0
+
+
+def run():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('--build', default='build')
     parser.add_argument('--dir', default='.', help='where the files are written')
@@ -165,10 +172,10 @@ def main():
         show('downtime', downs, ' ms', 1.2)
         show('a request meanwhile', slows, ' us', 1.2)
         show('streaming', seconds, ' s', 'none stated')
-        verified = guest.verify()
-        print(f'the guest verified {verified.pages} pages, {verified.errors} errors')
+        code = check(guest)
     print(f'load after: {os.getloadavg()[0]:.2f}')
+    return code
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(common.main(run))

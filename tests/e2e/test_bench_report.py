@@ -191,3 +191,9 @@ def test_readme_without_marks_is_left_as_it_is():
     code, said = update_readme(*options)
     assert code == 2 and 'must have' in said, said
     assert (folder / 'README.md').read_text() == 'no marks\n'
+
+
+def test_benchmark_of_saving_fails_if_a_page_is_wrong():
+    for errors, code in ((0, 0), (1, 1)):
+        verified = types.SimpleNamespace(pages=9, errors=errors)
+        assert bench_save.check(types.SimpleNamespace(verify=lambda of=verified: of)) == code

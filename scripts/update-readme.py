@@ -51,11 +51,13 @@ def cells(report, storages):
                 for policy in policies:
                     key = (workload, storage, policy)
                     found = [run['ttr_ms'] for run in runs
-                             if (run['workload'], run['storage'], run['policy']) == key]
+                             if (run['workload'], run['storage'], run['policy']) == key
+                             and not run.get('integrity_errors')]
                     if found:
                         rows.append({'workload': workload, 'storage': storage, 'policy': policy,
                                      'group': name, 'median': statistics.median(found),
-                                     'min': min(found), 'max': max(found)})
+                                     'min': min(found), 'max': max(found),
+                                     'rounds': len(found)})
     return rows
 
 
@@ -81,14 +83,25 @@ def commit_of(report):
     return facts['commit'][:12] + (' with changes' if facts.get('dirty') else '')
 
 
-def origin(report):
+def origin(report, rows):
     """A sentence: of what, where and when."""
-    facts, rounds = report['environment'], max(run['round'] for run in report['runs'])
+    facts = report['environment']
+    least, most = (extreme(row['rounds'] for row in rows) for extreme in (min, max))
+    rounds = f'{least} to {most} rounds' if least < most else \
+        f'{most} round{"s" if most > 1 else ""}'
     where = (f'{facts["cpus"]} processors, Linux {facts["kernel"]}, {facts["qemu"]} under '
              f'{facts["accel"].upper()}, guests of {facts["ram_mb"]} MiB and {facts["vcpus"]} '
              'vCPUs')
-    return (f'Commit {commit_of(report)}, {facts["date"][:10]}; medians of {rounds} '
-            f'round{"s" if rounds > 1 else ""}; {where}.')
+    return (f'Commit {commit_of(report)}, {facts["date"][:10]}; medians of {rounds}; {where}.')
+
+
+def failures(report):
+    """A line about the restores that failed or had a wrong page, if there are some: the table is of
+    the others."""
+    bad = report.get('failed', []) + [run for run in report['runs'] if run.get('integrity_errors')]
+    names = dict.fromkeys(f'{run["workload"]} {run["storage"]} {run["policy"]}' for run in bad)
+    return [f'**{len(bad)} restores failed or had a wrong page**: {", ".join(names)}.'] \
+        if bad else []
 
 
 def table(rows, bounds):
@@ -119,10 +132,11 @@ def part(report, rows, bounds, picture):
     storages = different(rows, 'storage')
     lines = [f'![Time to responsiveness by policy, workload and disk]({picture})', '',
              *table(rows, bounds), '',
-             origin(report) + ' ' + '; '.join(f'"{each}": {DISKS.get(each, each)}'
+             origin(report, rows) + ' ' + '; '.join(f'"{each}": {DISKS.get(each, each)}'
                                               for each in storages) + '.']
     if targets:
         lines.append(f'{met} of {len(targets)} targets met.')
+    lines += failures(report)
     lines += [f'Not measured: {each["name"]}: {each["reason"]}.' for each in
               report.get('skipped', [])]
     return '\n'.join([*lines, 'What each is, and what is missed and why: '
@@ -146,7 +160,7 @@ def draw(report, rows, bounds, work):
     # node looks for modules beside the script.
     script = pathlib.Path(shutil.copy(CHART / 'chart.mjs', modules.parent))
     data = {'title': 'Time to responsiveness, TTR(90 %, 100 ms), on a logarithmic axis',
-            'description': f'{origin(report)} Data: {digest(rows, bounds)}.',
+            'description': f'{origin(report, rows)} Data: {digest(rows, bounds)}.',
             'policies': measured(rows),
             'groups': [{'name': name, 'colour': colour} for name, (colour, _) in GROUPS.items()
                        if name in different(rows, 'group')],

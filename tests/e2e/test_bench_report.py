@@ -26,7 +26,13 @@ def run_of(workload, storage, policy, ttr_ms, **more):
             'ttr_ms': ttr_ms, 'guest_ttr_ms': ttr_ms, 'ram_gib': 1, **more}
 
 
-def judged(runs, words):
+def failed_of(workload, storage, policy, **more):
+    """A made-up restore that failed."""
+    return {'name': 'a restore', 'reason': 'made up', 'workload': workload, 'storage': storage,
+            'policy': policy, 'round': 1, **more}
+
+
+def judged(runs, words, failed=()):
     """(met, line) of the only target whose line has these words."""
     found = [each for each in verdicts.judge(runs) if words in each[1]]
     assert len(found) == 1, f'{words}: {found}'
@@ -197,3 +203,12 @@ def test_benchmark_of_saving_fails_if_a_page_is_wrong():
     for errors, code in ((0, 0), (1, 1)):
         verified = types.SimpleNamespace(pages=9, errors=errors)
         assert bench_save.check(types.SimpleNamespace(verify=lambda of=verified: of)) == code
+    assert 'medians of 1 round;' in update.origin(report, rows)
+    assert not update.failures(report)
+    report['runs'].append(run_of('idle', 'disk', 'ws', 1, integrity_errors=2))
+    report['failed'] = [failed_of('kv', 'slow', 'ws')]
+    assert update.cells(report, ['disk', 'slow']) == rows
+    assert update.failures(report) == [
+        '**2 restores failed or had a wrong page**: kv slow ws, idle disk ws.']
+    report['runs'].append(run_of('idle', 'disk', 'ws', 37))
+    assert 'medians of 1 to 2 rounds;' in update.origin(report, update.cells(report, ['disk']))

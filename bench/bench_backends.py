@@ -5,19 +5,18 @@
     bench/bench_backends.py [--workloads idle,kv] [--policies lazy,ws] [--rounds 5] [--quick] ...
 
 The same image restored by each backend of `rouse restore`, from a cold page cache (checked; for
-"map" the flat file's as well), rounds interleaved and rotated, from the disk as it is. Prints first
+"map" the flat file's as well), rounds interleaved, from the disk as it is. Prints first
 instruction, TTR, the guest's own view, faults and their service, processor seconds for each GiB;
 writes BUILD/bench/backends.json in the demo's format.
 """
 
+import functools
 import os
 import statistics
 import sys
 
 import common
-from common import ERRORS, Bench, Report, run_demo, spread
-from harness import drop_from_cache
-from harness.saving import restored_by_rouse
+from common import Bench, Report, matching, run_demo, spread
 
 BACKENDS = ("postcopy", "uffd", "map")
 POLICIES = ("eager", "lazy", "ws", "paced")
@@ -38,42 +37,23 @@ def flat_file(bench, saved):
     return path
 
 
-def one_run(bench, saved, flat, way, number):
-    backend, policy = way
-    options = ["--backend", backend]
-    drop_from_cache(saved.packed)
+def restored_by(backend, saved, flat):
+    """The way of a backend, for run_demo.one_run()."""
     if backend == "map":
-        drop_from_cache(flat)
-        options += ["--flat", flat]
-    with restored_by_rouse(bench.tool, saved.machine, saved.packed, policy,
-                           options=options) as restored:
-        run, prefetched_bytes = run_demo.describe(bench, saved, "disk", policy, number, restored)
-        run["integrity_errors"] = run_demo.check_integrity(
-            bench, restored, f"{saved.workload}, {backend}, {policy}, round {number}")
-        run.update(bench.further(restored))
-        run["backend"] = backend
-    bench.report.add(run, prefetched_bytes)
-    return run
+        return common.from_image(saved.packed, "--backend", backend, "--flat", flat, cold=(flat,))
+    return common.from_image(saved.packed, "--backend", backend)
 
 
 def measure(bench, saved, flat):
-    """All rounds of one workload. Returns how many restores failed."""
+    """All rounds of one workload."""
     ways = [(backend, policy) for policy in bench.args.policies for backend in bench.args.backends
             if (backend, policy) != ("map", "paced")]
-    failed = 0
     for number in range(1, bench.args.rounds + 1):
-        for way in common.rotated(ways, number - 1):
-            what = f"{saved.workload}, round {number}, {', '.join(way)}"
-            try:
-                run = one_run(bench, saved, flat, way, number)
-            except ERRORS as err:
-                failed += 1
-                bench.say(f"{what}: FAILED: {err}")
-                continue
-            bench.say(f"{what}: first instruction {run['start_ms']:.0f} ms, TTR "
-                      f"{run['ttr_ms']:.0f} ms, the guest says {run['guest_ttr_ms']:.0f} ms, "
-                      f"{run['faults']} faults, {run['integrity_errors']} errors")
-    return failed
+        for backend, policy in common.rotated(ways, number - 1):
+            more = {"backend": backend}
+            bench.attempt({**run_demo.cell_of(saved, "disk", policy, number), **more},
+                          functools.partial(run_demo.one_run, bench, saved, "disk", policy, number,
+                                            restored_by(backend, saved, flat), more))
 
 
 def show(bench, workload):
@@ -83,9 +63,8 @@ def show(bench, workload):
         f"{'the guest itself, ms':>24}{'faults':>8}{'p50 us':>8}{'p99 us':>8}{'s/GiB':>8}")
     for policy in bench.args.policies:
         for backend in bench.args.backends:
-            runs = [run for run in bench.report.content["runs"]
-                    if (run["workload"], run["policy"], run["backend"])
-                    == (workload, policy, backend)]
+            runs = matching(bench.report.content["runs"], workload=workload, policy=policy,
+                            backend=backend)
             if not runs:
                 continue
             columns = [spread(run[field] for run in runs)
@@ -102,23 +81,18 @@ def show(bench, workload):
 def run():
     bench = Bench(parse_arguments())
     bench.report = Report(bench.file("backends.json"), bench.facts())
-    failed = 0
     for workload in bench.args.workloads:
         bench.terminal.bold(f"\n{workload}")
         saved = bench.prepared(workload)
         flat = flat_file(bench, saved)
         try:
             bench.wait_quiet()
-            failed += measure(bench, saved, flat)
+            measure(bench, saved, flat)
         finally:
             os.unlink(flat)
     for workload in bench.args.workloads:
         show(bench, workload)
-    bench.report.write()
-    errors = bench.report.errors()
-    bench.say(f"{len(bench.report.content['runs'])} restores, {failed} failed, {errors} integrity "
-              f"errors; {os.path.relpath(bench.report.path)}")
-    return 1 if failed or errors else 0
+    return bench.finish()
 
 
 if __name__ == "__main__":

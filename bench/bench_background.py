@@ -154,13 +154,10 @@ def run():
     bench.wait_quiet()
     found = measure(bench, workloads)
     tell(bench, found)
-    results = targets(found)
-    for _, line in results:
-        bench.terminal.line(line)
     bench.write("background", {
         "format": 1, "environment": bench.facts(),
         "rounds": {", ".join(way): rounds for way, rounds in found.items()},
-        "targets": [{"met": met, "text": line} for met, line in results]})
+        "targets": bench.told(targets(found))})
     errors = sum(each["integrity_errors"] for rounds in found.values() for each in rounds)
     return 1 if errors else 0
 

@@ -6,19 +6,18 @@
 
 The same image, laid out for the same working set with chunks of different sizes, restored with the
 set ("ws") and without it ("lazy", on the same image) from a cold page cache (checked), rounds
-interleaved and rotated. Larger chunks compress better and bring more neighbours with a fault; a
+interleaved. Larger chunks compress better and bring more neighbours with a fault; a
 fault waits longer for them, and more of them is not wanted. Prints size, TTR, faults, their service
 and what was read; writes BUILD/bench/chunks.json in the demo's format, "chunk_pages" added.
 """
 
+import functools
 import os
 import statistics
 import sys
 
 import common
-from common import ERRORS, STORAGES, Bench, Report, run_demo, spread
-from harness import drop_from_cache
-from harness.saving import restored_by_rouse
+from common import STORAGES, Bench, Report, matching, run_demo, spread
 
 PAGES = (4, 8, 16, 32, 64, 128)
 POLICIES = ("ws", "lazy")
@@ -44,36 +43,17 @@ def lay_out(bench, saved, pages):
     return path
 
 
-def one_run(bench, saved, path, way, number):
-    storage, policy, pages = way
-    drop_from_cache(path)
-    with restored_by_rouse(bench.tool, saved.machine, path, policy, STORAGES[storage]) as restored:
-        run, prefetched_bytes = run_demo.describe(bench, saved, storage, policy, number, restored)
-        run["integrity_errors"] = run_demo.check_integrity(
-            bench, restored, f"{saved.workload}, {way}, round {number}")
-        run.update(bench.further(restored))
-    run["chunk_pages"] = pages
-    bench.report.add(run, prefetched_bytes)
-    return run
-
-
 def measure(bench, saved, paths):
-    """All rounds of one workload. Returns how many restores failed."""
-    args, failed = bench.args, 0
+    """All rounds of one workload."""
+    args = bench.args
     ways = [(storage, policy, pages) for storage in args.storages for policy in args.policies
             for pages in args.pages]
     for number in range(1, args.rounds + 1):
-        for way in common.rotated(ways, (number - 1) * len(ways) // max(args.rounds, 1)):
-            what = f"{saved.workload}, round {number}, {way[0]}, {way[1]}, {way[2]} pages"
-            try:
-                run = one_run(bench, saved, paths[way[2]], way, number)
-            except ERRORS as err:
-                failed += 1
-                bench.say(f"{what}: FAILED: {err}")
-                continue
-            bench.say(f"{what}: TTR {run['ttr_ms']:.0f} ms, {run['faults']} faults, "
-                      f"{run['integrity_errors']} errors")
-    return failed
+        for storage, policy, pages in common.rotated(ways, number - 1):
+            more = {"chunk_pages": pages}
+            bench.attempt({**run_demo.cell_of(saved, storage, policy, number), **more},
+                          functools.partial(run_demo.one_run, bench, saved, storage, policy, number,
+                                            common.from_image(paths[pages]), more))
 
 
 def show(bench, workload, paths):
@@ -84,9 +64,8 @@ def show(bench, workload, paths):
     for storage in bench.args.storages:
         for policy in bench.args.policies:
             for pages in bench.args.pages:
-                runs = [run for run in bench.report.content["runs"]
-                        if (run["workload"], run["storage"], run["policy"], run["chunk_pages"])
-                        == (workload, storage, policy, pages)]
+                runs = matching(bench.report.content["runs"], workload=workload, storage=storage,
+                                policy=policy, chunk_pages=pages)
                 if not runs:
                     continue
                 faults, p50, p99, read = (
@@ -101,23 +80,18 @@ def show(bench, workload, paths):
 def run():
     bench = Bench(parse_arguments())
     bench.report = Report(bench.file("chunks.json"), bench.facts())
-    failed = 0
     for workload in bench.args.workloads:
         bench.terminal.bold(f"\n{workload}")
         saved = bench.prepared(workload)
         paths = {pages: lay_out(bench, saved, pages) for pages in bench.args.pages}
         try:
             bench.wait_quiet()
-            failed += measure(bench, saved, paths)
+            measure(bench, saved, paths)
             show(bench, workload, paths)
         finally:
             for path in paths.values():
                 os.unlink(path)
-    bench.report.write()
-    errors = bench.report.errors()
-    bench.say(f"{len(bench.report.content['runs'])} restores, {failed} failed, {errors} integrity "
-              f"errors; {os.path.relpath(bench.report.path)}")
-    return 1 if failed or errors else 0
+    return bench.finish()
 
 
 if __name__ == "__main__":

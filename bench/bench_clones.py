@@ -18,7 +18,9 @@ Writes BUILD/bench/clones.json. Takes some minutes for each round.
 """
 
 import contextlib
+import functools
 import json
+import math
 import os
 import shutil
 import statistics
@@ -27,7 +29,7 @@ import sys
 import time
 
 import common
-from common import ERRORS, Bench, ToolError, run_demo, spread, verdict
+from common import Bench, Report, ToolError, run_demo, spread, verdict
 from harness import Guest, cputime, drop_from_cache
 from harness.guest import RunDir
 
@@ -160,7 +162,7 @@ class Clone:
 
 
 def restore_all(bench, paths, backend, policy):
-    """Restores all of them at once; an entry of clones.json's "runs"."""
+    """Restores all of them at once; what an entry of clones.json's "runs" has of it."""
     options = ["--policy", policy, "--backend", backend]
     for path in set(paths):
         drop_from_cache(path)
@@ -209,28 +211,31 @@ def plan(args):
             if (count > 1 or images == args.images[0]) and (backend != "map" or images == "one")]
 
 
+def one_run(bench, image, cell):
+    """One entry of clones.json's "runs"."""
+    paths = [image] * cell["clones"]
+    if cell["images"] == "different":
+        paths = copies_of(bench, image, cell["clones"])
+    run = {**cell, **restore_all(bench, paths, cell["backend"], cell["policy"])}
+    bench.report.add(run)
+    return run
+
+
+def told(run):
+    return (f"TTR {spread(run['ttr_ms'])} ms, all there after {run['total_ms']:.0f} ms, "
+            f"{run['read_bytes'] / 1e6:.0f} MB read, {run['integrity_errors']} errors")
+
+
 def measure(bench, image):
-    """All rounds: fills bench.runs and bench.bare; how many failed."""
-    args, failed = bench.args, 0
+    """All rounds: fills the report's runs, and bench.bare."""
+    args = bench.args
     for number in range(1, args.rounds + 1):
         for count in args.counts:
             bench.bare[count].append(max(bare_starts_ms(bench, image, count)))
         for count, images, backend, policy in common.rotated(plan(args), number - 1):
-            what = f"round {number}, {count} at once, {images}, {backend}, {policy}"
-            paths = [image] * count if images == "one" else copies_of(bench, image, count)
-            try:
-                run = restore_all(bench, paths, backend, policy)
-            except ERRORS as err:
-                failed += 1
-                bench.say(f"{what}: FAILED: {err}")
-                continue
-            bench.runs.append({"workload": args.workload, "storage": "disk", "policy": policy,
-                               "backend": backend, "round": number, "clones": count,
-                               "images": images, **run})
-            bench.say(f"{what}: TTR {spread(run['ttr_ms'])} ms, all there after "
-                      f"{run['total_ms']:.0f} ms, {run['read_bytes'] / 1e6:.0f} MB read, "
-                      f"{run['integrity_errors']} errors")
-    return failed
+            cell = {"workload": args.workload, "round": number, "storage": "disk",
+                    "policy": policy, "backend": backend, "clones": count, "images": images}
+            bench.attempt(cell, functools.partial(one_run, bench, image, cell), told)
 
 
 def way_of(run):
@@ -238,7 +243,8 @@ def way_of(run):
 
 
 def median(bench, way, field):
-    found = [run[field] for run in bench.runs if run[field] is not None and way_of(run) == way]
+    found = [run[field] for run in bench.report.content["runs"]
+             if run[field] is not None and way_of(run) == way]
     return statistics.median(found) if found else None
 
 
@@ -249,8 +255,9 @@ def show(bench):
                         "ms: median (least to greatest)")
     say(f"{'at once':>7}  {'images':10}{'backend':9}{'policy':7}{'TTR':>22}{'last TTR':>9}"
         f"{'all there':>10}{'read MB':>8}{'disk MB':>8}{'of the image':>13}{'CPU s/GiB':>10}")
-    for way in sorted(set(map(way_of, bench.runs))):
-        ttrs = [ttr for run in bench.runs if way_of(run) == way for ttr in run["ttr_ms"]]
+    runs = bench.report.content["runs"]
+    for way in sorted(set(map(way_of, runs))):
+        ttrs = [ttr for run in runs if way_of(run) == way for ttr in run["ttr_ms"]]
         read, image = median(bench, way, "read_bytes"), median(bench, way, "image_bytes")
         disk = median(bench, way, "disk_read_bytes")
         say(f"{way[0]:7}  {way[1]:10}{way[2]:9}{way[3]:7}{spread(ttrs):>22}"
@@ -274,6 +281,8 @@ def judge_targets(bench):
                                     ("last_ttr_ms", "TTR of the last", LAST_OF_ONE)):
             one, all_of = (median(bench, (count, "one", backend, policy), field)
                            for count in (1, most))
+            if (most, "one", backend, policy) in map(way_of, bench.report.content["failed"]):
+                all_of = math.inf
             if one and all_of:
                 yield verdict(f"{most} clones of one image, {backend}, {policy}: {name}, of that "
                               "of a single one", all_of / one, target)
@@ -281,27 +290,22 @@ def judge_targets(bench):
 
 def run():
     bench = Bench(parse_arguments())
-    bench.runs, bench.bare = [], {count: [] for count in bench.args.counts}
-    facts = bench.facts()
+    bench.bare = {count: [] for count in bench.args.counts}
+    bench.report = Report(bench.file("clones.json"), bench.facts())
+    bench.report.content["bare_start_last_ms"] = bench.bare
     try:
         image = prepare(bench)
         bench.flat = bench.file("clone.flat")
         bench.tool.run("convert", "--quiet", "--flat", image, bench.flat)
         bench.wait_quiet()
-        failed = measure(bench, image)
+        measure(bench, image)
     finally:
         for name in os.listdir(bench.folder):
             if name.startswith("clone") and name.endswith((".rouse", ".wset", ".flat")):
                 os.unlink(bench.file(name))
     show(bench)
-    targets = list(judge_targets(bench))
-    for _, line in targets:
-        bench.terminal.line(line)
-    bench.write("clones", {"format": 1, "environment": facts, "runs": bench.runs,
-                           "bare_start_last_ms": bench.bare,
-                           "targets": [{"met": met, "text": line} for met, line in targets]})
-    errors = sum(each["integrity_errors"] for each in bench.runs)
-    return 1 if failed or errors else 0
+    bench.report.content["targets"] = bench.told(judge_targets(bench))
+    return bench.finish()
 
 
 if __name__ == "__main__":

@@ -308,7 +308,7 @@ class EstimatorBench(Bench):
     def write_runs(self, targets=()):
         self.write("estimators", {
             "format": 1, "environment": self.facts_at_start, "runs": self.runs,
-            "targets": [{"met": met, "text": line} for met, line in targets]})
+            "targets": self.told(targets)})
 
     def choose(self):
         """The estimators to judge; says which are skipped."""
@@ -360,10 +360,7 @@ def run():
         bench.remove_images()
     for way in ways:
         show_table(bench, way)
-    targets = [each for way in ways for each in judge_targets(bench, way)]
-    for _, line in targets:
-        bench.terminal.line(line)
-    bench.write_runs(targets)
+    bench.write_runs([each for way in ways for each in judge_targets(bench, way)])
     errors = sum(each["integrity_errors"] for each in bench.runs)
     bench.say(f"{len(bench.runs)} sets judged, {bench.failed} failed, {errors} integrity errors")
     return 1 if bench.failed or errors else 0

@@ -172,14 +172,12 @@ def run():
                 targets.append(verdict(f"{workload}, with the background stream: {name} us", value,
                                        target, digits=1))
     targets += show_waits(bench, waits)
-    for _, line in targets:
-        say(line)
     bench.write("faults", {
         "format": 1, "environment": bench.facts(),
         "rounds": {f"{workload}, {mode}": rounds for (workload, mode), rounds in found.items()},
         "waits": [{"workload": workload, "rate": rate, "handler": handler, "rounds": rounds}
                   for (workload, rate, handler), rounds in waits.items()],
-        "targets": [{"met": met, "text": line} for met, line in targets]})
+        "targets": bench.told(targets)})
     return 0
 
 

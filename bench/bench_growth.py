@@ -15,17 +15,16 @@ A guest of 8 GiB takes three minutes to prepare, and as long again for QEMU 10; 
 other than "disk", whose throttle decides, take part in the first round only.
 """
 
+import functools
 import os
-import statistics
 import sys
 
 import common
 import peers
 import verdicts
-from common import ERRORS, STORAGES, Bench, Report, run_demo, spread, verdict
+from common import STORAGES, Bench, Report, matching, run_demo, spread
 from story_report import FURTHER_POLICIES, PEERS, POLICIES
 
-GROWTH = 1.10            # of the least size's TTR
 WORKLOAD = "idle"
 
 
@@ -73,30 +72,19 @@ def plan(ways, prepared, number):
 
 
 def measure(ways, prepared):
-    """All rounds; how many restores failed."""
-    failed, say = 0, ways.bench.say
-    for number in range(1, ways.bench.args.rounds + 1):
+    """All rounds."""
+    bench = ways.bench
+    for number in range(1, bench.args.rounds + 1):
         for ram_mb, storage, policy in plan(ways, prepared, number):
-            what = f"round {number}, {ram_mb} MiB, {storage}, {policy}"
-            try:
-                run = ways.one_run(prepared[ram_mb], storage, policy, number)
-            except ERRORS as err:
-                failed += 1
-                say(f"{what}: FAILED: {err}")
-                continue
-            say(f"{what}: TTR {run['ttr_ms']:.0f} ms, {run['faults']} faults, "
-                f"{run['integrity_errors']} errors")
-    return failed
-
-
-def values(bench, ram_mb, storage, policy, field="ttr_ms"):
-    return [run[field] for run in bench.report.content["runs"]
-            if (run["ram_gib"] * 1024, run["storage"], run["policy"]) == (ram_mb, storage, policy)]
+            saved = prepared[ram_mb]
+            bench.attempt({"ram_gib": ram_mb / 1024,
+                           **run_demo.cell_of(saved, storage, policy, number)},
+                          functools.partial(ways.one_run, saved, storage, policy, number))
 
 
 def show(bench, prepared):
-    """The table; (met, line) of each target."""
-    args, say, targets = bench.args, bench.terminal.line, []
+    """The table."""
+    args, say = bench.args, bench.terminal.line
     for ram_mb in args.sizes:
         image = bench.inspect(prepared[ram_mb].packed)
         say(f"{ram_mb} MiB: working set of {image['wset_pages']} pages, "
@@ -106,44 +94,34 @@ def show(bench, prepared):
     say(f"{'MiB':>6}  {'storage':8}{'policy':18}{'first instruction':>24}{'TTR(90%, 100ms)':>24}")
     for storage in args.storages:
         for policy in args.policies:
-            ttrs = []
             for ram_mb in args.sizes:
-                found = values(bench, ram_mb, storage, policy)
-                if found:
-                    ttrs.append(statistics.median(found))
-                    starts = values(bench, ram_mb, storage, policy, "start_ms")
-                    say(f"{ram_mb:6}  {storage:8}{policy:18}{spread(starts):>24}"
-                        f"{spread(found):>24}")
-            if len(ttrs) == len(args.sizes) > 1 and policy != peers.MAPPED_RAM:
-                targets.append(verdict(
-                    f"{storage}, {policy}: TTR with {args.sizes[-1]} MiB, of that with "
-                    f"{args.sizes[0]} MiB", ttrs[-1] / ttrs[0], GROWTH))
-    return targets
+                runs = matching(bench.report.content["runs"], ram_gib=ram_mb / 1024,
+                                storage=storage, policy=policy)
+                if runs:
+                    say(f"{ram_mb:6}  {storage:8}{policy:18}"
+                        + "".join(f"{spread(run[field] for run in runs):>24}"
+                                  for field in ("start_ms", "ttr_ms")))
 
 
 def run():
     bench = Bench(parse_arguments())
     bench.args.storages = bench.known_storages(bench.args.storages)
     bench.report = Report(bench.file("growth.json"), bench.facts())
-    bench.report.content["skipped"] = bench.skipped
+    content = bench.report.content
+    content["skipped"] = bench.skipped
     try:
         ways = peers.Ways(bench)
         prepared = {ram_mb: prepare(ways, ram_mb) for ram_mb in bench.args.sizes}
         bench.wait_quiet()
-        failed = measure(ways, prepared)
-        targets = show(bench, prepared)
-        targets += verdicts.judge_growth(bench.report.content["runs"])
+        measure(ways, prepared)
+        show(bench, prepared)
     finally:
         for name in os.listdir(bench.folder):
             if name.startswith("growth-"):
                 os.unlink(bench.file(name))
-    for _, line in targets:
-        bench.terminal.line(line)
-    for skipped in bench.skipped:
-        bench.terminal.line(f"{skipped['name']}: SKIPPED: {skipped['reason']}")
-    bench.report.content["targets"] = [{"met": met, "text": line} for met, line in targets]
-    bench.report.write()
-    return 1 if failed or bench.report.errors() else 0
+    content["targets"] = bench.told(verdicts.judge_growth(content["runs"], content["failed"]))
+    bench.tell_skipped()
+    return bench.finish()
 
 
 if __name__ == "__main__":

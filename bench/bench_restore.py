@@ -5,8 +5,8 @@
     bench/bench_restore.py [--workloads idle,kv] [--rounds 5] [--quick] ...
 
 The demo's guests, prepared as the demo does it, restored from a cold page cache (checked) in
-rounds: in each round every storage and policy once, in an order that is rotated from round to
-round, and once QEMU's bare start. Prints medians with the least and the greatest, and every target
+rounds: in each round every storage and policy once, in an order that changes from round to round,
+and once QEMU's bare start. Prints medians with the least and the greatest, and every target
 of the project beside what was measured; BUILD/bench/report.json is in the demo's format, and each
 run has "limit_ms", "backend", "ram_gib", "clones" and "cpu_s_per_gib" too. "settings" says how each
 policy is set, "skipped" what could not be measured here, and why (bench/peers.py).
@@ -21,7 +21,7 @@ read of the image. Rounds that would end after --minutes are left out, and told.
 docs/performance.md says more.
 """
 
-import os
+import functools
 import statistics
 import sys
 import time
@@ -29,13 +29,16 @@ import time
 import common
 import peers
 import verdicts
-from common import ERRORS, STORAGES, Bench, Report, run_demo, spread
+from common import STORAGES, Bench, Report, run_demo, spread
 from story_report import FURTHER_POLICIES, PEERS, POLICIES, read_rate
 from harness import drop_from_cache
 
 ALL_POLICIES = POLICIES + FURTHER_POLICIES + PEERS
 NAME = max(map(len, ALL_POLICIES)) + 1  # width of a policy's column
 FURTHER_EVERY = 2       # the further storages take part in each second round
+CACHED = ("cold: what is restored from, for every policy: dropped from the page cache before each "
+          "restore, and mincore(2) found none of it there. Warm: programs, libraries, firmware, "
+          "the guest's kernel. What is kept below a virtual disk is not known.")
 
 
 def parse_arguments():
@@ -90,9 +93,8 @@ def plan(ways, saved, number):
 
 def measure(ways, saved, limit, until):
     """All rounds of one workload; those after the first only if they will end before `until` (of
-    time.monotonic()), with --quick single restores as well. Returns how many restores failed."""
+    time.monotonic()), with --quick single restores as well."""
     bench = ways.bench
-    failed = 0
     began = time.monotonic()
     for number in range(1, bench.args.rounds + 1):
         now = time.monotonic()
@@ -106,23 +108,8 @@ def measure(ways, saved, limit, until):
                 bench.skip(f"{saved.workload}, {storage}, {policy}",
                            f"the {bench.args.minutes:g} minutes are over")
                 continue
-            failed += not measure_one(ways, saved, storage, policy, number)
-    return failed
-
-
-def measure_one(ways, saved, storage, policy, number):
-    """One restore; whether it did not fail."""
-    say = ways.bench.say
-    what = f"{saved.workload}, round {number}, {storage}, {policy}"
-    try:
-        run = ways.one_run(saved, storage, policy, number)
-    except ERRORS as err:
-        say(f"{what}: FAILED: {err}")
-        return False
-    say(f"{what}: first instruction {run['start_ms']:.0f} ms, TTR {run['ttr_ms']:.0f} ms, "
-        f"the guest says {run['guest_ttr_ms']:.0f} ms, {run['faults']} faults, "
-        f"{run['integrity_errors']} errors")
-    return True
+            bench.attempt(run_demo.cell_of(saved, storage, policy, number),
+                          functools.partial(ways.one_run, saved, storage, policy, number))
 
 
 def note_limits(bench, workload, limit):
@@ -168,16 +155,12 @@ def conclude(bench, limits):
     for workload, limit in limits.items():
         show_table(bench, workload, limit)
     bench.terminal.bold("\nHow each is set")
+    bench.terminal.line(CACHED)
     for policy, text in content["settings"].items():
         bench.terminal.line(f"{policy:{NAME}}{text}")
-    for skipped in bench.skipped:
-        bench.terminal.line(f"{skipped['name']:{NAME}} SKIPPED: {skipped['reason']}")
+    bench.tell_skipped()
     bench.terminal.bold("\nTargets, medians of the rounds")
-    judged = list(verdicts.judge(content["runs"]))
-    for _, line in judged:
-        bench.terminal.line(line)
-    content["targets"] = [{"met": met, "text": line} for met, line in judged]
-    bench.report.write()
+    content["targets"] = bench.told(verdicts.judge(content["runs"], content["failed"]))
 
 
 def run():
@@ -185,10 +168,9 @@ def run():
     bench = Bench(args)
     args.storages = bench.known_storages(args.storages)
     bench.report = Report(bench.file("report.json"), bench.facts())
-    bench.report.content.update(limits={}, skipped=bench.skipped)
+    bench.report.content.update(limits={}, skipped=bench.skipped, cached=CACHED)
     ways = peers.Ways(bench)
     limits = {}
-    failed = 0
     for index, workload in enumerate(args.workloads):
         bench.terminal.bold(f"\n{workload}")
         saved = bench.prepared(workload)
@@ -196,14 +178,11 @@ def run():
         limits[workload] = Limit(bench, saved)
         bench.wait_quiet()
         left_s = args.minutes * 60 - (time.monotonic() - bench.began)
-        failed += measure(ways, saved, limits[workload],
-                          time.monotonic() + left_s / (len(args.workloads) - index))
+        measure(ways, saved, limits[workload],
+                time.monotonic() + left_s / (len(args.workloads) - index))
         note_limits(bench, workload, limits[workload])
     conclude(bench, limits)
-    errors = bench.report.errors()
-    bench.say(f"{len(bench.report.content['runs'])} restores, {failed} failed, {errors} integrity "
-              f"errors; {os.path.relpath(bench.report.path)}")
-    return 1 if failed or errors else 0
+    return bench.finish()
 
 
 if __name__ == "__main__":

@@ -123,12 +123,8 @@ def run():
             failed += 1
             bench.say(f"{workload}, {memory}: FAILED: {err}")
     show(bench)
-    targets = judge_targets(bench.runs)
-    for _, line in targets:
-        bench.terminal.line(line)
-    bench.write("scan_cost", {
-        "format": 1, "environment": facts, "runs": bench.runs,
-        "targets": [{"met": met, "text": line} for met, line in targets]})
+    bench.write("scan_cost", {"format": 1, "environment": facts, "runs": bench.runs,
+                              "targets": bench.told(judge_targets(bench.runs))})
     errors = sum(each["integrity_errors"] for each in bench.runs)
     return 1 if failed or errors else 0
 

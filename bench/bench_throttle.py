@@ -105,12 +105,10 @@ def run():
         apart = abs(statistics.median(ours) / statistics.median(kernels) - 1)
         say(f"{kind:12}rouse {spread(ours, 1)}, kernel {spread(kernels, 1)} {unit}")
         targets.append(common.verdict(f"{kind}: apart by", apart, AGREE, digits=3))
-    for _, line in targets:
-        say(line)
     bench.write("throttle", {"format": 1, "environment": bench.facts(),
                              "rates": {f"{kind}, {who}": values
                                        for (kind, who), values in found.items()},
-                             "targets": [{"met": met, "text": line} for met, line in targets]})
+                             "targets": bench.told(targets)})
     return 0
 
 

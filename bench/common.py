@@ -26,20 +26,17 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "demo")]
 
 # pylint: disable=wrong-import-position
 import run_demo  # noqa: E402
-from harness import (Guest, GuestError, Machine, build_guest, choose_accel,  # noqa: E402
+from harness import (Guest, Machine, build_guest, choose_accel, drop_from_cache,  # noqa: E402
                      paired)
 from harness.guest import RunDir  # noqa: E402
-from harness.link import LinkError  # noqa: E402
-from harness.qmp import QmpError  # noqa: E402
 from harness.records import Baseline  # noqa: E402
-from harness.saving import Throttle, ToolError  # noqa: E402
+from harness.saving import Throttle, ToolError, restored_by_rouse  # noqa: E402
+from run_demo import ERRORS  # noqa: E402
 from story_report import Report, environment  # noqa: E402
 
 STORAGES = run_demo.STORAGES | run_demo.FURTHER_STORAGES
 NO_LATENCY = Throttle(0, 0)
 QUICK_RAM_MB = 512
-ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError, OSError,
-          subprocess.SubprocessError)
 
 
 def parser(text, rounds=5, ram=1024):
@@ -90,6 +87,18 @@ class Bench(run_demo.Story):
         chosen = restored.report and restored.report.get("policy")
         return {"backend": backend, "chosen_policy": chosen, "ram_gib": ram_gib, "clones": 1,
                 "cpu_s_per_gib": None if restored.cpu_s is None else restored.cpu_s / ram_gib}
+
+    def told(self, targets):
+        """Says of each (met, line) whether it is met; what a report has of them."""
+        targets = list(targets)
+        for _, line in targets:
+            self.terminal.line(line)
+        return [{"met": met, "text": line} for met, line in targets]
+
+    def tell_skipped(self):
+        """Says once more what was not measured, below the tables."""
+        for skipped in self.skipped:
+            self.terminal.line(f"{skipped['name']}: SKIPPED: {skipped['reason']}")
 
     def skip(self, name, reason):
         """Says that something is not measured, and why; the report has it, too."""
@@ -201,6 +210,16 @@ def restoring(bench, image, policy, *options):
                     guest.close()
 
 
+def from_image(path, *options, cold=()):
+    """A way for run_demo.one_run(): `rouse restore` of that image with these options; `cold` are
+    further files that must not be in the page cache."""
+    def way(story, saved, policy, throttle):
+        for each in (path, *cold):
+            drop_from_cache(each)
+        return restored_by_rouse(story.tool, saved.machine, path, policy, throttle, options)
+    return way
+
+
 def spread(values, digits=0):
     """"median (least to greatest)" of some values."""
     values = list(values)
@@ -216,11 +235,27 @@ def warm(path):
             pass
 
 
+def different(runs, field):
+    """The values of a field, each once, in the order of the runs."""
+    return list(dict.fromkeys(run[field] for run in runs))
+
+
+def matching(runs, **fields):
+    """The runs of a report that have these values."""
+    return [run for run in runs if all(run[name] == value for name, value in fields.items())]
+
+
 def rotated(items, number):
-    """The items, beginning with another one in each round: nobody is always behind the same."""
-    items = list(items)
-    first = number % len(items) if items else 0
-    return items[first:] + items[:first]
+    """The items in the order of a round, of 0, 1, 2, ...: nobody is always late in a round, nor
+    always behind the same one.
+
+    Each second round is the one before it backwards, so that over both each item's mean place is
+    the same; each two rounds begin further on, and forwards or backwards in turn.
+    """
+    items, pair = list(items), number // 2
+    first = pair * (len(items) // 3 + 1) % len(items) if items else 0
+    turned = items[first:] + items[:first]
+    return turned[::-1] if (number + pair) % 2 else turned
 
 
 def verdict(what, value, target, at_most=True, digits=2):
@@ -254,5 +289,5 @@ def main(function):
         return 1
 
 
-__all__ = ["Bench", "Report", "ToolError", "ERRORS", "main", "parser", "restoring", "rotated",
-           "run_demo", "spread", "verdict", "verdict_of_interval", "warm"]
+__all__ = ["Bench", "Report", "ToolError", "ERRORS", "different", "main", "matching", "parser",
+           "restoring", "rotated", "run_demo", "spread", "verdict", "verdict_of_interval", "warm"]

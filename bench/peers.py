@@ -23,8 +23,8 @@ from harness import drop_from_cache, mapped_ram
 from harness.guest import last_line
 from harness.records import Baseline
 from story_report import PEERS, environment
+from verdicts import MAPPED_RAM
 
-MAPPED_RAM = "qemu10-mapped-ram"
 ROUSE_PEERS = tuple(each for each in PEERS if each != MAPPED_RAM)
 SETTINGS = {
     "eager": "the whole image, then the start",

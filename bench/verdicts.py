@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""The project's targets for restores, judged from the runs of a report alone.
+"""The project's targets for restores, judged from a report alone: its runs, and what failed.
 
 Every figure is the median of the rounds of one cell: a workload, a storage and a policy. A target
 whose cells were not measured is left out. "ours" is the policy that a user gets, auto, or if that
 was not measured ws.
+
+A restore that failed, or had a wrong page, is never responsive: where Rouse is judged by such a
+cell the figure is "inf", and the target missed. What Rouse is compared with counts by those
+of its restores that did not fail; without any there is no comparison. A verdict of fewer than
+ENOUGH_ROUNDS rounds says so.
 """
 
+import math
 import statistics
+from typing import NamedTuple
 
-from common import verdict
+from common import different, matching, verdict
 
+ENOUGH_ROUNDS = 3
 LEAST_SHARE = 0.11      # of the better of eager and lazy, what the paper had: idle, slow
 PAPER_WORKLOADS = 2     # and so on so many workloads, slow
 OF_LIMIT = 1.25         # of the limit: slow
@@ -24,28 +32,53 @@ RIVALS = ("reap", "faasnap")
 RIVAL_TIMES = 2.0       # a rival's TTR is so many times ours, in some cell
 MAPPED_TIMES = 5.0      # mapped-ram's: 8 GiB, every storage but the fastest
 VIEW_SHARE, VIEW_MS = 0.10, 20.0  # the guest's own view is so near to TTR, by one of the two
+GROWTH = 1.10           # of the TTR with the least RAM
+MAPPED_RAM = "qemu10-mapped-ram"
 
 
-def _different(runs, field):
-    return list(dict.fromkeys(run[field] for run in runs))
+class Target(NamedTuple):
+    """A verdict(), and the cells that it is of."""
+    verdict: tuple
+    cells: tuple
 
 
 class Cells:
-    """The runs of a report, and their medians."""
+    """The cells of a report."""
 
-    def __init__(self, runs):
-        self.runs = runs
+    def __init__(self, runs, failed=()):
+        """failed: restores without a result; of each the workload, the storage and the policy."""
+        self.runs = [run for run in runs if not run.get("integrity_errors")]
+        self.failed = [*failed, *(run for run in runs if run.get("integrity_errors"))]
         self.workloads, self.storages, self.policies = (
-            _different(runs, field) for field in ("workload", "storage", "policy"))
+            different([*runs, *failed], field) for field in ("workload", "storage", "policy"))
+
+    @staticmethod
+    def _of(runs, workload, storage, policy):
+        return matching(runs, workload=workload, storage=storage, policy=policy)
 
     def values(self, workload, storage, policy, field="ttr_ms"):
-        return [run[field] for run in self.runs
-                if (run["workload"], run["storage"], run["policy"]) == (workload, storage, policy)]
+        return [run[field] for run in self._of(self.runs, workload, storage, policy)]
 
     def median(self, workload, storage, policy, field="ttr_ms"):
-        """None if there are none."""
+        """Of the restores that did not fail; None if there are none."""
         found = self.values(workload, storage, policy, field)
         return statistics.median(found) if found else None
+
+    def judged(self, workload, storage, policy):
+        """The median TTR by which a policy of Rouse is judged: without end if one failed; None if
+        it was not measured."""
+        if self._of(self.failed, workload, storage, policy):
+            return math.inf
+        return self.median(workload, storage, policy)
+
+    def told(self, target):
+        """(met, line) of a Target."""
+        met, line = target.verdict
+        rounds = [len(self.values(*cell)) for cell in target.cells]
+        few = min((count for count in rounds if count), default=ENOUGH_ROUNDS)
+        if few < ENOUGH_ROUNDS:
+            line += f" [of {few} round{'s' if few > 1 else ''} only]"
+        return met, line
 
     def limit_ms(self, workload, storage):
         return next((run["limit_ms"] for run in self.runs if run.get("limit_ms") is not None
@@ -54,7 +87,7 @@ class Cells:
     def ours(self, workload, storage):
         """(policy, its median) of what a user gets; None if it was not measured."""
         for policy in ("auto", "ws"):
-            found = self.median(workload, storage, policy)
+            found = self.judged(workload, storage, policy)
             if found is not None:
                 return policy, found
         return None
@@ -65,9 +98,14 @@ class Cells:
         return None if None in found else min(found)
 
 
-def judge(runs):
+def judge(runs, failed=()):
     """(met, line) of every target that these runs can tell about."""
-    cells = Cells(runs)
+    cells = Cells(runs, failed)
+    return [cells.told(target) for target in _targets(cells)]
+
+
+def _targets(cells):
+    yield from _judge_failures(cells)
     for workload in cells.workloads:
         for storage in cells.storages:
             yield from _judge_auto(cells, workload, storage)
@@ -79,48 +117,69 @@ def judge(runs):
     yield from _judge_view(cells)
 
 
+def _target(cells, what, value, target, **more):
+    return Target(verdict(what, value, target, **more), tuple(cells))
+
+
+def _judge_failures(cells):
+    """Only if there are some: that none failed is not worth a line."""
+    ours = [run for run in cells.failed if not run["policy"].startswith("qemu")]
+    if ours:
+        names = ", ".join(different([{"name": f"{run['workload']} {run['storage']} {run['policy']}"}
+                                     for run in ours], "name"))
+        yield _target((), f"restores by Rouse that failed or had a wrong page ({names})",
+                      len(ours), 0, digits=0)
+
+
 def _judge_auto(cells, workload, storage):
     """The targets of the policy that chooses."""
-    auto = cells.median(workload, storage, "auto")
+    auto = cells.judged(workload, storage, "auto")
     if auto is None:
         return
+    here = (workload, storage, "auto")
     limit = cells.limit_ms(workload, storage)
     if workload in LIMITED and limit:
-        yield verdict(f"{workload}, {storage}: auto ({auto:.0f} ms) of the limit "
+        yield _target([here], f"{workload}, {storage}: auto ({auto:.0f} ms) of the limit "
                       f"({limit:.0f} ms)", auto / limit, AUTO_OF_LIMIT)
     medians = {policy: found for policy in FIXED
                if (found := cells.median(workload, storage, policy))}
     if medians:
         best = min(medians, key=medians.get)
-        yield verdict(f"{workload}, {storage}: auto ({auto:.0f} ms) of the best fixed one ({best}, "
-                      f"{medians[best]:.0f} ms)", auto / medians[best], AUTO_OF_BEST)
+        among = "" if len(medians) == len(FIXED) else f" among {', '.join(medians)}"
+        yield _target([here, *((workload, storage, policy) for policy in medians)],
+                      f"{workload}, {storage}: auto ({auto:.0f} ms) of the best fixed one{among} "
+                      f"({best}, {medians[best]:.0f} ms)", auto / medians[best], AUTO_OF_BEST)
 
 
 def _judge_ws(cells, workload, storage):
-    ws, better = cells.median(workload, storage, "ws"), cells.better_ms(workload, storage)
+    ws, better = cells.judged(workload, storage, "ws"), cells.better_ms(workload, storage)
     limit = cells.limit_ms(workload, storage)
     if ws is None:
         return
+    here = (workload, storage, "ws")
+    compared = [(workload, storage, policy) for policy in ("ws", "eager", "lazy")]
     if storage == "slow" and better and workload == "idle":
-        yield verdict(f"idle, slow: ws ({ws:.0f} ms) of the better of eager and lazy "
+        yield _target(compared, f"idle, slow: ws ({ws:.0f} ms) of the better of eager and lazy "
                       f"({better:.0f} ms)", ws / better, LEAST_SHARE, digits=3)
     if storage == "slow" and limit and workload in LIMITED:
-        yield verdict(f"{workload}, slow: ws ({ws:.0f} ms) of the limit ({limit:.0f} ms)",
+        yield _target([here], f"{workload}, slow: ws ({ws:.0f} ms) of the limit ({limit:.0f} ms)",
                       ws / limit, OF_LIMIT)
     if storage == "disk" and better:
-        yield verdict(f"{workload}, disk: ws ({ws:.0f} ms) of the better of eager and lazy "
-                      f"({better:.0f} ms)", ws / better, NEVER_ABOVE)
+        yield _target(compared, f"{workload}, disk: ws ({ws:.0f} ms) of the better of eager and "
+                      f"lazy ({better:.0f} ms)", ws / better, NEVER_ABOVE)
 
 
 def _judge_paper(cells):
     """89 % less than the better of eager and lazy, as the paper had, on several workloads."""
-    shares = {workload: cells.median(workload, "slow", "ws") / cells.better_ms(workload, "slow")
+    shares = {workload: cells.judged(workload, "slow", "ws") / cells.better_ms(workload, "slow")
               for workload in cells.workloads
-              if cells.median(workload, "slow", "ws") and cells.better_ms(workload, "slow")}
+              if cells.judged(workload, "slow", "ws") and cells.better_ms(workload, "slow")}
     if len(shares) >= PAPER_WORKLOADS:
         least = sorted(shares, key=shares.get)
         told = ", ".join(f"{workload} {shares[workload]:.3f}" for workload in least)
-        yield verdict(f"slow, the paper's 89 %: ws of the better of eager and lazy, on "
+        yield _target([(workload, "slow", policy) for workload in least[:PAPER_WORKLOADS]
+                       for policy in ("ws", "eager", "lazy")],
+                      f"slow, the paper's 89 %: ws of the better of eager and lazy, on "
                       f"{PAPER_WORKLOADS} workloads ({told})",
                       shares[least[PAPER_WORKLOADS - 1]], LEAST_SHARE, digits=3)
 
@@ -129,26 +188,29 @@ def _judge_qemu(cells):
     for workload in BEATEN:
         qemu, ours = cells.median(workload, "slow", "qemu"), cells.ours(workload, "slow")
         if qemu and ours:
-            yield verdict(f"{workload}, slow: QEMU's own restore ({qemu:.0f} ms) is so many times "
+            yield _target([(workload, "slow", "qemu"), (workload, "slow", ours[0])],
+                          f"{workload}, slow: QEMU's own restore ({qemu:.0f} ms) is so many times "
                           f"{ours[0]} ({ours[1]:.0f} ms)", qemu / ours[1], QEMU_TIMES,
                           at_most=False)
 
 
 def _judge_rival(cells, rival):
     """Much sooner than another way somewhere, and nowhere later."""
-    found = {}
+    found, compared = {}, {}
     for workload in cells.workloads:
         for storage in cells.storages:
             theirs, ours = cells.median(workload, storage, rival), cells.ours(workload, storage)
             if theirs and ours:
-                found[f"{workload}, {storage} ({rival} {theirs:.0f} ms, {ours[0]} "
-                      f"{ours[1]:.0f} ms)"] = theirs / ours[1]
+                name = (f"{workload}, {storage} ({rival} {theirs:.0f} ms, {ours[0]} "
+                        f"{ours[1]:.0f} ms)")
+                found[name] = theirs / ours[1]
+                compared[name] = [(workload, storage, policy) for policy in (rival, ours[0])]
     if found:
         most, least = max(found, key=found.get), min(found, key=found.get)
-        yield verdict(f"{rival} is so many times ours where we gain most, {most}", found[most],
-                      RIVAL_TIMES, at_most=False)
-        yield verdict(f"ours of {rival} where we gain least, {least}", 1 / found[least],
-                      NEVER_ABOVE)
+        yield _target(compared[most], f"{rival} is so many times ours where we gain most, {most}",
+                      found[most], RIVAL_TIMES, at_most=False)
+        yield _target(compared[least], f"ours of {rival} where we gain least, {least}",
+                      1 / found[least] if found[least] else math.inf, NEVER_ABOVE)
 
 
 def view_apart(cells):
@@ -168,21 +230,37 @@ def _judge_view(cells):
     if not cells.runs:
         return
     apart = view_apart(cells)
-    met, line = verdict(f"cells in which the guest's own view is farther from TTR than "
-                        f"{VIEW_SHARE:.0%} and {VIEW_MS:.0f} ms", len(apart), 0, digits=0)
-    yield met, line + "".join(f"; {cell}: {view:.0f} of {ttr:.0f} ms"
-                              for cell, ttr, view in apart)
+    (met, line), _ = _target((), f"cells in which the guest's own view is farther from TTR than "
+                             f"{VIEW_SHARE:.0%} and {VIEW_MS:.0f} ms", len(apart), 0, digits=0)
+    line += "".join(f"; {cell}: {view:.0f} of {ttr:.0f} ms" for cell, ttr, view in apart)
+    yield Target((met, line), tuple((workload, storage, policy) for workload in cells.workloads
+                                    for storage in cells.storages for policy in cells.policies))
 
 
-def judge_growth(runs):
-    """(met, line) of mapped-ram beside ours with the largest RAM, on all storages but "disk"."""
-    largest = max((run["ram_gib"] for run in runs), default=0)
-    cells = Cells([run for run in runs if run["ram_gib"] == largest])
+def judge_growth(runs, failed=()):
+    """(met, line) of TTR with the largest RAM beside that with the least, of Rouse's policies, and
+    of mapped-ram beside ours with the largest, on all storages but "disk"."""
+    sizes = sorted(different([*runs, *failed], "ram_gib"))
+    least, most = (Cells(matching(runs, ram_gib=size), matching(failed, ram_gib=size))
+                   for size in (min(sizes, default=0), max(sizes, default=0)))
+    told = []
+    for cell in ((workload, storage, policy) for workload in most.workloads
+                 for storage in most.storages for policy in most.policies):
+        grown, from_ms = most.judged(*cell), least.median(*cell)
+        if cell[2] != MAPPED_RAM and len(sizes) > 1 and grown and from_ms:
+            told.append(most.told(_target(
+                [cell], f"{cell[1]}, {cell[2]}: TTR with {sizes[-1]:g} GiB, of that with "
+                f"{sizes[0]:g} GiB", grown / from_ms, GROWTH)))
+    return told + [most.told(target) for target in _judge_mapped(most, max(sizes, default=0))]
+
+
+def _judge_mapped(cells, ram_gib):
     for workload in cells.workloads:
         for storage in cells.storages:
-            theirs = cells.median(workload, storage, "qemu10-mapped-ram")
+            theirs = cells.median(workload, storage, MAPPED_RAM)
             ours = cells.ours(workload, storage)
             if theirs and ours and storage != "disk":
-                yield verdict(f"{largest:g} GiB, {storage}: QEMU 10's mapped-ram ({theirs:.0f} ms) "
+                yield _target([(workload, storage, policy) for policy in (MAPPED_RAM, ours[0])],
+                              f"{ram_gib:g} GiB, {storage}: QEMU 10's mapped-ram ({theirs:.0f} ms) "
                               f"is so many times {ours[0]} ({ours[1]:.0f} ms)", theirs / ours[1],
                               MAPPED_TIMES, at_most=False)

@@ -12,8 +12,10 @@ report.json.
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -27,8 +29,11 @@ from harness.records import baseline, guest_view
 from harness.saving import Throttle, Tool, ToolError, restored_by_qemu, restored_by_rouse
 from harness.terminal import Terminal
 from harness.ttr import ttr_table_ms, ttr_us
-from story_report import NO_FAULTS, POLICIES, Report, environment, read_rate
+from story_report import NO_FAULTS, POLICIES, Report, environment, read_rate, told
 
+# What ends one restore, and not the others.
+ERRORS = (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError, OSError,
+          subprocess.SubprocessError)
 DEFAULT_WORKLOADS = ("idle", "kv")
 ALL_WORKLOADS = ("idle", "kv", "scan", "sql")
 STORAGES = {"disk": None, "slow": Throttle(100_000_000, 100)}
@@ -72,6 +77,33 @@ class Story:
 
     def say(self, text):
         self.terminal.line(f"{time.monotonic() - self.began:6.1f} s  {text}")
+
+    def attempt(self, cell, one, say=told):
+        """Makes a run of the report and tells of it. Whether it did not fail: what fails is told,
+        noted in the report, and ends nothing else.
+
+        cell  what tells the runs from others, as in "runs": {"workload": "idle", ...}
+        one   makes the run; has added it to the report when it returns it
+        say   what to tell of it
+        """
+        what = ", ".join(value if isinstance(value, str) else f"{name} {value:g}"
+                         for name, value in cell.items())
+        try:
+            run = one()
+        except ERRORS as err:
+            self.say(f"{what}: FAILED: {err}")
+            self.report.add_failed(what, cell, str(err).strip() or type(err).__name__)
+            return False
+        self.say(f"{what}: {say(run)}")
+        return True
+
+    def finish(self):
+        """The last words about the report; the exit code."""
+        content, errors = self.report.content, self.report.errors()
+        self.report.write()
+        self.say(f"{len(content['runs'])} restores, {len(content['failed'])} failed, {errors} "
+                 f"integrity errors; {os.path.relpath(self.report.path)}")
+        return 1 if content["failed"] or errors else 0
 
     def file(self, name):
         return os.path.join(self.folder, name)
@@ -199,6 +231,9 @@ def stored_bytes(path):
 def describe(story, saved, storage, policy, number, restored):
     """One entry of report.json's "runs", and the bytes that came before the start."""
     vcpus = saved.machine.vcpus
+    if not restored.guest.link.records:
+        raise GuestError("no request of the guest ended after the restore\n"
+                         + restored.guest.run.console_tail())
     view = guest_view(restored.guest.link.records, saved.normal, vcpus, restored.request_us,
                       restored.start_us, restored.complete_us, now_us())
     run = {"workload": saved.workload, "storage": storage, "policy": policy, "round": number}
@@ -222,13 +257,19 @@ def describe(story, saved, storage, policy, number, restored):
     return run, report["prefetched_bytes"]
 
 
-def one_run(story, saved, storage, policy, number, way=restore):
-    """One restore of the report; way: what makes it, called as restore() is."""
+def cell_of(saved, storage, policy, number):
+    """What tells a run from others: for Story.attempt()."""
+    return {"workload": saved.workload, "round": number, "storage": storage, "policy": policy}
+
+
+def one_run(story, saved, storage, policy, number, way=restore, more=()):
+    """One restore of the report; way: what makes it, called as restore() is; more: fields."""
     with way(story, saved, policy, (STORAGES | FURTHER_STORAGES)[storage]) as restored:
         run, prefetched_bytes = describe(story, saved, storage, policy, number, restored)
         what = f"{saved.workload}, {storage}, {policy}, round {number}"
         run["integrity_errors"] = check_integrity(story, restored, what)
         run.update(story.further(restored))
+        run.update(more)
     story.report.add(run, prefetched_bytes)
     return run
 
@@ -241,27 +282,11 @@ def plan(story):
             for storage in story.args.storages if number <= rounds[storage]]
 
 
-def tell_run(story, saved, storage, policy, number):
-    """One run. If it fails that is told, and False returned."""
-    what = f"{saved.workload}, round {number}, {storage}, {policy}"
-    try:
-        run = one_run(story, saved, storage, policy, number)
-    except (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError) as err:
-        story.say(f"{what}: FAILED: {err}")
-        return False
-    story.say(f"{what}: first instruction {run['start_ms']:.0f} ms, "
-              f"TTR {run['ttr_ms']:.0f} ms, the guest says {run['guest_ttr_ms']:.0f} ms, "
-              f"{run['faults']} faults, {run['integrity_errors']} errors")
-    return True
-
-
 def all_runs(story, saved, until):
-    """Restores in all ways; returns how many runs failed.
-
-    A first round of each storage is always done. A further one only if it will end before `until`
-    (of time.monotonic()), as the last one of that storage says; otherwise it is left out, and told.
+    """Restores in all ways. A first round of each storage is always done. A further one only if it
+    will end before `until` (of time.monotonic()), as the last one of that storage says; otherwise
+    it is left out, and told.
     """
-    failed = 0
     done = 0
     took = {}
     batches = plan(story)
@@ -276,10 +301,10 @@ def all_runs(story, saved, until):
         for storage, policy, number in batch:
             story.terminal.progress(f"{saved.workload}, round {number}, {storage}, {policy}", done,
                                     total)
-            failed += not tell_run(story, saved, storage, policy, number)
+            story.attempt(cell_of(saved, storage, policy, number),
+                          functools.partial(one_run, story, saved, storage, policy, number))
             done += 1
         took[storage] = time.monotonic() - began
-    return failed
 
 
 # ---- The story -----------------------------------------------------------------------------------
@@ -293,10 +318,9 @@ def tell_workload(story, workload, until):
     slow = STORAGES["slow"]
     story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {slow.bytes_per_s / 1e6:.0f} MB/s "
               f"and {slow.random_reads_per_s} random reads/s")
-    failed = all_runs(story, saved, until)
+    all_runs(story, saved, until)
     if not story.args.keep:
         story.remove_images()
-    return failed
 
 
 def tell(story):
@@ -310,11 +334,10 @@ def tell(story):
     story.machine = Machine(files, ram_mb=args.ram, vcpus=args.vcpus, accel=accel)
     story.report = Report(story.file("report.json"), environment(story.machine, story.folder))
     story.say(f"the guest: {args.ram} MiB, {args.vcpus} vCPUs, {accel} ({why})")
-    failed = 0
     for index, workload in enumerate(args.workloads):
         left_s = args.minutes * 60 - (time.monotonic() - story.began)
         share_s = left_s / (len(args.workloads) - index)
-        failed += tell_workload(story, workload, time.monotonic() + share_s)
+        tell_workload(story, workload, time.monotonic() + share_s)
     for workload in args.workloads:
         story.terminal.bold(f"\n{workload}: medians of "
                             + " and ".join(f"{story.report.rounds(workload, storage)} rounds "
@@ -325,10 +348,7 @@ def tell(story):
     for workload in args.workloads:
         for line in story.report.conclusions(workload, args.storages):
             story.terminal.line(line)
-    errors = story.report.errors()
-    story.say(f"{len(story.report.content['runs'])} restores, {failed} failed, "
-              f"{errors} integrity errors; {os.path.relpath(story.report.path)}")
-    return 1 if failed or errors else 0
+    return story.finish()
 
 
 def choose(all_of):
@@ -382,7 +402,7 @@ def main():
     except KeyboardInterrupt:
         story.terminal.line("\ninterrupted; no guest is left")
         return 130
-    except (ToolError, GuestError, LinkError, QmpError, RuntimeError, TimeoutError) as err:
+    except ERRORS as err:
         story.terminal.line(f"the demo failed: {err}")
         return 1
     finally:

@@ -54,6 +54,13 @@ def _rotational(device):
         return None
 
 
+def told(run):
+    """What is said of a run when it has ended."""
+    return (f"first instruction {run['start_ms']:.0f} ms, TTR {run['ttr_ms']:.0f} ms, the guest "
+            f"says {run['guest_ttr_ms']:.0f} ms, {run['faults']} faults, "
+            f"{run['integrity_errors']} errors")
+
+
 def read_rate(path):
     """Bytes/s of one sequential read of a file that is not in the page cache."""
     began = time.monotonic()
@@ -87,12 +94,17 @@ class Report:
 
     def __init__(self, path, facts):
         self.path = path
-        self.content = {"format": 1, "environment": facts, "runs": []}
+        self.content = {"format": 1, "environment": facts, "runs": [], "failed": []}
         self._extra = []  # of each run: what the tables show beyond report.json
 
-    def add(self, run, prefetched_bytes):
+    def add(self, run, prefetched_bytes=0):
         self.content["runs"].append(run)
         self._extra.append(prefetched_bytes)
+        self.write()
+
+    def add_failed(self, name, cell, reason):
+        """A restore that failed; cell: what tells its runs from others, as in "runs"."""
+        self.content["failed"].append({"name": name, "reason": reason, **cell})
         self.write()
 
     def write(self):

@@ -38,7 +38,7 @@ int restore_options_check(const struct rouse_restore_options *options, struct ro
 	else if (options->qmp_socket != NULL && options->argv != NULL)
 		wrong = "either a QEMU that waits (--qmp) or a command to start, not both";
 	else if (options->wset != NULL && !may_use_set(options->policy))
-		wrong = "a working set is of use with the policies ws and paced only";
+		wrong = "this policy has no use for a working set: take auto, ws or paced";
 	else if (watching && rouse_policy_traits(options->policy)->of_others)
 		wrong = "how others restore is there to be compared with: record with policy lazy, "
 			"learn with ws or lazy";

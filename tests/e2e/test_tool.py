@@ -178,6 +178,15 @@ def test_inspect_says_what_else_a_file_is():
     rouse('inspect', ROUSE).expect(FILE, 'not a Rouse image')
 
 
+def test_policy_without_a_use_for_a_working_set_is_not_given_one():
+    need_tool()
+    for policy in ('eager', 'lazy', 'lazy-background'):
+        rouse('restore', '--policy', policy, '-w', 'no-such-set', GOOD[0]) \
+            .expect(USAGE, 'no use for a working set: take auto, ws or paced')
+    for policy in ('auto', 'ws', 'paced', 'reap', 'faasnap'):
+        rouse('restore', '--policy', policy, '-w', 'no-such-set', GOOD[0]).expect(1, 'no-such-set')
+
+
 # ---- cat, progress, signals ------------------------------------------------------------------
 
 def test_cat_copies():

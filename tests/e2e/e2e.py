@@ -109,6 +109,13 @@ def wait_until(condition, what, timeout=30, pause=0.02):
         time.sleep(pause)
 
 
+def catches(pid, number):
+    """Whether a process has a handler for a signal: before that, the signal would end it."""
+    with open(f'/proc/{pid}/status', encoding='ascii', errors='replace') as file:
+        caught = next(line.split()[1] for line in file if line.startswith('SigCgt:'))
+    return int(caught, 16) >> (number - 1) & 1 == 1
+
+
 # ---- the tool --------------------------------------------------------------------------------
 
 class Result:

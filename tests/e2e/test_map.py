@@ -225,7 +225,10 @@ def test_what_cannot_be_mapped_is_refused():
                            (['--flat', flat, '--qmp', '/nowhere'], 'only a QEMU that Rouse starts'),
                            (['--flat', flat, '--record', work('x.wset')], 'nobody sees'),
                            (['--flat', flat, '--throttle', '1MB'], 'throttle'),
-                           (['--flat', flat, '--policy', 'paced'], 'paced')):
+                           (['--flat', flat, '--policy', 'paced'], 'paced'),
+                           (['--flat', flat, '--policy', 'reap'], 'how others restore'),
+                           (['--flat', flat, '--policy', 'faasnap'], 'how others restore'),
+                           (['--flat', flat, '--policy', 'lazy-background'], 'how others')):
         rouse('restore', '--backend', 'map', *options, image).expect(USAGE, words)
     rouse('restore', '--backend', 'postcopy', '--flat', flat, image).expect(USAGE, 'flat')
 
@@ -233,7 +236,7 @@ def test_what_cannot_be_mapped_is_refused():
 @limit(60)
 def test_cancelled_while_it_warms_leaves_the_vm_running():
     image, flat = image_and_flat()
-    with clone(image, flat, '--policy', 'lazy', '--background', '4MiB') as (guest, run):
+    with clone(image, flat, '--policy', 'lazy', '--background', '64KiB') as (guest, run):
         wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
         run.signal(signal.SIGINT)
         run.end().expect(130, 'runs on')

@@ -207,7 +207,10 @@ def test_the_report_is_of_this_restore():
     report = restore_and_check(saved_image(), 'lazy')
     assert report['image_bytes'] == saved_image().stat().st_size
     assert report['ram_bytes'] >= 256 << 20
-    assert 0 < report['start_ms'] <= report['ttr_ms'] < 60000
+    # A window of 100 ms may hold 10 ms of the time before the start; after the last fault, whose
+    # way back counts, there are no stalls.
+    assert 0 < report['start_ms'] - 10 < report['ttr_ms'] + 0.1, report
+    assert report['ttr_ms'] <= report['complete_ms'] + report['transport_us'] / 1000 + 0.1, report
 
 
 def test_background_off_delivers_only_what_is_asked_for():

@@ -5,12 +5,12 @@ import pathlib
 import re
 import signal
 import subprocess
-import time
 
-from e2e import CANCELLED, FILE, ROUSE, ROOT, Rouse, Skip, USAGE, rouse, work
+from e2e import (
+    CANCELLED, FILE, ROUSE, ROOT, Rouse, Skip, USAGE, catches, rouse, wait_until, work)
 
-COMMANDS = ['save', 'restore', 'inspect', 'verify', 'pack', 'convert', 'wset', 'cat', 'ttr',
-            'bench', 'report', 'doctor']
+COMMANDS = ['save', 'restore', 'inspect', 'verify', 'pack', 'convert', 'wset', 'trace', 'scan',
+            'cat', 'ttr', 'bench', 'report', 'doctor']
 GOOD = sorted(pathlib.Path(ROOT, 'tests/golden/good').glob('*.rouse'))
 BAD = sorted(pathlib.Path(ROOT, 'tests/golden/bad').glob('*.rouse'))
 # The example of docs/ttr.md.
@@ -202,30 +202,46 @@ def big_file():
     return path
 
 
+def long_file():
+    """At 1 MB/s it takes longer than any test may."""
+    path = work('long')
+    path.touch()
+    os.truncate(path, 1 << 29)
+    return path
+
+
 def test_throttle_slows_down():
+    """What is not throttled and began later has ended, when the other one is not half through."""
     need_tool()
-    begin = time.monotonic()
-    copy = subprocess.run([ROUSE, 'cat', '--throttle', '1M', big_file()], stdout=subprocess.PIPE,
-                          check=True)
-    assert len(copy.stdout) == 1 << 20
-    assert time.monotonic() - begin > 0.5
+    path = long_file()
+    with open(os.devnull, 'wb') as nowhere, \
+            subprocess.Popen([ROUSE, 'cat', '--throttle', '1MB', path], stdout=nowhere) as slow:
+        subprocess.run([ROUSE, 'cat', path], stdout=nowhere, check=True)
+        written = pathlib.Path(f'/proc/{slow.pid}/io').read_text(encoding='ascii')
+        slow.kill()
+    written = int(re.search(r'^wchar: (\d+)', written, re.MULTILINE).group(1))
+    assert written < os.path.getsize(path) / 2, f'{written} bytes'
 
 
 def test_interrupt_cancels():
     need_tool()
-    with Rouse('cat', '--throttle', '100K', big_file()) as run:
-        time.sleep(0.5)
+    with Rouse('cat', '--throttle', '1MB', long_file()) as run:
+        wait_until(lambda: catches(run.pid, signal.SIGINT), 'it to listen to signals')
         run.signal(signal.SIGINT)
-        run.end(timeout=20).expect(CANCELLED)
+        run.end().expect(CANCELLED)
 
 
 def test_ignored_hangup_stays_ignored():
+    """While it copies into a pipe that nobody reads yet, which is smaller than the file."""
     need_tool()
-    with Rouse('cat', '--throttle', '512K', big_file(),
-               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as run:
-        time.sleep(0.5)
-        run.signal(signal.SIGHUP)
-        run.end(timeout=20).expect(0)
+    path = big_file()
+    with subprocess.Popen([ROUSE, 'cat', path], stdout=subprocess.PIPE,
+                          preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as copy:
+        first = copy.stdout.read(1)
+        assert catches(copy.pid, signal.SIGINT) and not catches(copy.pid, signal.SIGHUP)
+        copy.send_signal(signal.SIGHUP)
+        assert first + copy.stdout.read() == path.read_bytes()
+    assert copy.returncode == 0, copy.returncode
 
 
 def test_no_colours_or_bars_in_a_pipe():

@@ -3,9 +3,9 @@
  * What tells the restore policies apart, in one table: the engine asks it, not who it is for.
  *
  * The last three are how other systems restore, on this engine, to be compared with: their
- * decisions on the same image, disk and VMM. None of them ever delivers what nobody asks for, and
- * a restore would not end: here the rest comes after ROUSE_POLICY_QUIET_US, which can only make
- * them look better.
+ * decisions on the same image, disk and VMM. The first two never deliver what is neither of the
+ * set nor asked for, and a restore would not end: here the rest comes after ROUSE_POLICY_QUIET_US,
+ * which can only make them look better.
  *
  *   reap              D. Ustiugov, P. Petrov, M. Kogias, E. Bugnion, B. Grot: Benchmarking,
  *                     Analysis, and Optimization of Serverless Function Snapshots. ASPLOS 2021:

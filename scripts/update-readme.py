@@ -100,8 +100,8 @@ def failures(report):
     the others."""
     bad = report.get('failed', []) + [run for run in report['runs'] if run.get('integrity_errors')]
     names = dict.fromkeys(f'{run["workload"]} {run["storage"]} {run["policy"]}' for run in bad)
-    return [f'**{len(bad)} restores failed or had a wrong page**: {", ".join(names)}.'] \
-        if bad else []
+    count = '1 restore' if len(bad) == 1 else f'{len(bad)} restores'
+    return [f'**{count} failed or had a wrong page**: {", ".join(names)}.'] if bad else []
 
 
 def table(rows, bounds):

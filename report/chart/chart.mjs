@@ -33,9 +33,9 @@ function tick(ms) {
 
 const place = {fx: 'storage', fy: 'workload'};
 const width = 110 + 330 * storages.length + 60;
-const height = 70 + workloads.length * (policies.length * BAR + 26);
+const height = 86 + workloads.length * (policies.length * BAR + 26);
 const svg = Plot.plot({
-  document, width, height, marginTop: 52, marginBottom: 34, marginLeft: 148, marginRight: 50,
+  document, width, height, marginTop: 52, marginBottom: 50, marginLeft: 148, marginRight: 50,
   style: {fontSize: '11px', color: '#1b1f24'},
   ariaLabel: title, ariaDescription: description,
   x: {type: 'log', domain: [first, last * 3], grid: true, ticks: 4, tickFormat: tick, label: null},
@@ -77,4 +77,6 @@ if (limits.length > 0) {
   add(legend, 'line', {x1: x, x2: x + 16, y1: 6, y2: 6, stroke: 'currentColor', 'stroke-dasharray': '4 3'});
   add(legend, 'text', {x: x + 21, y: 9.5}, 'the limit');
 }
+add(svg, 'text', {x: 12, y: height - 10, fill: 'currentColor', 'text-anchor': 'start'},
+  `${title}: bars are medians, lines go from the least to the greatest.`);
 process.stdout.write(`${svg.outerHTML}\n`);

@@ -7,6 +7,7 @@ Python 3, standard library only. How to read it:
   guest        Machine (what to boot), Guest (one that runs); QEMU always ends, by its pid
   link         the line to the driver inside the guest: commands, and a record of every request
   qmp          a client of QEMU's QMP
+  unix_socket  waiting for a socket, for both
   cache        drops a file from the page cache, and checks that it is gone
   records      the guest's own view: from the records of its requests to stalls
   ttr          time-to-responsiveness of stalls, written independently of the C library

@@ -8,6 +8,8 @@ import threading
 import time
 from typing import NamedTuple
 
+from .unix_socket import connect
+
 
 def now_us():
     """Microseconds of CLOCK_MONOTONIC: the clock of everything that is measured on the host."""
@@ -45,23 +47,12 @@ class Link:
         self.dropped = 0
         self._answers = queue.Queue()
         self._closing = False
-        self._socket = self._connect(path, timeout, still_there)
+        try:
+            self._socket = connect(path, timeout, still_there)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise LinkError(f"no guest at {path}") from None
         self._thread = threading.Thread(target=self._read, name="link", daemon=True)
         self._thread.start()
-
-    @staticmethod
-    def _connect(path, timeout, still_there):
-        deadline = time.monotonic() + timeout
-        while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.connect(path)
-                return sock
-            except (FileNotFoundError, ConnectionRefusedError):
-                sock.close()
-                if time.monotonic() > deadline or (still_there and not still_there()):
-                    raise LinkError(f"no guest at {path}") from None
-                time.sleep(0.002)
 
     def _read(self):
         rest = b""

@@ -6,6 +6,8 @@ import json
 import socket
 import time
 
+from .unix_socket import connect
+
 
 class QmpError(Exception):
     """QEMU answered with an error, or went away."""
@@ -18,23 +20,12 @@ class QmpClient:
         """Connects to the socket at `path`; waits up to `timeout` seconds for it to be there."""
         self.events = []
         self._buffer = b""
-        self._socket = self._connect(path, timeout)
+        try:
+            self._socket = connect(path, timeout)
+        except (FileNotFoundError, ConnectionRefusedError) as err:
+            raise QmpError(f"no QMP at {path}: {err}") from err
         self._next_message(timeout)  # the greeting
         self.execute("qmp_capabilities")
-
-    @staticmethod
-    def _connect(path, timeout):
-        deadline = time.monotonic() + timeout
-        while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.connect(path)
-                return sock
-            except (FileNotFoundError, ConnectionRefusedError) as err:
-                sock.close()
-                if time.monotonic() > deadline:
-                    raise QmpError(f"no QMP at {path}: {err}") from err
-                time.sleep(0.01)
 
     def _next_message(self, timeout):
         deadline = time.monotonic() + timeout

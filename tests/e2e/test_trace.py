@@ -105,17 +105,24 @@ def code_page():
     return (1 << 20) // PAGE + 1
 
 
+def pages_worked_on(wset):
+    """The pages of a working set, which must be all that the guest works on, and few others."""
+    pages = wset_pages(wset)
+    note(f'{len(pages)} pages')
+    missed = set(worked_pages()) - set(pages)
+    assert not missed, f'{len(missed)} of {len(worked_pages())} pages were missed'
+    # Beside its memory the guest has code, a stack, and what QEMU's devices touch.
+    assert len(pages) - len(worked_pages()) < 100, f'{len(pages)} pages are too many'
+    return pages
+
+
 def check_trace(extra):
     wset = work('vm.wset')
     with working_guest(extra) as guest:
         report = trace_rounds(guest, wset)
         guest.check()
-    pages = wset_pages(wset)
-    missed = set(worked_pages()) - set(pages)
-    note(f'{len(pages)} pages, {report["arm_ms"]} ms to arm')
-    assert not missed, f'{len(missed)} of {len(worked_pages())} pages were missed'
-    # Beside its memory the guest has code, a stack, and what QEMU's devices touch.
-    assert len(pages) - len(worked_pages()) < 100, f'{len(pages)} pages are too many'
+    note(f'{report["arm_ms"]} ms to arm')
+    pages = pages_worked_on(wset)
     assert report['pages'] == len(pages)
     assert report['lost_pages'] == 0
 

@@ -157,7 +157,7 @@ def run():
     bench.write("background", {
         "format": 1, "environment": bench.facts(),
         "rounds": {", ".join(way): rounds for way, rounds in found.items()},
-        "targets": bench.told(targets(found))})
+        "targets": bench.told(targets(found), bench.args.rounds)})
     errors = sum(each["integrity_errors"] for rounds in found.values() for each in rounds)
     return 1 if errors else 0
 

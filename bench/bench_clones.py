@@ -304,7 +304,7 @@ def run():
             if name.startswith("clone") and name.endswith((".rouse", ".wset", ".flat")):
                 os.unlink(bench.file(name))
     show(bench)
-    bench.report.content["targets"] = bench.told(judge_targets(bench))
+    bench.report.content["targets"] = bench.told(judge_targets(bench), bench.args.rounds)
     return bench.finish()
 
 

@@ -177,7 +177,7 @@ def run():
         "rounds": {f"{workload}, {mode}": rounds for (workload, mode), rounds in found.items()},
         "waits": [{"workload": workload, "rate": rate, "handler": handler, "rounds": rounds}
                   for (workload, rate, handler), rounds in waits.items()],
-        "targets": bench.told(targets)})
+        "targets": bench.told(targets, bench.args.rounds)})
     return 0
 
 

@@ -107,9 +107,9 @@ def run():
     bench.terminal.bold("\nPages into QEMU, MiB/s: medians of the rounds (least to greatest)")
     report(bench.terminal.line, figures)
     targets = bench.told(
-        verdict(f"{phase}: rouse of the bare sender",
-                figures.of(phase, "rouse") / figures.of(phase, "bare"), TARGET, at_most=False)
-        for phase in PHASES)
+        (verdict(f"{phase}: rouse of the bare sender",
+                 figures.of(phase, "rouse") / figures.of(phase, "bare"), TARGET, at_most=False)
+         for phase in PHASES), bench.args.rounds)
     bench.write("place", {
         "format": 1, "environment": bench.facts(),
         "mib_per_s": {f"{phase}, {sender}": figures.all(phase, sender)

@@ -108,7 +108,7 @@ def run():
     bench.write("throttle", {"format": 1, "environment": bench.facts(),
                              "rates": {f"{kind}, {who}": values
                                        for (kind, who), values in found.items()},
-                             "targets": bench.told(targets)})
+                             "targets": bench.told(targets, bench.args.rounds)})
     return 0
 
 

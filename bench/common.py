@@ -36,6 +36,7 @@ from story_report import Report, environment  # noqa: E402
 
 STORAGES = run_demo.STORAGES | run_demo.FURTHER_STORAGES
 NO_LATENCY = Throttle(0, 0)
+ENOUGH_ROUNDS = 3  # for a verdict
 QUICK_RAM_MB = 512
 
 
@@ -88,12 +89,13 @@ class Bench(run_demo.Story):
         return {"backend": backend, "chosen_policy": chosen, "ram_gib": ram_gib, "clones": 1,
                 "cpu_s_per_gib": None if restored.cpu_s is None else restored.cpu_s / ram_gib}
 
-    def told(self, targets):
-        """Says of each (met, line) whether it is met; what a report has of them."""
-        targets = list(targets)
-        for _, line in targets:
-            self.terminal.line(line)
-        return [{"met": met, "text": line} for met, line in targets]
+    def told(self, targets, rounds=ENOUGH_ROUNDS):
+        """Says of each (met, line) whether it is met; what a report has of them. rounds: of how
+        many they are, if the lines do not say it."""
+        told = [{"met": met, "text": line + of_few(rounds)} for met, line in targets]
+        for each in told:
+            self.terminal.line(each["text"])
+        return told
 
     def tell_skipped(self):
         """Says once more what was not measured, below the tables."""
@@ -256,6 +258,11 @@ def rotated(items, number):
     first = pair * (len(items) // 3 + 1) % len(items) if items else 0
     turned = items[first:] + items[:first]
     return turned[::-1] if (number + pair) % 2 else turned
+
+
+def of_few(rounds):
+    """What is said behind a verdict of too few rounds."""
+    return "" if rounds >= ENOUGH_ROUNDS else f" [of {rounds} round{'s' if rounds > 1 else ''} only]"
 
 
 def verdict(what, value, target, at_most=True, digits=2):

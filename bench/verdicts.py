@@ -15,9 +15,8 @@ import math
 import statistics
 from typing import NamedTuple
 
-from common import different, matching, verdict
+from common import ENOUGH_ROUNDS, different, matching, of_few, verdict
 
-ENOUGH_ROUNDS = 3
 LEAST_SHARE = 0.11      # of the better of eager and lazy, what the paper had: idle, slow
 PAPER_WORKLOADS = 2     # and so on so many workloads, slow
 OF_LIMIT = 1.25         # of the limit: slow
@@ -76,9 +75,7 @@ class Cells:
         met, line = target.verdict
         rounds = [len(self.values(*cell)) for cell in target.cells]
         few = min((count for count in rounds if count), default=ENOUGH_ROUNDS)
-        if few < ENOUGH_ROUNDS:
-            line += f" [of {few} round{'s' if few > 1 else ''} only]"
-        return met, line
+        return met, line + of_few(few)
 
     def limit_ms(self, workload, storage):
         return next((run["limit_ms"] for run in self.runs if run.get("limit_ms") is not None

@@ -130,6 +130,7 @@ def test_verdict_of_few_rounds_says_so():
     assert judged(runs, "QEMU's own restore")[1].endswith(' [of 2 rounds only]')
     runs.append(runs[-1])
     assert judged(runs, "QEMU's own restore")[1].endswith(')')
+    assert common.of_few(1) == ' [of 1 round only]' and common.of_few(3) == ''
 
 
 def test_round_begins_with_another_one_and_none_is_always_behind_the_same():

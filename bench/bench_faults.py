@@ -159,12 +159,12 @@ def run():
     waits = measure_waits(bench, workloads)
     bench.terminal.bold("\nService of a fault, us: medians of the rounds (least to greatest)")
     say = bench.terminal.line
-    say(f"{'workload':10}{'background':12}{'faults':>8}{'p50':>22}{'p90':>22}{'p99':>22}{'max':>9}")
+    say(f"{'workload':10}{'background':12}{'faults':>8}{'p50':>24}{'p90':>24}{'p99':>24}{'max':>9}")
     targets = []
     for (workload, mode), rounds in found.items():
         columns = [spread((each[name] for each in rounds), 1) for name in ("p50", "p90", "p99")]
         say(f"{workload:10}{mode:12}{statistics.median(each['faults'] for each in rounds):8.0f}"
-            + "".join(f"{column:>22}" for column in columns)
+            + "".join(f"{column:>24}" for column in columns)
             + f"{max(each['max'] for each in rounds):9.0f}")
         if mode == "max":
             for name, target in (("p50", P50_US), ("p99", P99_US)):

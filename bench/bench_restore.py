@@ -169,6 +169,9 @@ def run():
     args.storages = bench.known_storages(args.storages)
     bench.report = Report(bench.file("report.json"), bench.facts())
     bench.report.content.update(limits={}, skipped=bench.skipped, cached=CACHED)
+    for workload, storage in args.left_out & {(workload, storage) for workload in args.workloads
+                                              for storage in args.storages}:
+        bench.skip(f"{workload}, {storage}", "--quick leaves it out")
     ways = peers.Ways(bench)
     limits = {}
     for index, workload in enumerate(args.workloads):

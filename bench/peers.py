@@ -68,8 +68,8 @@ def can_read_direct(path):
 
 
 def _limit(group, guest):
-    """Puts a guest's QEMU, which has read nothing yet, into a cgroup."""
-    iolimit.enter(group, guest.run.qemu_pid())
+    """Puts a guest's QEMU, which has read nothing yet, into a cgroup. Its time counts."""
+    iolimit.enter(group, guest.process.pid)
 
 
 class MappedRam:

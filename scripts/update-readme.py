@@ -99,7 +99,9 @@ def failures(report):
     """A line about the restores that failed or had a wrong page, if there are some: the table is of
     the others."""
     bad = report.get('failed', []) + [run for run in report['runs'] if run.get('integrity_errors')]
-    names = dict.fromkeys(f'{run["workload"]} {run["storage"]} {run["policy"]}' for run in bad)
+    # Those of rouse bench have a name only.
+    names = dict.fromkeys(f'{run["workload"]} {run["storage"]} {run["policy"]}'
+                          if 'workload' in run else run['name'] for run in bad)
     count = '1 restore' if len(bad) == 1 else f'{len(bad)} restores'
     return [f'**{count} failed or had a wrong page**: {", ".join(names)}.'] if bad else []
 

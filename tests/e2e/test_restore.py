@@ -97,7 +97,7 @@ def test_auto_says_what_it_chose_and_why():
 
 def test_auto_without_a_set_reads_a_disk_that_seeks_eagerly():
     need_userfaultfd()
-    report = restore_and_check(saved_image(), 'auto', '--throttle', '100MB,100')
+    report = restore_and_check(saved_image(), 'auto', '--throttle', '100MB,20')
     assert report['policy'] == 'eager', report
     assert report['predicted_ttr_ms']['eager'] < report['predicted_ttr_ms']['lazy']
 

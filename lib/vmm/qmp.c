@@ -18,9 +18,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define QMP_REPLY_TIMEOUT_MS 30000
+#define QMP_REPLY_TIMEOUT_MS 30000u
 /* For the answer to what was sent before a cancel: QEMU does it in any case. */
 #define QMP_CANCEL_GRACE_MS 3000
+/* For one that has left a command unanswered and has said nothing since: waiting was tried. */
+#define QMP_SILENT_REPLY_MS 2000u
 #define QMP_CONNECT_RETRY_MS 10
 /* A QEMU that floods us with events is broken: do not let it use up our memory. */
 #define QMP_MAX_EVENTS 65536u
@@ -36,6 +38,7 @@ struct qmp {
 	int cancel_fd;
 	int peer_pid;
 	bool oob;
+	bool silent; /* a command was given up, and nothing has come since */
 	json_int_t last_id;
 	char version[64];
 	struct qmp_reader reader;
@@ -131,8 +134,10 @@ static int qmp_next_message(struct qmp *qmp, int cancel_fd, uint64_t deadline_ns
 		if (code < 0)
 			return code;
 		qmp->from += used;
-		if (*message != NULL)
+		if (*message != NULL) {
+			qmp->silent = false;
 			return 0;
+		}
 	}
 }
 
@@ -156,13 +161,38 @@ static int qmp_queue_event(struct qmp *qmp, json_t *message)
 	return 0;
 }
 
-static int error_io(struct rouse_error *error, int code, const char *doing)
+/* By SIGSTOP: it may go on at any time, but nobody can know when. */
+static bool peer_is_stopped(const struct qmp *qmp)
+{
+	cleanup_fclose FILE *file = NULL;
+	char path[64], line[128];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", qmp->peer_pid);
+	file = fopen(path, "re");
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (strncmp(line, "State:", 6) == 0)
+			return strchr(line, 'T') != NULL;
+	}
+	return false;
+}
+
+static int error_stopped(const struct qmp *qmp, struct rouse_error *error, const char *doing)
+{
+	return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
+		"QEMU does not answer '%s': its process is stopped (SIGSTOP); `kill -CONT %d` lets "
+		"it go on",
+		doing, qmp->peer_pid);
+}
+
+static int error_io(const struct qmp *qmp, struct rouse_error *error, int code, const char *doing)
 {
 	switch (code) {
 	case -EPIPE:
 		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
 			"QEMU closed its monitor during '%s': it has ended or was killed", doing);
 	case -ETIMEDOUT:
+		if (peer_is_stopped(qmp))
+			return error_stopped(qmp, error, doing);
 		return rouse_error_set(
 			error, ROUSE_ERROR_VMM, code, "QEMU did not answer '%s' in time", doing);
 	case -EUCLEAN:
@@ -301,8 +331,8 @@ static bool qmp_cancelled(const struct qmp *qmp)
 	return poll(&cancel, 1, 0) > 0;
 }
 
-static int qmp_command(struct qmp *qmp, const char *key, const char *command, json_t *arguments,
-	int pass_fd, json_t **result, struct rouse_error *error)
+static int qmp_command(struct qmp *qmp, unsigned int limit_ms, const char *key, const char *command,
+	json_t *arguments, int pass_fd, json_t **result, struct rouse_error *error)
 {
 	json_t *reply = NULL, *value;
 	json_int_t id;
@@ -310,13 +340,17 @@ static int qmp_command(struct qmp *qmp, const char *key, const char *command, js
 
 	if (qmp_cancelled(qmp)) {
 		json_decref(arguments);
-		return error_io(error, -ECANCELED, command);
+		return error_io(qmp, error, -ECANCELED, command);
 	}
+	if (qmp->silent && limit_ms > QMP_SILENT_REPLY_MS)
+		limit_ms = QMP_SILENT_REPLY_MS;
 	code = qmp_send(qmp, key, command, arguments, pass_fd, &id);
 	if (code == 0)
-		code = qmp_wait_reply(qmp, id, deadline_in_ms(QMP_REPLY_TIMEOUT_MS), &reply);
+		code = qmp_wait_reply(qmp, id, deadline_in_ms(limit_ms), &reply);
+	if (code == -ETIMEDOUT)
+		qmp->silent = true;
 	if (code < 0)
-		return error_io(error, code, command);
+		return error_io(qmp, error, code, command);
 	value = json_object_get(reply, "return");
 	if (value == NULL)
 		code = error_from_qemu(json_object_get(reply, "error"), command, error);
@@ -329,20 +363,26 @@ static int qmp_command(struct qmp *qmp, const char *key, const char *command, js
 int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error)
 {
-	return qmp_command(qmp, "execute", command, arguments, -1, result, error);
+	return qmp_execute_within(qmp, QMP_REPLY_TIMEOUT_MS, command, arguments, result, error);
+}
+
+int qmp_execute_within(struct qmp *qmp, unsigned int limit_ms, const char *command,
+	json_t *arguments, json_t **result, struct rouse_error *error)
+{
+	return qmp_command(qmp, limit_ms, "execute", command, arguments, -1, result, error);
 }
 
 int qmp_execute_oob(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error)
 {
-	return qmp_command(
-		qmp, qmp->oob ? "exec-oob" : "execute", command, arguments, -1, result, error);
+	return qmp_command(qmp, QMP_REPLY_TIMEOUT_MS, qmp->oob ? "exec-oob" : "execute", command,
+		arguments, -1, result, error);
 }
 
 int qmp_send_fd(struct qmp *qmp, const char *name, int fd, struct rouse_error *error)
 {
-	return qmp_command(
-		qmp, "execute", "getfd", json_pack("{s:s}", "fdname", name), fd, NULL, error);
+	return qmp_command(qmp, QMP_REPLY_TIMEOUT_MS, "execute", "getfd",
+		json_pack("{s:s}", "fdname", name), fd, NULL, error);
 }
 
 int qmp_next_event(struct qmp *qmp, int timeout_ms, json_t **event, uint64_t *arrived_ns,
@@ -363,7 +403,7 @@ int qmp_next_event(struct qmp *qmp, int timeout_ms, json_t **event, uint64_t *ar
 		else if (code == 0)
 			code = qmp_queue_event(qmp, message);
 		if (code < 0)
-			return error_io(error, code, "waiting for an event");
+			return error_io(qmp, error, code, "waiting for an event");
 	}
 	first = qmp->first;
 	qmp->first = first->next;
@@ -408,16 +448,18 @@ static int qmp_negotiate(struct qmp *qmp, uint64_t deadline_ns, struct rouse_err
 	const json_t *greeting;
 	int code = qmp_next_message(qmp, qmp->cancel_fd, deadline_ns, &message);
 
+	if (code == -ETIMEDOUT && peer_is_stopped(qmp))
+		return error_stopped(qmp, error, "connecting");
 	if (code == -ETIMEDOUT)
 		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
 			"the QMP socket accepts but QEMU does not greet: another client seems to "
 			"hold this monitor; end it, or give QEMU a second -qmp socket");
 	if (code < 0)
-		return error_io(error, code, "connecting");
+		return error_io(qmp, error, code, "connecting");
 	greeting = json_object_get(message, "QMP");
 	if (greeting == NULL) {
 		json_decref(message);
-		return error_io(error, -EUCLEAN, "connecting");
+		return error_io(qmp, error, -EUCLEAN, "connecting");
 	}
 	qmp_note_version(qmp, greeting);
 	qmp->oob = greeting_offers(greeting, "oob");

@@ -55,8 +55,10 @@ void qmp_close(struct qmp *qmp);
 int qmp_fd(const struct qmp *qmp);
 
 /**
- * Runs a command and waits for its answer (default 30 s, -ETIMEDOUT). @arguments: a reference that
- * is taken over, or NULL. *result: the caller's reference; @result may be NULL.
+ * Runs a command and waits for its answer: 30 s (-ETIMEDOUT), and two seconds for each further
+ * command as long as QEMU then stays silent, so that who puts several things back waits once.
+ * @arguments: a reference that is taken over, or NULL. *result: the caller's reference; @result may
+ * be NULL.
  * QEMU's error becomes kind VMM with QEMU's own words and -EREMOTEIO, -ENOSYS for CommandNotFound.
  * -EPIPE: QEMU is gone. Events that arrive meanwhile are kept for qmp_next_event().
  * After a cancel no command is sent (-ECANCELED). One that was sent before is waited for a few
@@ -65,7 +67,10 @@ int qmp_fd(const struct qmp *qmp);
  */
 int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error);
-/** The same out of band, if QEMU has it; otherwise in band. */
+/** The same with a limit of its own: for what is not worth a long wait. */
+int qmp_execute_within(struct qmp *qmp, unsigned int limit_ms, const char *command,
+	json_t *arguments, json_t **result, struct rouse_error *error);
+/** As qmp_execute(), out of band, if QEMU has it; otherwise in band. */
 int qmp_execute_oob(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
 	struct rouse_error *error);
 /** Whether a command that ended with @code may have been obeyed, or may still be. */

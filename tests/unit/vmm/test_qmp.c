@@ -11,10 +11,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -364,6 +367,25 @@ static void cancel_ends_the_wait_for_an_answer_that_does_not_come(void **state)
 	rouse_cancel_free(fake.cancel);
 }
 
+/* Whoever puts several things back in a QEMU that does not answer waits for it once. */
+static void qemu_that_left_a_command_unanswered_is_waited_for_briefly_until_it_speaks(void **state)
+{
+	struct fake fake = {.greeting = GREETING_PLAIN,
+		.steps = {HELLO, {"stop", "\n"}, {"cont", "\n"}, {"quit", OK}}};
+	struct qmp *qmp = fake_start(&fake, NULL);
+	struct rouse_error error;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(qmp_execute_within(qmp, 20, "stop", NULL, NULL, &error), -ETIMEDOUT);
+	before = rouse_clock_ns();
+	assert_int_equal(qmp_execute(qmp, "cont", NULL, NULL, &error), -ETIMEDOUT);
+	assert_true(rouse_clock_ns() - before < UINT64_C(20000000000));
+	assert_non_null(strstr(error.message, "'cont' in time"));
+	assert_int_equal(qmp_execute(qmp, "quit", NULL, NULL, &error), 0);
+	fake_stop(&fake, qmp);
+}
+
 static void next_event_gives_up_in_time(void **state)
 {
 	struct fake fake = {.greeting = GREETING_PLAIN, .steps = {HELLO, {"bye", OK}}};
@@ -439,6 +461,39 @@ static void connect_times_out_if_another_client_holds_the_monitor(void **state)
 	(void)rmdir(directory);
 }
 
+/* The kernel tells whose the socket is, though nobody greets. */
+static void connect_tells_that_qemu_is_stopped_and_how_it_goes_on(void **state)
+{
+	char directory[] = "/tmp/rouse-test-XXXXXX", wanted[32];
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct rouse_error error;
+	struct qmp *qmp;
+	pid_t pid;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/qmp", directory);
+	(void)fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+			listen(fd, 1) == 0)
+			(void)raise(SIGSTOP);
+		_exit(1);
+	}
+	assert_int_equal(waitpid(pid, NULL, WUNTRACED), pid);
+	assert_int_equal(qmp_connect(address.sun_path, 30, NULL, &qmp, &error), -ETIMEDOUT);
+	(void)snprintf(wanted, sizeof(wanted), "kill -CONT %d", (int)pid);
+	assert_non_null(strstr(error.message, wanted));
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	(void)unlink(address.sun_path);
+	(void)rmdir(directory);
+}
+
 static void attach_refuses_what_is_not_qmp(void **state)
 {
 	struct rouse_error error;
@@ -491,11 +546,14 @@ int main(void)
 		cmocka_unit_test(after_a_cancel_nothing_is_sent),
 		cmocka_unit_test(what_was_sent_before_a_cancel_is_waited_for),
 		cmocka_unit_test(cancel_ends_the_wait_for_an_answer_that_does_not_come),
+		cmocka_unit_test(
+			qemu_that_left_a_command_unanswered_is_waited_for_briefly_until_it_speaks),
 		cmocka_unit_test(next_event_gives_up_in_time),
 		cmocka_unit_test(send_fd_hands_over_a_descriptor),
 		cmocka_unit_test(peer_pid_is_who_made_the_socket),
 		cmocka_unit_test(connect_tells_that_nobody_listens),
 		cmocka_unit_test(connect_times_out_if_another_client_holds_the_monitor),
+		cmocka_unit_test(connect_tells_that_qemu_is_stopped_and_how_it_goes_on),
 		cmocka_unit_test(attach_refuses_what_is_not_qmp),
 		cmocka_unit_test(adopt_drops_what_was_said_to_the_one_before),
 	};

@@ -10,6 +10,8 @@
 
 #define COMMAND_LINE_MAX (1u << 20)
 #define READ_MS 500
+/* A set without translated code is better than none after half a minute. */
+#define REPLY_MS 5000u
 
 bool qemu_tcg_is_logging(const char *arguments, size_t size)
 {
@@ -40,7 +42,7 @@ static bool may_be_logging(int pid)
 static int ask_translates(struct qmp *qmp, bool *translates, struct rouse_error *error)
 {
 	json_t *result;
-	int code = qmp_execute(qmp, "query-kvm", NULL, &result, error);
+	int code = qmp_execute_within(qmp, REPLY_MS, "query-kvm", NULL, &result, error);
 
 	if (code < 0)
 		return code;
@@ -52,7 +54,7 @@ static int ask_translates(struct qmp *qmp, bool *translates, struct rouse_error 
 static int set_log(struct qmp *qmp, const char *command, struct rouse_error *error)
 {
 	json_t *result = NULL;
-	int code = qmp_execute(qmp, "human-monitor-command",
+	int code = qmp_execute_within(qmp, REPLY_MS, "human-monitor-command",
 		json_pack("{s:s}", "command-line", command), &result, error);
 	const char *said = json_string_value(result);
 
@@ -104,7 +106,11 @@ void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
 		return;
 	qmp_ignore_cancel(qmp);
 	if (set_log(qmp, "log none", &why) < 0)
-		note_failure(observer, "QEMU's setting `log nochain` could not be put back", &why);
+		note_failure(observer,
+			"QEMU may be left with `log nochain`, which makes its VM slower; `log "
+			"none` in "
+			"its monitor ends that",
+			&why);
 	qmp_heed_cancel(qmp, observer);
 }
 

@@ -25,7 +25,8 @@ struct qemu_tcg {
  * Makes a QEMU that translates read its guest's code again, from now on: to be called when its
  * memory is being watched. Does nothing, and is silent, where the
  * processor runs the guest's code itself (KVM); does nothing and says so where QEMU was started
- * with -d: the command would undo that. What fails is logged and costs nothing else. @qmp stays the
+ * with -d: the command would undo that. What fails is logged and costs nothing else, but up to five
+ * seconds of a QEMU that does not answer. @qmp stays the
  * caller's, and must outlive qemu_tcg_end(), which is due in any case. Whether it was done.
  */
 bool qemu_tcg_begin(struct qemu_tcg *tcg, struct qmp *qmp, const struct rouse_observer *observer);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -17,6 +18,10 @@
 /* The consumer is woken for so much, or when QEMU pauses for so long: not for every packet. */
 #define WAKE_BYTES (512u << 10)
 #define IDLE_MS 3
+/* How often a thread whose socket must stay as it is looks whether it is to end. */
+#define LEAVE_TICK_MS 50
+/* For the end of a stream whose migration is over. */
+#define END_TIMEOUT_MS 1000
 
 struct buffer {
 	struct buffer *next;
@@ -35,7 +40,8 @@ struct save_drain {
 	uint64_t pending; /* bytes filled and not yet taken */
 	uint64_t held;
 	bool idle, ended, aborted;
-	int code; /* why it ended */
+	atomic_bool left; /* to the guard: nothing is read here any more */
+	int code;         /* why it ended */
 	struct save_drain_stats stats;
 };
 
@@ -117,7 +123,9 @@ static void drain_set_idle(struct save_drain *drain)
 /* What is there, at most @size bytes; waits for the first. 0: the end. */
 static ssize_t drain_receive(struct save_drain *drain, char *data, size_t size)
 {
-	for (;;) {
+	const int tick_ms = drain->config.must_finish ? LEAVE_TICK_MS : -1;
+
+	while (!atomic_load(&drain->left)) {
 		struct pollfd fd = {.fd = drain->fd, .events = POLLIN};
 		ssize_t n = recv(drain->fd, data, size, MSG_DONTWAIT);
 
@@ -129,9 +137,10 @@ static ssize_t drain_receive(struct save_drain *drain, char *data, size_t size)
 			return -errno;
 		if (poll(&fd, 1, IDLE_MS) == 0) {
 			drain_set_idle(drain);
-			(void)poll(&fd, 1, -1);
+			(void)poll(&fd, 1, tick_ms);
 		}
 	}
+	return -ECANCELED;
 }
 
 static int drain_step(struct save_drain *drain)
@@ -195,7 +204,8 @@ static void *drain_run(void *argument)
 	(void)pthread_cond_broadcast(&drain->changed);
 	(void)pthread_mutex_unlock(&drain->lock);
 	/* QEMU must not wait for us if reading failed. */
-	(void)shutdown(drain->fd, SHUT_RDWR);
+	if (!atomic_load(&drain->left))
+		(void)shutdown(drain->fd, SHUT_RDWR);
 	(void)!write(drain->config.notify_fd, &one, sizeof(one));
 	return NULL;
 }
@@ -307,15 +317,36 @@ void save_drain_get_stats(struct save_drain *drain, struct save_drain_stats *sta
 	(void)pthread_mutex_unlock(&drain->lock);
 }
 
+/* False: the stream does not come to its end. */
+static bool drain_wait_end(struct save_drain *drain)
+{
+	const uint64_t deadline_us = rouse_clock_us() + (uint64_t)END_TIMEOUT_MS * 1000;
+
+	while (!save_drain_ended(drain)) {
+		if (rouse_clock_us() > deadline_us)
+			return false;
+		(void)poll(NULL, 0, 1);
+	}
+	return true;
+}
+
 void save_drain_free(struct save_drain *drain)
 {
+	bool leave;
+
 	if (drain == NULL)
 		return;
 	save_drain_abort(drain);
-	(void)shutdown(drain->fd, SHUT_RDWR);
+	leave = drain->config.must_finish && !drain_wait_end(drain);
+	atomic_store(&drain->left, leave);
+	if (!leave)
+		(void)shutdown(drain->fd, SHUT_RDWR);
 	(void)pthread_join(drain->thread, NULL);
 	(void)close(drain->fd);
-	save_guard_end(&drain->guard);
+	if (leave)
+		save_guard_leave(&drain->guard);
+	else
+		save_guard_end(&drain->guard);
 	buffers_free(drain->first);
 	buffers_free(drain->spare);
 	(void)pthread_mutex_destroy(&drain->lock);

@@ -53,8 +53,8 @@ void save_drain_abort(struct save_drain *drain);
 bool save_drain_ended(struct save_drain *drain);
 void save_drain_get_stats(struct save_drain *drain, struct save_drain_stats *stats);
 /**
- * Ends and frees it; the consumer must be gone, and QEMU's migration too if its stream must finish.
- * NULL is fine.
+ * Ends and frees it; the consumer must be gone. A stream that must finish and has not, because QEMU
+ * stands still, is left to the process that reads it if we are killed. NULL is fine.
  */
 void save_drain_free(struct save_drain *drain);
 

@@ -63,6 +63,13 @@ int save_guard_start(struct save_guard *guard, int fd)
 	return 0;
 }
 
+void save_guard_leave(struct save_guard *guard)
+{
+	if (guard->pid != 0)
+		(void)close(guard->lifeline);
+	guard->pid = 0;
+}
+
 void save_guard_end(struct save_guard *guard)
 {
 	if (guard->pid == 0)

@@ -14,6 +14,11 @@ struct save_guard {
 
 /** Starts it for @fd, which stays the caller's. -EMFILE, -EAGAIN, -ENOMEM. */
 int save_guard_start(struct save_guard *guard, int fd);
+/**
+ * Leaves the stream to it, as if we had been killed: it reads the rest, however long that takes,
+ * and ends. Its entry among our children stays until we end. Safe without a start.
+ */
+void save_guard_leave(struct save_guard *guard);
 /** Ends it. The stream must have come to its end, or this waits for that. Safe without a start. */
 void save_guard_end(struct save_guard *guard);
 

@@ -194,6 +194,24 @@ static void a_stream_that_must_finish_is_read_to_its_end_after_an_abort(void **s
 	stop(&f);
 }
 
+/* QEMU stands still: nobody waits for it, and nothing is lost of its stream when it goes on. */
+static void a_stream_that_must_finish_and_does_not_come_to_its_end_is_left_to_the_guard(
+	void **state)
+{
+	struct fixture f;
+	struct writer w;
+
+	(void)state;
+	start(&f, 8 * MIB, true);
+	assert_int_equal(write(f.qemu_fd, "QEVM", 4), 4);
+	save_drain_free(f.drain);
+	(void)close(f.notify_fd);
+	writer_start(&w, &f, 40 * MIB);
+	(void)pthread_join(w.thread, NULL);
+	assert_int_equal(w.written, 40 * MIB);
+	assert_true(waitpid(-1, NULL, __WCLONE) > 0);
+}
+
 /* In a process of its own: drains up to a limit, then waits to be killed. */
 static _Noreturn void drain_and_wait(int fd)
 {
@@ -256,6 +274,8 @@ int main(void)
 		cmocka_unit_test(it_holds_no_more_than_its_limit),
 		cmocka_unit_test(an_abort_closes_the_socket_and_wakes_the_consumer),
 		cmocka_unit_test(a_stream_that_must_finish_is_read_to_its_end_after_an_abort),
+		cmocka_unit_test(
+			a_stream_that_must_finish_and_does_not_come_to_its_end_is_left_to_the_guard),
 		cmocka_unit_test(a_stream_that_must_finish_is_read_to_its_end_if_we_are_killed),
 		cmocka_unit_test(its_end_is_told),
 	};

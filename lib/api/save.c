@@ -402,7 +402,8 @@ static void save_undo(struct save *save, struct rouse_error *error)
 		code = save_continue(save, &why);
 	if (code < 0 && code != -EPIPE)
 		rouse_log(save->observer, ROUSE_LOG_ERROR,
-			"the VM does not run (%s): try `cont` in its monitor", why.message);
+			"the VM %s not run (%s): try `cont` in its monitor",
+			qmp_unknown(code) ? "may" : "does", why.message);
 	if (save->overlays)
 		save_disks_undo(save->qmp, &save->metadata, save->observer, error);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "api/save_migrate.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 
@@ -197,22 +198,34 @@ int save_migrate_configure(struct save_migrate *migrate, bool background, struct
 	return code < 0 ? code : configure_parameters(migrate, error);
 }
 
+/* Takes @arguments over. What QEMU does not take is told, as the command to give it later. */
+static void put_back(struct save_migrate *migrate, const char *command, json_t *arguments)
+{
+	cleanup_free char *line = NULL;
+	struct rouse_error error;
+	json_t *whole;
+	int code = qmp_execute(migrate->qmp, command, json_incref(arguments), NULL, &error);
+
+	if (code < 0 && code != -EPIPE) {
+		whole = json_pack("{s:s, s:O}", "execute", command, "arguments", arguments);
+		line = json_dumps(whole, JSON_COMPACT);
+		json_decref(whole);
+		rouse_log(migrate->observer, ROUSE_LOG_WARNING,
+			"QEMU's migration settings could not be put back (%s); its monitor does it "
+			"by: %s",
+			error.message, line != NULL ? line : command);
+	}
+	json_decref(arguments);
+}
+
 void save_migrate_restore(struct save_migrate *migrate)
 {
-	struct rouse_error error;
-	int code = 0;
-
 	if (migrate->old_parameters != NULL && json_object_size(migrate->old_parameters) > 0)
-		code = qmp_execute(migrate->qmp, "migrate-set-parameters",
-			json_incref(migrate->old_parameters), NULL, &error);
-	if (code == 0 && migrate->background)
-		code = set_capabilities(migrate,
-			json_pack("[o]", capability("background-snapshot", false)), &error);
-	if (code == 0 && json_array_size(migrate->old_capabilities) > 0)
-		code = set_capabilities(migrate, json_incref(migrate->old_capabilities), &error);
-	if (code < 0 && code != -EPIPE)
-		rouse_log(migrate->observer, ROUSE_LOG_WARNING,
-			"QEMU's migration settings could not be put back: %s", error.message);
+		put_back(migrate, "migrate-set-parameters", json_incref(migrate->old_parameters));
+	/* That of a background snapshot is among them. */
+	if (json_array_size(migrate->old_capabilities) > 0)
+		put_back(migrate, "migrate-set-capabilities",
+			json_pack("{s:O}", "capabilities", migrate->old_capabilities));
 	json_decref(migrate->old_capabilities);
 	json_decref(migrate->old_parameters);
 	migrate->old_capabilities = migrate->old_parameters = NULL;
@@ -253,7 +266,10 @@ void save_migrate_cancel(struct save_migrate *migrate)
 			migrate, migrate->fragile ? FRAGILE_TIMEOUT_MS : CANCEL_TIMEOUT_MS, &error);
 	}
 	if (code < 0 && code != -EREMOTEIO && code != -EPIPE)
-		rouse_log(migrate->observer, ROUSE_LOG_WARNING,
-			"the migration could not be cancelled: %s", error.message);
+		rouse_log(migrate->observer, ROUSE_LOG_WARNING, "%s: %s",
+			migrate->fragile ? "a process of Rouse's stays until the migration has "
+					   "ended, which must not be cancelled"
+					 : "the migration could not be cancelled",
+			error.message);
 	migrate->started = false;
 }

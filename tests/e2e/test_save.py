@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Saving: every way of it, everything that can go wrong, and what must be true afterwards."""
 import contextlib
+import json
 import os
 import re
 import resource
@@ -392,6 +393,37 @@ def test_killed_at_random_moments():
             image.unlink(missing_ok=True)
     note(f'{early} killed before the end')
     assert early > 0
+
+
+def told_commands(said):
+    """The QMP commands that it says would put QEMU's settings back."""
+    return [json.loads(line) for line in re.findall(r'{"execute":.*}', said)]
+
+
+@limit(240)
+def test_interrupted_while_qemu_is_stopped_the_vm_goes_on_later():
+    """As a background snapshot, which QEMU 7.2 must bring to its end: or the guest hangs."""
+    image = work('vm.rouse')
+    with working_guest(fixed_mb=128) as guest:
+        before = settings(guest)
+        with Rouse('save', '--qmp', guest.qmp, *KEEP, '--codec', 'zstd', image) as run:
+            while guest.monitor.migration() != 'active' and run.running():
+                pass
+            os.kill(guest.process.pid, signal.SIGSTOP)
+            try:
+                if not run.running():
+                    raise Skip('the save was quicker')
+                run.signal(signal.SIGINT)
+                # A wait for the first answer, and little for each of the others.
+                said = run.end(70).expect(CANCELLED, f'kill -CONT {guest.process.pid}').err
+            finally:
+                os.kill(guest.process.pid, signal.SIGCONT)
+        guest.check()
+        wait_until(lambda: guest.monitor.migration() not in ('active', 'setup', 'device'),
+                   'the migration to end')
+        for command in told_commands(said):
+            guest.monitor(command['execute'], **command['arguments'])
+        expect_untouched(guest, image, before)
 
 
 def test_qemu_dies():

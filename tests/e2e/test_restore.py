@@ -6,6 +6,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import time
 
 from e2e import (
     CANCELLED, FILE, REFUSED, USAGE, VMM, VERSION_AT, Rouse, Skip, become_nobody, check_memory,
@@ -540,6 +541,9 @@ def test_killed_while_a_device_waits_in_a_qemu_that_rouse_started():
             monitor.unlink(missing_ok=True)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
 def kill_again_and_again(generator, program, image):
     """One VM: its restore is killed, and so are those that take over. Returns how many were."""
     kills = 0
@@ -591,6 +595,45 @@ def test_killed_at_random_moments_of_taking_over():
     kills = sum(kill_again_and_again(generator, 'guest', tiny_image('guest')) for _ in range(6))
     note(f'{kills} kills')
     assert kills > 6, 'hardly any kill hit: the moments are wrong'
+
+
+def interrupt_again_and_again(generator, program, image, *backend):
+    """One VM whose restore was killed: those that take over are interrupted. How many were."""
+    interrupts = 0
+    with TinyGuest(program=program, incoming='defer') as guest:
+        with Rouse('restore', *backend, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            kill_when_it_serves(run, generator.uniform(0, 0.04))
+        for _ in range(8):
+            after_s, number = generator.uniform(0, 0.05), generator.choice(ENDING)
+            print(f'--- {number.name} {after_s:.4f} s after the exec')
+            with Rouse('restore', '--resume', '--background', 'off', '--qmp', guest.qmp,
+                       image) as run:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.process.wait(after_s)
+                run.signal(number)
+                began = time.monotonic()
+                code = run.end(20).code
+            assert code in (CANCELLED, -number), f'exit code {code}: {run.said()}'
+            took_s = time.monotonic() - began
+            assert took_s < 10, f'it took {took_s:.1f} s to end'
+            assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
+            interrupts += code == CANCELLED
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        guest.wait_letters('kk')
+        assert not deposits()
+        assert not list(guest.folder.glob('rouse-*'))
+    return interrupts
+
+
+@limit(180)
+def test_interrupted_while_taking_over_the_vm_waits_for_the_next_one():
+    need_userfaultfd()
+    generator = seeded()
+    interrupts = sum(interrupt_again_and_again(generator, program, tiny_image(program))
+                     for program in ('guest', 'dma', 'dma'))
+    note(f'{interrupts} interrupts')
+    assert interrupts > 6, 'hardly any interrupt hit: the moments are wrong'
 
 
 @limit(120)

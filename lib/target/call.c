@@ -15,6 +15,7 @@
  */
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "target/target_private.h"
 
 #include <elf.h>
@@ -36,6 +37,7 @@
 #define LOCK_TIMEOUT_NS UINT64_C(5000000000)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 #define XSTATE_ROOM 16384u
+#define MAX_STAT_BYTES 4096u
 
 /* What a system call that was interrupted returns inside the kernel (include/linux/errno.h). */
 #define KERNEL_ERESTARTSYS (-512)
@@ -95,7 +97,7 @@ static int wait_interrupted(int tid)
 
 /*
  * Lets go of a thread. Only a stopped one can be: one that did not stop in time is still asked to,
- * and will.
+ * and will. That is waited for however long it takes: left alone it would stop for good.
  */
 static void let_go(int tid)
 {
@@ -214,11 +216,31 @@ static bool note_thread(struct target *target, int tid, const struct target_map 
 	return true;
 }
 
+/*
+ * Whether a thread waits in the kernel for what no signal ends (state D): for a disk, say. Asked to
+ * stop it would do so some day, and could not be let go of before.
+ */
+static bool is_deep_in_kernel(const struct target *target, int tid)
+{
+	cleanup_free char *text = NULL;
+	const char *state;
+	char path[64];
+	size_t size;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", target->pid, tid);
+	if (rouse_io_read_file(path, MAX_STAT_BYTES, &text, &size) < 0)
+		return false;
+	state = strrchr(text, ')'); /* "TID (NAME) STATE ...", and a name may have anything */
+	return state != NULL && strncmp(state, ") D", 3) == 0;
+}
+
 /* 0, -EBUSY (in a moment, maybe), or what it fails for. */
 static int stop_thread(struct target *target, int tid, const struct target_map *maps, size_t count)
 {
 	int code;
 
+	if (is_deep_in_kernel(target, tid))
+		return -EBUSY;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (long)PTRACE_O_TRACESYSGOOD) < 0)
 		return -errno;
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
@@ -267,8 +289,13 @@ static int check_status(const struct target *target, struct rouse_error *error)
 	return 0;
 }
 
-static int refuse_stop(const struct target *target, int code, struct rouse_error *error)
+static int refuse_stop(const struct target *target, int tid, int code, struct rouse_error *error)
 {
+	if (code == -EBUSY && is_deep_in_kernel(target, tid))
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
+			"the first thread of process %d stands still in the kernel (state D), and "
+			"cannot be stopped there: it waits for a disk or a file server",
+			target->pid);
 	if (code == -EPERM)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
 			"process %d may not be traced: run as its user with "
@@ -351,7 +378,7 @@ static int find_and_stop(struct target *target, struct rouse_error *error)
 		if (code == -EBUSY)
 			(void)nanosleep(&nap, NULL);
 	}
-	return code == 0 ? 0 : refuse_stop(target, code, error);
+	return code == 0 ? 0 : refuse_stop(target, tid, code, error);
 }
 
 int target_stop(struct target *target, struct rouse_error *error)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Instructions in the process that are used as they lie there. Every C library has both: the
- * system calls without arguments are `mov $N, %eax; syscall; ret`, and a signal handler returns
- * into `mov $15, %rax; syscall`.
+ * Instructions in the process that are used as they lie there, wherever in a file's code that is,
+ * also in the middle of others. Every C library has both: the system calls without arguments are
+ * `mov $N, %eax; syscall; ret`, and a signal handler returns into `mov $15, %rax; syscall`, for
+ * which an assembler may write the shorter `mov $15, %eax; syscall`. Debuggers know a
+ * handler's return by these bytes: they have been the same in all versions of glibc.
  */
 #include "base/cleanup.h"
 #include "target/target_private.h"
@@ -14,6 +16,7 @@
 static const unsigned char syscall_bytes[] = {0x0f, 0x05, 0xc3};
 static const unsigned char sigreturn_bytes[] = {
 	0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};
+static const unsigned char short_sigreturn_bytes[] = {0xb8, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};
 #define OVERLAP (sizeof(sigreturn_bytes) - 1)
 #define PIECE_BYTES (256u << 10)
 
@@ -28,6 +31,9 @@ static void look(const char *bytes, size_t size, uint64_t address, struct target
 	}
 	if (gadgets->sigreturn == 0) {
 		found = memmem(bytes, size, sigreturn_bytes, sizeof(sigreturn_bytes));
+		if (found == NULL)
+			found = memmem(
+				bytes, size, short_sigreturn_bytes, sizeof(short_sigreturn_bytes));
 		if (found != NULL)
 			gadgets->sigreturn = address + (uint64_t)(found - bytes);
 	}
@@ -63,6 +69,19 @@ static bool is_steady_code(const struct target_map *map)
 	return map->execute && map->read && !map->write && map->inode != 0;
 }
 
+bool target_is_c_library(const char *path)
+{
+	/* glibc's, its name before 2.34, and musl's two. */
+	static const char *const names[] = {"libc.so", "libc-2", "libc.musl-", "ld-musl-"};
+	const char *slash = strrchr(path, '/');
+
+	for (size_t i = 0; slash != NULL && i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strncmp(slash + 1, names[i], strlen(names[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
 int target_find_gadgets(struct target *target, struct rouse_error *error)
 {
 	cleanup_free struct target_map *maps = NULL;
@@ -78,10 +97,13 @@ int target_find_gadgets(struct target *target, struct rouse_error *error)
 	code = target_maps(target, &maps, &count, error);
 	if (code < 0)
 		return code;
-	/* The C library first: it has them, and the program is larger. */
+	/*
+	 * The C library first: it has them, and is never unmapped as a plugin can be. Then any
+	 * other code: of a program without one, for instance.
+	 */
 	for (unsigned int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < count && !complete(&gadgets); i++) {
-			bool libc = strstr(maps[i].name, "/libc") != NULL;
+			bool libc = target_is_c_library(maps[i].name);
 
 			if (is_steady_code(&maps[i]) && libc == (pass == 0))
 				look_in_map(target, &maps[i], buffer, &gadgets);

@@ -10,7 +10,7 @@
 /* Instructions that a process has anyway, and that are used as they lie there. */
 struct target_gadgets {
 	uint64_t syscall;   /* syscall; ret */
-	uint64_t sigreturn; /* mov $15, %rax; syscall */
+	uint64_t sigreturn; /* mov $15, %rax; syscall (or %eax) */
 };
 
 struct target {
@@ -31,6 +31,9 @@ struct target {
 int target_find_gadgets(struct target *target, struct rouse_error *error);
 
 #ifdef __x86_64__
+/* Whether a mapped file is the C library, by its name: one of libcurl's is not. Pure. */
+bool target_is_c_library(const char *path);
+
 /* What a frame is made of. */
 struct target_frame_source {
 	const struct user_regs_struct *registers;

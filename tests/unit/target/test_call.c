@@ -2,8 +2,9 @@
 /* System calls in another process: what they return, and that they leave nothing behind. */
 #include "../unit.h"
 
-#include "target/target.h"
+#include "target/target_private.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 
 struct shared {
 	uint64_t rounds, errors, interrupted;
+	volatile pid_t child;
 };
 
 /* Starts a process that runs @function for ever, with memory shared with it. */
@@ -310,6 +312,88 @@ static void a_process_that_is_not_there_is_an_error(void **state)
 	assert_null(target);
 }
 
+/* Whoever waits for a child of vfork(2) is in state D, as if a disk did not answer. */
+static void wait_for_a_child(struct shared *shared)
+{
+	/* Only system calls in the child. NOLINTBEGIN(clang-analyzer-*) */
+	pid_t child = vfork();
+
+	if (child == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		shared->child = getpid();
+		(void)pause();
+		_exit(0);
+	}
+	/* NOLINTEND(clang-analyzer-*) */
+	(void)waitpid(child, NULL, 0);
+	__atomic_fetch_add(&shared->rounds, 1, __ATOMIC_SEQ_CST);
+	for (;;)
+		(void)pause();
+}
+
+static bool is_in_state_d(pid_t pid)
+{
+	char path[64], text[512] = "";
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	(void)!fread(text, 1, sizeof(text) - 1, file);
+	(void)fclose(file);
+	return strstr(text, ") D") != NULL;
+}
+
+static void a_thread_that_stands_still_in_the_kernel_is_not_waited_for(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct shared *shared;
+	pid_t pid = start(wait_for_a_child, &shared);
+	int code;
+
+	(void)state;
+	for (unsigned int i = 0; !is_in_state_d(pid) || shared->child == 0; i++) {
+		assert_true(i < 60000);
+		(void)usleep(1000);
+	}
+	code = target_open(pid, &target, &error);
+	if (code == 0)
+		code = target_stop(target, &error);
+	target_close(target);
+	assert_int_equal(kill(shared->child, SIGKILL), 0);
+	for (unsigned int i = 0; __atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) == 0; i++) {
+		assert_true(i < 60000);
+		(void)usleep(1000);
+	}
+	end(pid, shared);
+	if (code == -EPERM || code == -ENOTSUP || code == -ENOSYS) {
+		print_message("%s\n", error.message);
+		skip();
+	}
+	assert_int_equal(code, -EBUSY);
+	assert_non_null(strstr(error.message, "state D"));
+}
+
+static void the_c_library_is_known_by_its_name(void **state)
+{
+#ifdef __x86_64__
+	static const char *const are[] = {"/usr/lib/x86_64-linux-gnu/libc.so.6",
+		"/lib/libc-2.31.so", "/lib/ld-musl-x86_64.so.1", "/lib/libc.musl-x86_64.so.1"};
+	static const char *const are_not[] = {"", "libc.so.6", "/usr/lib/libcurl.so.4",
+		"/usr/lib/libcrypto.so.3", "/opt/libc/plugin.so", "/opt/libc.so.6/plugin.so"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(are) / sizeof(are[0]); i++)
+		assert_true(target_is_c_library(are[i]));
+	for (size_t i = 0; i < sizeof(are_not) / sizeof(are_not[0]); i++)
+		assert_false(target_is_c_library(are_not[i]));
+#else
+	(void)state;
+	skip();
+#endif
+}
+
 static void lines_of_maps_are_parsed(void **state)
 {
 	static const char good[] =
@@ -366,6 +450,8 @@ int main(void)
 			registers_stay_when_the_caller_is_killed_at_each_of_its_system_calls),
 		cmocka_unit_test(a_sleeping_process_wakes_when_the_caller_is_killed),
 		cmocka_unit_test(a_process_that_is_not_there_is_an_error),
+		cmocka_unit_test(a_thread_that_stands_still_in_the_kernel_is_not_waited_for),
+		cmocka_unit_test(the_c_library_is_known_by_its_name),
 		cmocka_unit_test(lines_of_maps_are_parsed),
 		cmocka_unit_test(flags_of_mappings_are_found),
 	};

@@ -8,6 +8,7 @@
  *	bench_process.c   processes and signals
  *	bench_qemu.c      the end of the QEMU that it started
  *	bench_orphans.c   and of what else is left of it
+ *	bench_guard.c     and of everything, if the benchmark is killed
  *	bench_cold.c      the image out of the page cache
  *	bench_facts.c     the machine that the figures come from
  *	bench_report.c    all runs, as JSON for rouse report                    (pure, but its
@@ -16,6 +17,7 @@
 #ifndef ROUSE_TOOL_BENCH_H
 #define ROUSE_TOOL_BENCH_H
 
+#include "bench_guard.h"
 #include "bench_orphans.h"
 #include "bench_plan.h"
 #include "bench_process.h"
@@ -45,6 +47,7 @@ struct bench {
 	unsigned int watch_s; /* a restore that takes longer has failed */
 	struct bench_signals signals;
 	struct bench_orphans orphans;
+	struct bench_guard guard;
 	char folder[96];   /* of the monitor's socket, this benchmark's own */
 	char monitor[108]; /* in it */
 };

@@ -41,6 +41,9 @@ int bench_open(struct bench *bench)
 	}
 	(void)snprintf(bench->monitor, sizeof(bench->monitor), "%s/qmp", bench->folder);
 	code = bench_signals_begin(&bench->signals);
+	/* Before those who are our children already are noted: it is none to be ended. */
+	if (code == 0)
+		code = bench_guard_begin(&bench->guard, bench->folder, bench->monitor);
 	if (code == 0)
 		code = bench_orphans_begin(&bench->orphans);
 	if (code < 0)
@@ -55,6 +58,7 @@ void bench_close(struct bench *bench)
 		return;
 	(void)unlink(bench->monitor);
 	(void)rmdir(bench->folder);
+	bench_guard_end(&bench->guard);
 }
 
 /* ---- One restore ----------------------------------------------------------------------------- */

@@ -193,6 +193,36 @@ def test_interrupt_ends_what_was_started_and_does_not_answer():
     expect_nothing_left()
 
 
+def wait_nothing_left():
+    for word in ('bench', 'restore', 'socket,id=rouse-control', 'sleep\x0030'):
+        wait_until(lambda word=word: not processes_of_this_test(word), f'{word} to end', 20)
+    expect_nothing_left()
+
+
+@limit(120)
+def test_killed_it_leaves_no_restore_and_no_qemu():
+    need_userfaultfd()
+    with tiny_image() as (image, command), \
+            Rouse('bench', '--policies', 'lazy', '--quick', '--storages', 'disk', '--throttle',
+                  'crawl=100KB', image, '--', *command) as run:
+        wait_until(lambda: '1 of 2' in run.said(), 'the first restore')
+        wait_until(qemus, 'the second one')
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        wait_nothing_left()
+
+
+@limit(60)
+def test_killed_with_its_group_it_leaves_no_script_and_no_helper():
+    need_tool()
+    with Rouse('bench', '--policies', 'eager', GOLDEN, '--', '/bin/sh', '-c',
+               'sleep 300 & sleep 301', start_new_session=True) as run:
+        wait_until(lambda: len(sleepers()) >= 2, 'what is started as QEMU')
+        os.killpg(run.pid, signal.SIGKILL)
+        run.process.wait()
+        wait_nothing_left()
+
+
 # ---- What must not be done -------------------------------------------------------------------------
 
 def content_of(path):

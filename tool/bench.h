@@ -91,6 +91,8 @@ void bench_report_add(
 	json_t *report, const struct bench_run *run, const char *name, uint64_t memory_bytes);
 /** Notes that something was not measured, and why. */
 void bench_report_skip(json_t *report, const char *name, const char *reason);
+/** Whether a report there takes the place of the one before: a pipe or a terminal gets all. */
+bool bench_report_is_replaced(const char *path);
 /** Puts a whole report in the place of the one before. 0 or -errno. */
 int bench_report_write(const json_t *report, const char *path);
 

@@ -89,15 +89,21 @@ void bench_report_add(
 	}
 }
 
+bool bench_report_is_replaced(const char *path)
+{
+	struct stat status;
+
+	/* Not a pipe, or /dev/stdout. */
+	return stat(path, &status) < 0 || S_ISREG(status.st_mode);
+}
+
 int bench_report_write(const json_t *report, const char *path)
 {
 	const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(12);
-	struct stat status;
 	char *beside = NULL;
 	int code = 0;
 
-	/* A pipe, or /dev/stdout. */
-	if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+	if (!bench_report_is_replaced(path))
 		return json_dump_file(report, path, flags) < 0 ? -EIO : 0;
 	if (asprintf(&beside, "%s.new", path) < 0)
 		return -ENOMEM;

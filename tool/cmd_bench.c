@@ -150,6 +150,19 @@ static int write_out(const char *path, const json_t *report)
 	return code < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* After each restore, so that nothing that was measured is ever lost; a pipe gets one report. */
+static int write_early(const char *path, const json_t *report)
+{
+	return path != NULL && bench_report_is_replaced(path) ? write_out(path, report)
+							      : EXIT_SUCCESS;
+}
+
+static int write_late(const char *path, const json_t *report)
+{
+	return path != NULL && !bench_report_is_replaced(path) ? write_out(path, report)
+							       : EXIT_SUCCESS;
+}
+
 /* All rounds, until a signal comes. */
 static int measure(const struct bench_arguments *args, struct bench *bench,
 	const struct bench_plan *plan, const struct bench_subject *subject, json_t *report)
@@ -168,8 +181,7 @@ static int measure(const struct bench_arguments *args, struct bench *bench,
 		bench_run_finish(&run);
 		if (run.outcome == BENCH_INTERRUPTED)
 			return EXIT_CANCELLED;
-		/* After each, so that nothing that was measured is ever lost. */
-		if (write_out(args->out, report) != EXIT_SUCCESS || run.outcome == BENCH_FAILED)
+		if (write_early(args->out, report) != EXIT_SUCCESS || run.outcome == BENCH_FAILED)
 			exit_code = EXIT_FAILURE;
 	}
 	return exit_code;
@@ -214,7 +226,7 @@ static int bench_image(const struct bench_arguments *args, struct bench *bench,
 	}
 	leave_out(plan, subject, report);
 	/* Before an hour of measuring: whether it can be written at all. */
-	exit_code = write_out(args->out, report);
+	exit_code = write_early(args->out, report);
 	if (exit_code == EXIT_SUCCESS && bench_plan_ways(plan) == 0) {
 		message(MESSAGE_ERROR, "nothing is left to be measured");
 		(void)show(args, plan, report);
@@ -222,6 +234,8 @@ static int bench_image(const struct bench_arguments *args, struct bench *bench,
 	} else if (exit_code == EXIT_SUCCESS) {
 		exit_code = measure_and_show(args, bench, plan, subject, report);
 	}
+	if (write_late(args->out, report) != EXIT_SUCCESS && exit_code == EXIT_SUCCESS)
+		exit_code = EXIT_FAILURE;
 	json_decref(report);
 	return exit_code;
 }

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import signal
+import subprocess
 
 from e2e import (
     BUILD, CANCELLED, REFUSED, ROOT, ROUSE, USAGE, Rouse, Skip, kill, limit, need_userfaultfd,
@@ -134,6 +135,17 @@ def test_policy_that_needs_a_set_is_skipped_by_name():
     assert [each['name'] for each in report['failed']] == ['disk, eager, round 1']
     rouse('bench', '--policies', 'ws', GOLDEN, '--', '/bin/false') \
         .expect(1, 'nothing is left to be measured', 'skipped: ws: ')
+
+
+def test_pipe_gets_one_report():
+    need_tool()
+    pipe, out = work('pipe'), work('out.json')
+    os.mkfifo(pipe)
+    with open(out, 'wb') as file, subprocess.Popen(['cat', pipe], stdout=file) as reader:
+        rouse('bench', '--policies', 'eager', '--rounds', '2', '-o', pipe, GOLDEN, '--',
+              '/bin/false').expect(1)
+        reader.wait(20)
+    assert len(json.loads(out.read_text())['failed']) == 2
 
 
 @limit(60)

@@ -34,7 +34,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/endian.h"
-#include "base/io.h"
+#include "base/error.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_return_path.h"
 #include "vmm/qemu_writer.h"
@@ -54,6 +54,8 @@
 #define BACKGROUND_GROUP 4u
 #define DEVICES_PONG 3u
 #define FINISH_TIMEOUT_S 60
+/* For a QEMU that is taken over to say something: a thread that waits for that alone does. */
+#define TAKEOVER_SILENCE_MS 30000
 
 struct postcopy_sink {
 	struct rouse_sink sink;
@@ -581,7 +583,37 @@ int qemu_postcopy_sink_new(
 
 /* ---- Taking over a restore whose Rouse died ------------------------------------------------- */
 
-/* The next message, before there is a fault thread. */
+/* All of an answer, before there is a fault thread. -EPIPE, -ECANCELED, -ETIMEDOUT. */
+static int read_answer(const struct postcopy_sink *s, void *buffer, size_t size)
+{
+	struct pollfd fds[] = {
+		{.fd = s->config.fd, .events = POLLIN},
+		{.fd = rouse_observer_cancel_fd(s->config.observer), .events = POLLIN},
+	};
+	uint8_t *at = buffer;
+
+	while (size > 0) {
+		int ready = poll(fds, 2, TAKEOVER_SILENCE_MS);
+		ssize_t n;
+
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready <= 0)
+			return ready < 0 ? -errno : -ETIMEDOUT;
+		if (fds[1].revents != 0)
+			return -ECANCELED;
+		n = recv(s->config.fd, at, size, MSG_DONTWAIT);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0)
+			return -EPIPE;
+		at += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+/* The next message. */
 static int read_message(
 	struct postcopy_sink *s, enum qemu_reply type, struct qemu_return_message *message)
 {
@@ -590,13 +622,15 @@ static int read_message(
 	size_t used = 0, length;
 	int code;
 
-	if (rouse_io_read(s->config.fd, bytes, 4) != 4)
-		return -EPIPE;
+	code = read_answer(s, bytes, 4);
+	if (code < 0)
+		return code;
 	length = be16_load(bytes + 2);
 	if (length > sizeof(bytes) - 4)
 		return -EPROTO;
-	if (rouse_io_read(s->config.fd, bytes + 4, length) != (ssize_t)length)
-		return -EPIPE;
+	code = read_answer(s, bytes + 4, length);
+	if (code < 0)
+		return code;
 	code = qemu_return_parse(bytes, 4 + length, s->config.blocks, s->config.block_count,
 		&last_block, message, &used);
 	if (code < 0)
@@ -611,18 +645,21 @@ static int read_bitmap(struct postcopy_sink *s, const struct qemu_block *block)
 	cleanup_free uint8_t *bits = NULL;
 	uint8_t number[8];
 	uint64_t size;
+	int code = read_answer(s, number, 8);
 
-	if (rouse_io_read(s->config.fd, number, 8) != 8)
-		return -EPIPE;
+	if (code < 0)
+		return code;
 	size = be64_load(number);
 	if (size != (pages + 63) / 64 * 8)
 		return -EPROTO;
-	bits = malloc(size > 0 ? size : 1);
+	bits = calloc(1, size > 0 ? size : 1);
 	if (bits == NULL)
 		return -ENOMEM;
-	if (rouse_io_read(s->config.fd, bits, size) != (ssize_t)size ||
-		rouse_io_read(s->config.fd, number, 8) != 8)
-		return -EPIPE;
+	code = read_answer(s, bits, size);
+	if (code == 0)
+		code = read_answer(s, number, 8);
+	if (code < 0)
+		return code;
 	if (be64_load(number) != QEMU_RECV_BITMAP_END)
 		return -EPROTO;
 	for (uint64_t i = 0; i < pages; i++) {
@@ -682,6 +719,18 @@ static int take_over(struct postcopy_sink *s)
 	return code;
 }
 
+static int explain_takeover(int code, struct rouse_error *error)
+{
+	if (code == -ECANCELED)
+		return rouse_error_set(error, ROUSE_ERROR_CANCELLED, code,
+			"cancelled while taking over: the VM waits; take over with `rouse restore "
+			"--resume`");
+	return rouse_error_set(error, ROUSE_ERROR_VMM, code, "%s",
+		code == -EPROTO      ? "QEMU's memory is not that of this image"
+		: code == -ETIMEDOUT ? "QEMU does not say which pages it has: it stands still"
+				     : "QEMU broke off the recovery");
+}
+
 int qemu_postcopy_sink_resume(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error)
 {
@@ -696,9 +745,7 @@ int qemu_postcopy_sink_resume(
 	code = take_over(s);
 	if (code < 0) {
 		postcopy_destroy(&s->sink);
-		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
-			code == -EPROTO ? "QEMU's memory is not that of this image"
-					: "QEMU broke off the recovery");
+		return explain_takeover(code, error);
 	}
 	s->placed_count = rouse_bitmap_count(&s->placed);
 	*sink = &s->sink;

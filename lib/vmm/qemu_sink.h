@@ -60,7 +60,8 @@ int qemu_postcopy_resume_request(
  * A sink for a VM whose restore broke off (postcopy-paused): learns from QEMU which pages it has,
  * over the connection made by qemu_incoming_recover() or qemu_rescue_recover(), to which
  * qemu_postcopy_resume_request() has been written. It has been started: only place, wait_fault,
- * finish. -EPROTO, -EPIPE.
+ * finish. -EPROTO, -EPIPE; -ECANCELED, and -ETIMEDOUT of a QEMU that says nothing for 30 s: the VM
+ * waits for the next takeover.
  */
 int qemu_postcopy_sink_resume(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);

@@ -154,6 +154,27 @@ static void a_takeover_asks_for_every_bitmap_and_then_resumes(void **state)
 	assert_int_equal(be16_load(bytes + at + 3), 0);
 }
 
+static void a_takeover_of_a_qemu_that_says_nothing_can_be_cancelled(void **state)
+{
+	struct rouse_observer observer = {0};
+	struct qemu_sink_config config = {
+		.blocks = blocks, .block_count = BLOCK_COUNT, .observer = &observer};
+	struct rouse_sink *sink = NULL;
+	struct rouse_error error;
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(rouse_cancel_new(&observer.cancel), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	config.fd = fds[0];
+	rouse_cancel_fire(observer.cancel);
+	assert_int_equal(qemu_postcopy_sink_resume(&config, &sink, &error), -ECANCELED);
+	assert_int_equal(error.kind, ROUSE_ERROR_CANCELLED);
+	assert_null(sink);
+	(void)close(fds[1]);
+	rouse_cancel_free(observer.cancel);
+}
+
 static void a_page_number_leads_to_its_block(void **state)
 {
 	(void)state;
@@ -320,6 +341,7 @@ int main(void)
 		cmocka_unit_test(what_is_written_is_read_back_by_the_decoder),
 		cmocka_unit_test(a_page_of_no_block_is_refused),
 		cmocka_unit_test(a_takeover_asks_for_every_bitmap_and_then_resumes),
+		cmocka_unit_test(a_takeover_of_a_qemu_that_says_nothing_can_be_cancelled),
 		cmocka_unit_test(a_page_number_leads_to_its_block),
 		cmocka_unit_test(a_request_without_a_name_is_of_the_block_named_last),
 		cmocka_unit_test(every_cut_of_a_message_waits_for_the_rest),

@@ -11,8 +11,8 @@
  *	bench_guard.c     and of everything, if the benchmark is killed
  *	bench_cold.c      the image out of the page cache
  *	bench_facts.c     the machine that the figures come from
- *	bench_report.c    all runs, as JSON for rouse report                    (pure, but its
- *writing) bench_table.c     and as a table for people
+ *	bench_report.c    all runs, as JSON for rouse report
+ *	bench_table.c     and as a table for people
  */
 #ifndef ROUSE_TOOL_BENCH_H
 #define ROUSE_TOOL_BENCH_H

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from e2e import (
-    BUILD, FILE, REFUSED, USAGE, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
+    BUILD, FILE, REFUSED, USAGE, VMM, Rouse, Skip, busy_guest, check_memory, limit, machine, need_userfaultfd, note,
     rouse, seeded, wait_until, work)
 from tiny_guest import BASE, TinyGuest
 
@@ -334,6 +334,21 @@ def test_qemu_stopped_while_the_trace_is_armed_goes_on_later():
 
 def test_qemu_stopped_while_it_is_traced_goes_on_later():
     check_stopped(lambda run, _: wait_until(lambda: 'tracing' in run.said(), 'the trace'))
+
+
+@limit(120)
+def test_qemu_stopped_while_it_is_traced_is_waited_for_once_and_what_is_left_is_told():
+    with working_guest() as guest:
+        with Rouse('trace', '--qmp', guest.qmp, '--seconds', 5) as run:
+            wait_until(lambda: 'tracing' in run.said(), 'the trace')
+            os.kill(guest.process.pid, signal.SIGSTOP)
+            try:
+                run.end(30).expect(REFUSED, 'stopped', 'log none', 'kill -CONT')
+                rouse('trace', '--qmp', guest.qmp).expect(VMM, 'kill -CONT')
+            finally:
+                os.kill(guest.process.pid, signal.SIGCONT)
+        disarm(guest)
+        guest.check()
 
 
 def test_qemu_in_a_sandbox_is_refused():

@@ -40,7 +40,10 @@ int uffd_wake(const struct uffd_sink *sink, uint64_t address, uint64_t bytes)
 	return errno == ESRCH ? -EPIPE : -errno;
 }
 
-/* Memory that was given back while pages are still missing. Never again what it was. */
+/*
+ * Memory that was given back while pages are still missing. Never again what it was: who has asked
+ * for what it was asks again, and gets zeros.
+ */
 static void note_removed(struct uffd_sink *sink, uint64_t from, uint64_t to)
 {
 	for (uint64_t address = from; address < to; address += PAGE_BYTES) {
@@ -49,6 +52,7 @@ static void note_removed(struct uffd_sink *sink, uint64_t from, uint64_t to)
 		if (uffd_page_at(sink, address, &page))
 			uffd_mark(sink, page, 1);
 	}
+	(void)uffd_wake(sink, from, to - from);
 }
 
 /* Of a full inbox: it is emptied, and who waits asks again. */
@@ -61,11 +65,8 @@ static int ask_again(struct uffd_sink *sink)
 	return code;
 }
 
-/*
- * Reads what there is, and waits for nothing. Who gives memory back goes on when his message is
- * read; faults stay in the inbox, which is locked.
- */
-static int read_messages(struct uffd_sink *sink)
+/* With both locks. */
+static int read_locked(struct uffd_sink *sink)
 {
 	struct uffd_msg messages[UFFD_SINK_FAULTS];
 	int code = sink->count < UFFD_SINK_FAULTS ? 0 : ask_again(sink);
@@ -88,6 +89,23 @@ static int read_messages(struct uffd_sink *sink)
 	return 0;
 }
 
+/*
+ * Reads what there is, and waits for nothing but a call that places. Who gives memory back goes on
+ * when his message is read; faults go to the inbox. *faults: whether there are any in it.
+ */
+static int read_messages(struct uffd_sink *sink, bool *faults)
+{
+	int code;
+
+	(void)pthread_rwlock_wrlock(&sink->messages);
+	(void)pthread_mutex_lock(&sink->inbox);
+	code = read_locked(sink);
+	*faults = sink->count > 0;
+	(void)pthread_mutex_unlock(&sink->inbox);
+	(void)pthread_rwlock_unlock(&sink->messages);
+	return code;
+}
+
 void uffd_kick(struct uffd_sink *sink)
 {
 	const uint64_t one = 1;
@@ -102,12 +120,8 @@ void uffd_kick(struct uffd_sink *sink)
 static int read_while_placing(struct uffd_sink *sink)
 {
 	bool faults;
-	int code;
+	int code = read_messages(sink, &faults);
 
-	(void)pthread_mutex_lock(&sink->inbox);
-	code = read_messages(sink);
-	faults = sink->count > 0;
-	(void)pthread_mutex_unlock(&sink->inbox);
 	if (faults)
 		uffd_kick(sink);
 	return code;
@@ -132,7 +146,7 @@ int uffd_receive(struct uffd_sink *sink)
 		{.fd = sink->target_end, .events = POLLIN},
 	};
 	uint64_t kicks;
-	int code;
+	bool faults;
 
 	if (poll(fds, 3, -1) < 0 && errno != EINTR)
 		return -errno;
@@ -141,10 +155,7 @@ int uffd_receive(struct uffd_sink *sink)
 	if (fds[2].revents != 0)
 		return -EPIPE;
 	(void)!read(sink->wake, &kicks, sizeof(kicks));
-	(void)pthread_mutex_lock(&sink->inbox);
-	code = read_messages(sink);
-	(void)pthread_mutex_unlock(&sink->inbox);
-	return code;
+	return read_messages(sink, &faults);
 }
 
 bool uffd_take_fault(struct uffd_sink *sink, uint64_t *address)

@@ -11,11 +11,17 @@
 #include <sys/ioctl.h>
 
 #define PAGE_BYTES UFFD_SINK_PAGE
-/* The most that one call places: the kernel cannot be interrupted in it, and nobody is woken. */
 #define RUN_PAGES 256u
+/*
+ * The most that one call places, some 20 us: the kernel cannot be interrupted in it, nobody is
+ * woken, and nobody reads messages meanwhile.
+ */
+#define CALL_PAGES 32u
 
 int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config)
 {
+	pthread_rwlockattr_t fair;
+
 	*sink = (struct uffd_sink){
 		.fd = config->fd,
 		.target_end = config->target_end,
@@ -31,6 +37,11 @@ int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config
 		return code;
 	}
 	(void)pthread_mutex_init(&sink->inbox, NULL);
+	/* Who reads does so for a guest that waits: before the next who places. */
+	(void)pthread_rwlockattr_init(&fair);
+	(void)pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	(void)pthread_rwlock_init(&sink->messages, &fair);
+	(void)pthread_rwlockattr_destroy(&fair);
 	return 0;
 }
 
@@ -39,6 +50,7 @@ void uffd_sink_finish(struct uffd_sink *sink)
 	cleanup_close_fn(&sink->fd);
 	cleanup_close_fn(&sink->wake);
 	(void)pthread_mutex_destroy(&sink->inbox);
+	(void)pthread_rwlock_destroy(&sink->messages);
 	sink->fd = -1;
 	sink->wake = -1;
 }
@@ -120,6 +132,36 @@ static int judge(struct uffd_sink *sink, int code, uint64_t address)
 	}
 }
 
+/* How many of @count pages, from @page on, are not marked: no more than one call places. */
+static uint64_t unmarked(const struct uffd_sink *sink, uint64_t page, uint64_t count)
+{
+	uint64_t n = 0;
+
+	while (n < count && n < CALL_PAGES && !uffd_sink_is_placed(sink, page + n))
+		n++;
+	return n;
+}
+
+/*
+ * One call, for at most @count pages. How many pages have been placed, which are marked then, or
+ * -errno; 0: the first one is marked already. What is given back while others place must never get
+ * our content: so nobody reads of it between the look at the marks and the call.
+ */
+static int64_t place_unmarked(
+	struct uffd_sink *sink, uint64_t page, uint64_t address, const void *data, uint64_t count)
+{
+	int64_t done = 0;
+
+	(void)pthread_rwlock_rdlock(&sink->messages);
+	count = unmarked(sink, page, count);
+	if (count > 0)
+		done = place_bytes(sink, address, data, count * PAGE_BYTES);
+	if (done > 0)
+		uffd_mark(sink, page, (uint64_t)done / PAGE_BYTES);
+	(void)pthread_rwlock_unlock(&sink->messages);
+	return done > 0 ? done / (int64_t)PAGE_BYTES : done;
+}
+
 /* Places @count pages that lie one behind the other, there and, unless NULL, at @data. */
 static int place_run(struct uffd_sink *sink, uint64_t page, uint64_t address,
 	const unsigned char *data, size_t count, size_t *placed)
@@ -127,33 +169,26 @@ static int place_run(struct uffd_sink *sink, uint64_t page, uint64_t address,
 	uint64_t piece = count;
 
 	while (count > 0) {
-		int64_t done = place_bytes(
-			sink, address, data, (piece < count ? piece : count) * PAGE_BYTES);
-		uint64_t pages = done > 0 ? (uint64_t)done / PAGE_BYTES : 0;
+		int64_t done =
+			place_unmarked(sink, page, address, data, piece < count ? piece : count);
+		uint64_t pages = done > 0 ? (uint64_t)done : 1;
 
 		/* Mappings may have been cut since: page by page it is right whatever they are. */
 		if (done == -ENOENT && piece > 1) {
 			piece = 1;
 			continue;
 		}
-		if (done <= 0) {
+		if (done < 0) {
 			int code = judge(sink, (int)done, address);
 
 			if (code < 0)
 				return code;
-			if (code == 1 && !uffd_sink_is_placed(sink, page))
+			if (code == 1)
 				continue;
-			/*
-			 * What was given back meanwhile is zero: not what we have for it. Who waits
-			 * for it asks again, and is told so.
-			 */
-			if (code == 1 && uffd_wake(sink, address, PAGE_BYTES) == -EPIPE)
-				return -EPIPE;
-			pages = 1;
-		} else {
-			*placed += pages;
+			uffd_mark(sink, page, 1);
 		}
-		uffd_mark(sink, page, pages);
+		if (done > 0)
+			*placed += pages;
 		page += pages;
 		address += pages * PAGE_BYTES;
 		data = data != NULL ? data + pages * PAGE_BYTES : NULL;
@@ -219,10 +254,14 @@ int uffd_sink_place(
  */
 static int answer_placed(struct uffd_sink *sink, uint64_t page)
 {
-	const struct uffd_area *area = area_of(sink, page);
-	size_t ignored = 0;
+	const uint64_t address = address_of(area_of(sink, page), page);
+	int64_t done = place_bytes(sink, address, NULL, PAGE_BYTES);
+	int code = done > 0 ? 0 : judge(sink, (int)done, address);
 
-	return place_run(sink, page, address_of(area, page), NULL, 1, &ignored);
+	/* While memory is being given back nothing is placed: who waits asks again. */
+	if (code == 1)
+		code = uffd_wake(sink, address, PAGE_BYTES) == -EPIPE ? -EPIPE : 0;
+	return code;
 }
 
 /* 1: *page is missing; 0: go on. */

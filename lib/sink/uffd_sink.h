@@ -48,6 +48,12 @@ struct uffd_sink {
 	struct rouse_bitmap placed; /* of all pages; those of no area are the caller's matter */
 	atomic_bool interrupted;
 
+	/*
+	 * Shared: from looking whether a page is marked to having placed it. Exclusive: from
+	 * reading a message to having marked what was given back. So a page that was placed,
+	 * written to and given back meanwhile never gets its old content again.
+	 */
+	pthread_rwlock_t messages;
 	pthread_mutex_t inbox; /* faults that were read and not come to yet: it guards them */
 	uint64_t faults[UFFD_SINK_FAULTS]; /* addresses */
 	size_t count;

@@ -478,6 +478,60 @@ static void who_waits_for_a_page_that_is_given_back_gets_zeros(void **state)
 	teardown(&m);
 }
 
+/* Somebody else has read of it, so that nobody answers the fault that was read before. */
+static void who_waits_for_a_page_hears_that_it_was_given_back(void **state)
+{
+	struct toucher toucher;
+	struct giver giver;
+	struct server server;
+	struct memory m;
+	uint64_t page;
+
+	(void)state;
+	setup(&m);
+	toucher_start(&toucher, &m, 3);
+	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), 0);
+	giver_start(&giver, &m, 2, 4);
+	assert_int_equal(place_range(&m, 40, 1), 1);
+	giver_end(&giver);
+	assert_true(uffd_sink_is_placed(&m.sink, page));
+	server_start(&server, &m);
+	assert_int_equal(toucher_end(&toucher), 0);
+	server_end(&server);
+	assert_int_equal(server.count, 0);
+	teardown(&m);
+}
+
+/* Whether the kernel has nothing at a page. */
+static bool is_missing(const struct memory *m, uint64_t page)
+{
+	const uint64_t address = (uint64_t)(uintptr_t)m->bytes + page * UFFD_SINK_PAGE;
+	uint64_t entry = 0;
+	cleanup_close int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(
+		pread(fd, &entry, sizeof(entry), (off_t)(address / UFFD_SINK_PAGE * 8)), 8);
+	return entry >> 62 == 0;
+}
+
+/* In the middle of what is being placed together: it must not get what it had at the checkpoint. */
+static void what_is_given_back_while_it_is_placed_stays_missing(void **state)
+{
+	struct giver giver;
+	struct memory m;
+
+	(void)state;
+	for (unsigned int round = 0; round < 50; round++) {
+		setup(&m);
+		giver_start(&giver, &m, 10, 4);
+		(void)place_range(&m, 0, PAGES);
+		giver_end(&giver);
+		for (uint64_t i = 0; i < PAGES; i++)
+			assert_int_equal(is_missing(&m, i), i >= 10 && i < 14);
+		teardown(&m);
+	}
+}
+
 /* It was given back before, and the answer, zeros, comes while other memory is given back. */
 static void a_page_that_was_given_back_is_answered_while_others_are(void **state)
 {
@@ -618,6 +672,8 @@ int main(void)
 		cmocka_unit_test(two_threads_place_each_page_once),
 		cmocka_unit_test(a_fault_is_answered_while_memory_is_being_given_back),
 		cmocka_unit_test(who_waits_for_a_page_that_is_given_back_gets_zeros),
+		cmocka_unit_test(who_waits_for_a_page_hears_that_it_was_given_back),
+		cmocka_unit_test(what_is_given_back_while_it_is_placed_stays_missing),
 		cmocka_unit_test(a_page_that_was_given_back_is_answered_while_others_are),
 		cmocka_unit_test(faults_that_were_read_while_placing_are_answered),
 		cmocka_unit_test(more_faults_than_the_inbox_holds_are_all_answered),

@@ -198,6 +198,7 @@ static int open_file(const char *path, int flags)
 const struct rouse_direct_kernel rouse_direct_kernel = {
 	.open = open_file,
 	.queue_init = io_uring_queue_init,
+	.queue_submit = io_uring_submit_and_wait,
 };
 
 static int map_memory(struct direct_source *direct)
@@ -254,6 +255,7 @@ static int begin(struct direct_source *direct, const struct rouse_direct_kernel 
 			.bytes = direct->bytes,
 			.memory = direct->memory,
 			.queue_init = kernel->queue_init,
+			.queue_submit = kernel->queue_submit,
 			.read_now = read_now,
 			.user = direct,
 		},

@@ -10,9 +10,10 @@
 struct rouse_direct_kernel {
 	int (*open)(const char *path, int flags);
 	rouse_queue_init_fn *queue_init;
+	rouse_queue_submit_fn *queue_submit;
 };
 
-/** open(2) and io_uring_queue_init(3). */
+/** open(2), io_uring_queue_init(3) and io_uring_submit_and_wait(3). */
 extern const struct rouse_direct_kernel rouse_direct_kernel;
 
 /** Whether somebody else reads the file, in whatever way: another source of it is open. */

@@ -200,7 +200,7 @@ static void request_ahead(struct rouse_read_ahead *ahead, uint64_t offset, const
 	}
 }
 
-/* The slot with @offset, in flight or not, and requests ahead of it. NULL: the ring is broken. */
+/* The slot with @offset, in flight or not, and requests ahead of it. NULL: nothing is taken. */
 static struct read_slot *request_slot(
 	struct rouse_read_ahead *ahead, uint64_t offset, const struct span *span)
 {

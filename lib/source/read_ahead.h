@@ -39,12 +39,15 @@ struct rouse_read_ahead;
 
 /** io_uring_queue_init(3), or what a test puts in its place. */
 typedef int rouse_queue_init_fn(unsigned int entries, struct io_uring *ring, unsigned int flags);
+/** io_uring_submit_and_wait(3), likewise. */
+typedef int rouse_queue_submit_fn(struct io_uring *ring, unsigned int wait_for);
 
 struct rouse_read_ahead_config {
 	int fd;          /**< with O_DIRECT */
 	uint64_t bytes;  /**< of the file */
 	uint8_t *memory; /**< ROUSE_READ_AHEAD_BYTES, aligned; until _free() it is the kernel's */
 	rouse_queue_init_fn *queue_init;
+	rouse_queue_submit_fn *queue_submit;
 	/** Reads what a request did not bring, and finds out why: that is the error. */
 	int (*read_now)(void *user, uint64_t offset, void *buffer, size_t size);
 	void *user;

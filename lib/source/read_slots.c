@@ -17,6 +17,7 @@ void read_slots_init(struct read_slots *slots, const struct rouse_read_ahead_con
 	slots->fd = config->fd;
 	slots->file_bytes = config->bytes;
 	slots->memory = config->memory;
+	slots->submit = config->queue_submit;
 	slots->has_ring = config->queue_init(READ_SLOTS, &slots->ring, 0) == 0;
 	/* Refused where RLIMIT_MEMLOCK is small: then each request maps its memory anew. */
 	slots->registered =
@@ -71,7 +72,10 @@ int read_slots_await(struct read_slots *slots, const struct read_slot *slot)
 			continue;
 		}
 		/* Submits what a full kernel refused before, too. */
-		code = io_uring_submit_and_wait(&slots->ring, 1);
+		code = slots->submit(&slots->ring, 1);
+		/* It has no memory now, or too much to tell: the reader helps himself meanwhile. */
+		if (code == -EAGAIN || code == -EBUSY)
+			return -EAGAIN;
 		if (code < 0 && code != -EINTR) {
 			slots->broken = true;
 			return -EIO;
@@ -112,7 +116,7 @@ struct read_slot *read_slots_request(struct read_slots *slots, uint64_t offset, 
 void read_slots_submit(struct read_slots *slots)
 {
 	if (io_uring_sq_ready(&slots->ring) > 0)
-		(void)io_uring_submit(&slots->ring);
+		(void)slots->submit(&slots->ring, 0);
 }
 
 bool read_slot_is_whole(const struct read_slots *slots, const struct read_slot *slot)

@@ -37,6 +37,7 @@ struct read_slots {
 	uint64_t file_bytes;
 	uint8_t *memory;
 	struct io_uring ring;
+	rouse_queue_submit_fn *submit;
 	struct read_slot slots[READ_SLOTS];
 	unsigned int next;  /* the slot that the next request takes */
 	uint64_t waited_ns; /* for pieces in flight, in all */
@@ -67,7 +68,7 @@ struct read_slot *read_slots_find(struct read_slots *slots, uint64_t offset);
 
 /**
  * Prepares the request for a piece in the next slot, once that is not in flight any more; @offset
- * and @bytes are aligned. NULL: the ring is broken.
+ * and @bytes are aligned. NULL: the ring is broken, or takes nothing now.
  */
 struct read_slot *read_slots_request(struct read_slots *slots, uint64_t offset, uint64_t bytes);
 /** Submits what is prepared. What the kernel refuses read_slots_await() submits again. */
@@ -75,7 +76,10 @@ void read_slots_submit(struct read_slots *slots);
 
 /** Takes note of what has come, and waits for nothing. */
 void read_slots_reap(struct read_slots *slots);
-/** Waits until a slot is not in flight. -EIO: the ring is broken. */
+/**
+ * Waits until a slot is not in flight. -EIO: the ring is broken; -EAGAIN: the kernel takes nothing
+ * now, and the slot stays in flight.
+ */
 int read_slots_await(struct read_slots *slots, const struct read_slot *slot);
 
 /** Whether a piece is there, and all of it. */

@@ -68,6 +68,17 @@ static int half_a_queue(unsigned int entries, struct io_uring *ring, unsigned in
 	return io_uring_queue_init(entries, ring, flags | IORING_SETUP_R_DISABLED);
 }
 
+/* A kernel that is short of memory, now and then. */
+static unsigned int submits;
+
+static int refuse_now_and_then(struct io_uring *ring, unsigned int wait_for)
+{
+	static const int codes[] = {-EAGAIN, -EBUSY, -EINTR, 0};
+	const int code = codes[submits++ % 4];
+
+	return code < 0 ? code : io_uring_submit_and_wait(ring, wait_for);
+}
+
 /* ---- The same bytes -------------------------------------------------------------------------- */
 
 static void check_read(struct rouse_source *source, const struct source_file *file,
@@ -136,6 +147,20 @@ static void reads_the_same_when_the_queue_fails(void **state)
 	source = open_direct(*state, &broken);
 	check_all(source, *state);
 	rouse_source_destroy(source);
+}
+
+static void a_queue_that_is_full_for_a_moment_is_used_again(void **state)
+{
+	struct rouse_direct_kernel busy = rouse_direct_kernel;
+	struct rouse_source *source;
+
+	busy.queue_submit = refuse_now_and_then;
+	submits = 0;
+	source = open_direct(*state, &busy);
+	check_all(source, *state);
+	rouse_source_destroy(source);
+	/* A queue that is given up is not asked again. */
+	assert_true(submits > 40);
 }
 
 static void a_file_system_that_refuses_is_eopnotsupp(void **state)
@@ -421,6 +446,7 @@ int main(void)
 		cmocka_unit_test(reads_what_is_in_the_file),
 		cmocka_unit_test(reads_the_same_where_io_uring_is_forbidden),
 		cmocka_unit_test(reads_the_same_when_the_queue_fails),
+		cmocka_unit_test(a_queue_that_is_full_for_a_moment_is_used_again),
 		cmocka_unit_test(a_file_system_that_refuses_is_eopnotsupp),
 		cmocka_unit_test(reads_are_allowed_to_wait),
 		cmocka_unit_test(short_files_are_read),

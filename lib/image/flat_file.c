@@ -83,7 +83,8 @@ int rouse_flat_open(const char *path, struct rouse_flat_file *file, struct rouse
 	struct stat status;
 	int code;
 
-	*file = (struct rouse_flat_file){.fd = open(path, O_RDONLY | O_CLOEXEC)};
+	/* Not waiting for the other end of a pipe that somebody gave for a file. */
+	*file = (struct rouse_flat_file){.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
 	if (file->fd < 0 || fstat(file->fd, &status) < 0)
 		return rouse_error_errno(error, -errno, "cannot open %s", path);
 	if (!S_ISREG(status.st_mode))

@@ -163,6 +163,20 @@ static void a_file_that_is_cut_off_is_refused(void **state)
 	rouse_flat_close(&file);
 }
 
+/* A pipe that nobody writes to: nothing may wait for it. */
+static void what_is_no_file_is_refused(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_flat_file file;
+
+	(void)unlink(fixture->path);
+	assert_int_equal(mkfifo(fixture->path, 0600), 0);
+	assert_int_equal(rouse_flat_open(fixture->path, &file, NULL), -EINVAL);
+	rouse_flat_close(&file);
+	assert_int_equal(rouse_flat_open("/tmp", &file, NULL), -EINVAL);
+	rouse_flat_close(&file);
+}
+
 /* ---- Parsing: each broken footer has a right checksum, so that its numbers are looked at. ---- */
 
 static void make_footer(struct rouse_disk_flat *disk)
@@ -237,6 +251,7 @@ int main(void)
 		TEST(a_file_that_was_written_to_is_not_unchanged),
 		TEST(a_table_that_was_changed_is_refused),
 		TEST(a_file_that_is_cut_off_is_refused),
+		TEST(what_is_no_file_is_refused),
 		cmocka_unit_test(a_footer_of_wrong_numbers_is_refused),
 		cmocka_unit_test(a_newer_footer_is_told_apart),
 	};

@@ -3,10 +3,10 @@
  * Emptying QEMU's RAM and registering it.
  *
  *	userfaultfd        in QEMU, fetched by us
- *	MADV_DONTNEED      in QEMU: what it has put there at its start (ROMs that are copied into
- *RAM) would stay in place of the VM's pages. Postcopy does the same. UFFDIO_REGISTER    by us
- *	/proc/PID/pagemap  is it empty? Another thread may have touched a page in between: then
- *again
+ *	UFFDIO_REGISTER    by us, and undone: does somebody else have the memory?
+ *	MADV_DONTNEED      in QEMU: what its start has put there would stay, as in postcopy
+ *	UFFDIO_REGISTER    by us
+ *	/proc/PID/pagemap  is it empty? Another thread may have touched it: then again
  */
 #include "vmm/qemu_hold_private.h"
 
@@ -80,40 +80,53 @@ static int empty(const struct qemu_hold *hold, struct rouse_error *error)
 	return code;
 }
 
-static int register_areas(const struct qemu_hold *hold, struct rouse_error *error)
+/* The first @count areas. What somebody else has registered is not ours to end. */
+static void unregister_areas(const struct qemu_hold *hold, size_t count)
 {
-	const uint64_t needed = UINT64_C(1) << _UFFDIO_COPY | UINT64_C(1) << _UFFDIO_ZEROPAGE |
-				UINT64_C(1) << _UFFDIO_WAKE;
-
-	for (size_t i = 0; i < hold->area_count; i++) {
-		struct uffdio_register what = {
-			.range = {.start = hold->areas[i].address,
-				.len = hold->areas[i].pages * UFFD_SINK_PAGE},
-			.mode = UFFDIO_REGISTER_MODE_MISSING,
-		};
-
-		if (ioctl(hold->uffd, UFFDIO_REGISTER, &what) < 0) {
-			if (errno == EBUSY)
-				return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
-					"QEMU's memory has a userfaultfd already: it is traced or "
-					"scanned, or restored by somebody else");
-			return rouse_error_errno(error, -errno, "cannot watch QEMU's memory");
-		}
-		if ((what.ioctls & needed) != needed)
-			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
-				"this kernel cannot place pages in QEMU's memory by userfaultfd");
-	}
-	return 0;
-}
-
-static void unregister_areas(const struct qemu_hold *hold)
-{
-	for (size_t i = 0; i < hold->area_count; i++) {
+	for (size_t i = 0; i < count; i++) {
 		struct uffdio_range range = {.start = hold->areas[i].address,
 			.len = hold->areas[i].pages * UFFD_SINK_PAGE};
 
 		(void)ioctl(hold->uffd, UFFDIO_UNREGISTER, &range);
 	}
+}
+
+static int register_area(
+	const struct qemu_hold *hold, const struct uffd_area *area, struct rouse_error *error)
+{
+	const uint64_t needed = UINT64_C(1) << _UFFDIO_COPY | UINT64_C(1) << _UFFDIO_ZEROPAGE |
+				UINT64_C(1) << _UFFDIO_WAKE;
+	struct uffdio_register what = {
+		.range = {.start = area->address, .len = area->pages * UFFD_SINK_PAGE},
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	if (ioctl(hold->uffd, UFFDIO_REGISTER, &what) < 0) {
+		if (errno == EBUSY)
+			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+				"QEMU's memory has a userfaultfd already: it is traced or "
+				"scanned, or restored by somebody else");
+		return rouse_error_errno(error, -errno, "cannot watch QEMU's memory");
+	}
+	if ((what.ioctls & needed) == needed)
+		return 0;
+	(void)ioctl(hold->uffd, UFFDIO_UNREGISTER, &what.range);
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
+		"this kernel cannot place pages in QEMU's memory by userfaultfd");
+}
+
+/* All of them, or none. */
+static int register_areas(const struct qemu_hold *hold, struct rouse_error *error)
+{
+	for (size_t i = 0; i < hold->area_count; i++) {
+		int code = register_area(hold, &hold->areas[i], error);
+
+		if (code < 0) {
+			unregister_areas(hold, i);
+			return code;
+		}
+	}
+	return 0;
 }
 
 /* 1: nothing is there; 0: something is. */
@@ -152,23 +165,35 @@ static int is_empty(const struct qemu_hold *hold, struct rouse_error *error)
 	return result >= 0 ? result : rouse_error_errno(error, result, "cannot read %s", path);
 }
 
+/* 1: it is empty and registered; 0: something was touched in between, and nothing is registered. */
+static int empty_and_register(const struct qemu_hold *hold, struct rouse_error *error)
+{
+	int code = empty(hold, error);
+
+	if (code >= 0)
+		code = register_areas(hold, error);
+	if (code < 0)
+		return code;
+	code = is_empty(hold, error);
+	/* What is registered cannot be emptied: that waits to be read of. */
+	if (code != 1)
+		unregister_areas(hold, hold->area_count);
+	return code;
+}
+
 int qemu_hold_register(struct qemu_hold *hold, int *there, struct rouse_error *error)
 {
 	int code = make(hold, there, error);
 
-	for (unsigned int i = 0; code == 0 && i < ATTEMPTS; i++) {
-		code = empty(hold, error);
-		if (code >= 0)
-			code = register_areas(hold, error);
-		if (code == 0)
-			code = is_empty(hold, error);
-		if (code == 1)
-			return 0;
-		/* What is registered cannot be emptied: that waits to be read of. */
-		unregister_areas(hold);
-	}
-	if (code < 0)
-		return code;
+	/* First of all, and only to see: what somebody else serves must not be emptied. */
+	if (code == 0)
+		code = register_areas(hold, error);
+	if (code == 0)
+		unregister_areas(hold, hold->area_count);
+	for (unsigned int i = 0; code == 0 && i < ATTEMPTS; i++)
+		code = empty_and_register(hold, error);
+	if (code != 0)
+		return code < 0 ? code : 0;
 	return rouse_error_set(error, ROUSE_ERROR_VMM, -EBUSY,
 		"QEMU goes on touching the memory that is to be restored: use --backend postcopy");
 }

@@ -268,41 +268,12 @@ static int run(struct rouse_engine *e, struct rouse_error *error)
 	return code;
 }
 
-/*
- * What those before us have delivered, of the pages that are not zero: without a background, only
- * the number tells when all is there. Before the fault service starts: what that places it counts
- * itself, and a page that counts twice would end the restore before another one came.
- */
-static int count_inherited(struct rouse_engine *e, struct rouse_error *error)
-{
-	const uint64_t count = rouse_reader_page_count(e->config.reader);
-
-	for (uint64_t page = 0; page < count; page++) {
-		uint64_t locator;
-		int code;
-
-		if (!e->sink->ops->is_placed(e->sink, page))
-			continue;
-		code = rouse_reader_locate(e->config.reader, page, ROUSE_READ_BULK, &locator);
-		if (code < 0)
-			return engine_image_failure(
-				e, code, ROUSE_FEEDER_NO_CHUNK, "the VM waits as before", error);
-		e->stored_placed += locator != ROUSE_LOCATOR_ZERO;
-	}
-	return 0;
-}
-
 int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rouse_error *error)
 {
 	const bool around = e->traits->around && !e->config.record && e->config.background > 0;
 	int code;
 
 	e->sink = sink;
-	if (e->config.resume && e->config.background == 0) {
-		code = count_inherited(e, error);
-		if (code < 0)
-			return code;
-	}
 	code = rouse_fault_service_start(
 		e->config.reader, e->config.source, sink, around, &e->stages, &e->faults);
 	if (code < 0)

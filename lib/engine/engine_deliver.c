@@ -9,6 +9,8 @@
 
 /* Not so long that a failure or a cancel is noticed late. */
 #define MAX_SLEEP_NS UINT64_C(200000000)
+/* Looked at between two looks at failures, some milliseconds. */
+#define LOOK_PAGES 262144u
 
 int engine_guest_wait(struct rouse_engine *e, uint64_t *wait_ns)
 {
@@ -27,13 +29,41 @@ static void report_progress(struct rouse_engine *e)
 		e->stored_total * ROUSE_IMAGE_PAGE_BYTES);
 }
 
+/*
+ * Whether no page is missing that is not zero, 1 or 0. What is there stays there, so it is looked
+ * at once: each call goes on where the last one found something missing, for LOOK_PAGES at most.
+ */
+static int is_all_there(struct rouse_engine *e)
+{
+	const uint64_t count = rouse_reader_page_count(e->config.reader);
+
+	for (unsigned int i = 0; i < LOOK_PAGES && e->all_there < count; i++) {
+		uint64_t locator = ROUSE_LOCATOR_ZERO;
+		int code = 0;
+
+		if (!e->sink->ops->is_placed(e->sink, e->all_there))
+			code = rouse_reader_locate(
+				e->config.reader, e->all_there, ROUSE_READ_BULK, &locator);
+		if (code < 0)
+			return code;
+		if (locator != ROUSE_LOCATOR_ZERO)
+			return 0;
+		e->all_there++;
+	}
+	return e->all_there == count;
+}
+
 int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_error *error)
 {
 	for (;;) {
 		const uint64_t now = rouse_clock_ns();
 		int code, timeout_ms = ENGINE_POLL_MS;
 
-		if (now >= end_ns || delivered(e) >= e->stored_total)
+		code = end_ns == UINT64_MAX ? is_all_there(e) : delivered(e) >= e->stored_total;
+		if (code < 0)
+			return engine_image_failure(
+				e, code, ROUSE_FEEDER_NO_CHUNK, "the VM waits as before", error);
+		if (now >= end_ns || code > 0)
 			return 0;
 		if (end_ns - now < (uint64_t)ENGINE_POLL_MS * 1000000)
 			timeout_ms = (int)((end_ns - now) / 1000000) + 1;

@@ -33,15 +33,18 @@ struct rouse_engine {
 	struct rouse_engine_stats stats;
 	struct stage_clock stages;
 	uint64_t stored_total;  /* pages that are not zero */
-	uint64_t stored_placed; /* of these, those that nobody asked for, or that were there before
-				 */
+	uint64_t stored_placed; /* of these, those that nobody asked for */
+	uint64_t all_there;     /* up to this page nothing is missing: see engine_serve_only() */
 	uint64_t prefetch_total;
 };
 
 /** Places all that the feeder still brings, while the guest runs; the feeder stays. */
 int engine_deliver(struct rouse_engine *engine, struct rouse_error *error);
 
-/** Only faults, until @end_ns or, with UINT64_MAX, until every page has been asked for. */
+/**
+ * Only faults, until @end_ns or, with UINT64_MAX, until no page is missing that is not zero: placed
+ * by whomever, an earlier Rouse too, or given back by the guest.
+ */
 int engine_serve_only(struct rouse_engine *engine, uint64_t end_ns, struct rouse_error *error);
 
 /** How long the guest's processors have waited, as the sink's guest_wait; 0 or less: unknown. */

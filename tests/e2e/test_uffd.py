@@ -358,6 +358,40 @@ def test_qemu_in_a_sandbox_is_refused_and_goes_on_waiting():
         guest.check()
 
 
+def test_background_off_ends_when_all_has_been_touched():
+    """The save reads all of the VM's memory, which so comes page by page."""
+    need_userfaultfd()
+    again = work('again.rouse')
+    with TinyGuest(incoming='defer') as guest, \
+            Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--json', '--qmp',
+                  guest.qmp, tiny_image()) as run:
+        guest.check()
+        assert run.running(), 'it ended, although pages are still missing'
+        rouse('save', '--keep-running', '--qmp', guest.folder / 'monitor', again).expect(0)
+        report = run.end().expect(0).json
+        assert report['background_pages'] == 0
+        assert not remains(guest.process.pid)
+    rouse('verify', again).expect(0)
+    restore_and_check(again, '--policy', 'lazy')
+
+
+@limit(120)
+def test_background_off_ends_after_a_takeover():
+    need_userfaultfd()
+    off = ('--background', 'off')
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', *off, '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            kill_when_it_serves(run, 0.1)
+        with Rouse('restore', '--resume', *off, '--qmp', guest.qmp, tiny_image()) as run:
+            guest.check()
+            assert run.running(), 'it ended, although pages are still missing'
+            rouse('save', '--keep-running', '--qmp', guest.folder / 'monitor',
+                  work('again.rouse')).expect(0)
+            run.end().expect(0)
+        assert not remains(guest.process.pid)
+
+
 def test_vm_can_be_saved_while_pages_are_missing():
     """QEMU knows of no restore: it reads all of its memory, and waits for it."""
     need_userfaultfd()

@@ -131,7 +131,7 @@ static const void *cached_page(const struct chunk_cache *cache, size_t slot, uin
 /* A fault, and what was found for it. */
 struct answer {
 	struct rouse_sink_page page; /* content NULL: zeros */
-	uint64_t asked_ns;
+	struct rouse_sink_asker asker;
 	uint64_t chunk;
 	size_t slot; /* of the cache */
 	bool read;   /* the chunk was read for it */
@@ -151,7 +151,7 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 	s->damaged = answer->chunk;
 	answer->slot = cache_find(&s->cache, answer->chunk, &hit);
 	if (!hit) {
-		code = load_chunk(s, answer->chunk, answer->slot, answer->asked_ns);
+		code = load_chunk(s, answer->chunk, answer->slot, answer->asker.asked_ns);
 		if (code < 0)
 			return code;
 		answer->read = true;
@@ -210,14 +210,15 @@ static void log_fault(
 	struct rouse_fault_service *s, const struct answer *answer, uint64_t placed_ns)
 {
 	uint64_t i = atomic_load_explicit(&s->count, memory_order_relaxed);
-	uint64_t service_ns = placed_ns - answer->asked_ns;
+	uint64_t service_ns = placed_ns - answer->asker.asked_ns;
 
 	if (i >= s->log_room)
 		return;
 	s->log[i] = (struct rouse_fault){
-		.asked_ns = answer->asked_ns,
+		.asked_ns = answer->asker.asked_ns,
 		.page = (uint32_t)answer->page.page,
 		.service_ns = service_ns < UINT32_MAX ? (uint32_t)service_ns : UINT32_MAX,
+		.thread = answer->asker.thread,
 	};
 	if (answer->page.data != NULL)
 		atomic_fetch_add_explicit(&s->stored_count, 1, memory_order_relaxed);
@@ -236,7 +237,9 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 	*asked = code == 0;
 	if (code < 0)
 		return code;
-	answer.asked_ns = rouse_clock_ns();
+	answer.asker.asked_ns = rouse_clock_ns();
+	if (sink->ops->asker != NULL)
+		sink->ops->asker(sink, &answer.asker);
 	/* The request and the page have crossed: it is on its way already. */
 	if (sink->ops->is_placed(sink, answer.page.page))
 		return 0;

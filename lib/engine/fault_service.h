@@ -26,6 +26,7 @@ struct rouse_fault {
 	uint64_t asked_ns; /* CLOCK_MONOTONIC */
 	uint32_t page;
 	uint32_t service_ns; /* saturates */
+	uint32_t thread;     /* of the VMM, that waited: as in struct rouse_sink_asker */
 };
 
 struct rouse_fault_service;

@@ -23,6 +23,12 @@ struct rouse_sink_page {
 	const void *data; /* ROUSE_IMAGE_PAGE_BYTES of it, or NULL: zeros */
 };
 
+/** Who asked for a page, and when. */
+struct rouse_sink_asker {
+	uint32_t thread;   /* as the VMM's own process sees its number; 0: not known */
+	uint64_t asked_ns; /* when the request was read, CLOCK_MONOTONIC */
+};
+
 enum rouse_sink_priority {
 	ROUSE_SINK_URGENT,     /* a guest waits: before everything that has not begun */
 	ROUSE_SINK_BACKGROUND, /* lets urgent ones pass between any two pages */
@@ -44,6 +50,12 @@ struct rouse_sink_ops {
 	 * asked for something that does not exist; -ECANCELED: rouse_sink_interrupt() was called.
 	 */
 	int (*wait_fault)(struct rouse_sink *sink, uint64_t *page);
+
+	/**
+	 * Who asked for the page that wait_fault has returned last. The thread that waits for
+	 * faults. NULL: the sink does not know.
+	 */
+	void (*asker)(struct rouse_sink *sink, struct rouse_sink_asker *asker);
 
 	/**
 	 * Places pages of a running guest; returns when the bytes are handed over. *placed, which

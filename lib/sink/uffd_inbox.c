@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "sink/uffd_inbox.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -61,7 +63,7 @@ static int ask_again(struct uffd_sink *sink)
 	int code = 0;
 
 	while (code == 0 && sink->count > 0)
-		code = uffd_wake(sink, sink->faults[--sink->count], PAGE_BYTES);
+		code = uffd_wake(sink, sink->faults[--sink->count].address, PAGE_BYTES);
 	return code;
 }
 
@@ -70,6 +72,7 @@ static int read_locked(struct uffd_sink *sink)
 {
 	struct uffd_msg messages[UFFD_SINK_FAULTS];
 	int code = sink->count < UFFD_SINK_FAULTS ? 0 : ask_again(sink);
+	uint64_t now_ns;
 	ssize_t n;
 
 	if (code < 0)
@@ -77,14 +80,17 @@ static int read_locked(struct uffd_sink *sink)
 	n = read(sink->fd, messages, (UFFD_SINK_FAULTS - sink->count) * sizeof(messages[0]));
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : errno == ESRCH ? -EPIPE : -errno;
+	now_ns = rouse_clock_ns();
 	for (size_t i = 0; i < (size_t)n / sizeof(messages[0]); i++) {
 		const struct uffd_msg *message = &messages[i];
 
 		if (message->event == UFFD_EVENT_REMOVE)
 			note_removed(sink, message->arg.remove.start, message->arg.remove.end);
 		else if (message->event == UFFD_EVENT_PAGEFAULT)
-			sink->faults[sink->count++] =
-				message->arg.pagefault.address & ~(PAGE_BYTES - 1);
+			sink->faults[sink->count++] = (struct uffd_fault){
+				.address = message->arg.pagefault.address & ~(PAGE_BYTES - 1),
+				.asker = {message->arg.pagefault.feat.ptid, now_ns},
+			};
 	}
 	return 0;
 }
@@ -158,14 +164,14 @@ int uffd_receive(struct uffd_sink *sink)
 	return read_messages(sink, &faults);
 }
 
-bool uffd_take_fault(struct uffd_sink *sink, uint64_t *address)
+bool uffd_take_fault(struct uffd_sink *sink, struct uffd_fault *fault)
 {
 	bool taken;
 
 	(void)pthread_mutex_lock(&sink->inbox);
 	taken = sink->count > 0;
 	if (taken) {
-		*address = sink->faults[0];
+		*fault = sink->faults[0];
 		sink->count--;
 		memmove(sink->faults, sink->faults + 1, sink->count * sizeof(sink->faults[0]));
 	}

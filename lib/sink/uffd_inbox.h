@@ -26,8 +26,8 @@ void uffd_kick(struct uffd_sink *sink);
 
 /* Waits for messages and reads them: as many as there are. Errors as ops->wait_fault. */
 int uffd_receive(struct uffd_sink *sink);
-/* The address of a fault out of the inbox; false: it is empty. */
-bool uffd_take_fault(struct uffd_sink *sink, uint64_t *address);
+/* A fault out of the inbox, the oldest; false: it is empty. */
+bool uffd_take_fault(struct uffd_sink *sink, struct uffd_fault *fault);
 /* Lets whoever gives memory back go on, and then some microseconds pass. 1, or the failure. */
 int uffd_let_go_on(struct uffd_sink *sink);
 

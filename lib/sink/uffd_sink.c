@@ -18,6 +18,17 @@
  */
 #define CALL_PAGES 32u
 
+int uffd_sink_handshake(int fd)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_WANTED};
+
+	if (ioctl(fd, UFFDIO_API, &api) == 0)
+		return 0;
+	/* The kernel has cleared it, and can be asked again. */
+	api = (struct uffdio_api){.api = UFFD_API, .features = UFFD_SINK_FEATURES};
+	return ioctl(fd, UFFDIO_API, &api) == 0 ? 0 : -errno;
+}
+
 int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config)
 {
 	pthread_rwlockattr_t fair;
@@ -277,13 +288,17 @@ static int note_fault(struct uffd_sink *sink, uint64_t address, uint64_t *page)
 int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 {
 	for (;;) {
-		uint64_t address;
+		struct uffd_fault fault;
 		int code;
 
 		if (atomic_load(&sink->interrupted))
 			return -ECANCELED;
-		code = uffd_take_fault(sink, &address) ? note_fault(sink, address, page)
-						       : uffd_receive(sink);
+		if (uffd_take_fault(sink, &fault)) {
+			sink->asker = fault.asker;
+			code = note_fault(sink, fault.address, page);
+		} else {
+			code = uffd_receive(sink);
+		}
 		if (code != 0)
 			return code < 0 ? code : 0;
 	}

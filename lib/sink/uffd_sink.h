@@ -29,12 +29,23 @@
  * placed meanwhile: so the descriptor is read by whoever waits for faults or places.
  */
 #define UFFD_SINK_FEATURES (UINT64_C(1) << 3)
+/** And, where the kernel has it (Linux 4.14): UFFD_FEATURE_THREAD_ID, which tells who waits. */
+#define UFFD_SINK_WANTED (UFFD_SINK_FEATURES | UINT64_C(1) << 8)
 
 #define UFFD_SINK_PAGE UINT64_C(4096)
 
 /** Registered memory: a part of one mapping. */
 struct uffd_area {
 	uint64_t address, first_page, pages;
+};
+
+/** Says to the kernel what the new descriptor is for (UFFDIO_API). -EINVAL: it lacks that. */
+int uffd_sink_handshake(int fd);
+
+/** A request that was read. */
+struct uffd_fault {
+	uint64_t address;
+	struct rouse_sink_asker asker;
 };
 
 #define UFFD_SINK_FAULTS 64u
@@ -55,8 +66,9 @@ struct uffd_sink {
 	 */
 	pthread_rwlock_t messages;
 	pthread_mutex_t inbox; /* faults that were read and not come to yet: it guards them */
-	uint64_t faults[UFFD_SINK_FAULTS]; /* addresses */
+	struct uffd_fault faults[UFFD_SINK_FAULTS];
 	size_t count;
+	struct rouse_sink_asker asker; /* of what wait_fault returned last; that thread's */
 };
 
 struct uffd_sink_config {

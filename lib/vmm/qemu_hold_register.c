@@ -49,7 +49,6 @@ static int make(struct qemu_hold *hold, int *there, struct rouse_error *error)
 {
 	/* Not for faults of user mode only: devices and KVM touch guest memory in the kernel. */
 	const uint64_t arguments[6] = {O_CLOEXEC | O_NONBLOCK};
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_FEATURES};
 
 	*there = qemu_hold_call(
 		hold->target, SYS_userfaultfd, arguments, NULL, 0, "use userfaultfd", error);
@@ -58,7 +57,7 @@ static int make(struct qemu_hold *hold, int *there, struct rouse_error *error)
 	hold->uffd = target_fetch_fd(hold->target, *there);
 	if (hold->uffd < 0)
 		return rouse_error_errno(error, hold->uffd, "cannot fetch a userfaultfd");
-	if (ioctl(hold->uffd, UFFDIO_API, &api) < 0)
+	if (uffd_sink_handshake(hold->uffd) < 0)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
 			"this kernel's userfaultfd does not tell what memory is given back: Linux "
 			"4.11 or later is needed");
@@ -202,11 +201,10 @@ int qemu_hold_probe(void)
 {
 #ifdef __x86_64__
 	cleanup_close int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_FEATURES};
 
 	if (uffd < 0)
 		return errno == EPERM ? -EPERM : -ENOTSUP;
-	if (ioctl(uffd, UFFDIO_API, &api) < 0)
+	if (uffd_sink_handshake(uffd) < 0)
 		return -ENOTSUP;
 	return syscall(SYS_pidfd_getfd, -1, 0, 0) < 0 && errno == ENOSYS ? -ENOTSUP : 0;
 #else

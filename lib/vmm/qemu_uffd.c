@@ -110,6 +110,11 @@ static int uffd_wait_fault(struct rouse_sink *sink, uint64_t *page)
 	return uffd_sink_wait_fault(&uffd_of(sink)->memory, page);
 }
 
+static void uffd_asker(struct rouse_sink *sink, struct rouse_sink_asker *asker)
+{
+	*asker = uffd_of(sink)->memory.asker;
+}
+
 static int uffd_place(struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count,
 	enum rouse_sink_priority priority, size_t *placed)
 {
@@ -274,6 +279,7 @@ static const struct rouse_sink_ops uffd_ops = {
 	.prefetch = uffd_prefetch,
 	.start = uffd_start,
 	.wait_fault = uffd_wait_fault,
+	.asker = uffd_asker,
 	.place = uffd_place,
 	.is_placed = uffd_is_placed,
 	.finish = uffd_finish,

@@ -3,6 +3,7 @@
 #include "../unit.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "sink/uffd_sink.h"
 
 #include <errno.h>
@@ -33,14 +34,13 @@ static unsigned char pattern(uint64_t page)
 
 static int open_uffd(void)
 {
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_FEATURES};
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0) {
 		print_message("this user may not use userfaultfd\n");
 		skip();
 	}
-	assert_int_equal(ioctl(fd, UFFDIO_API, &api), 0);
+	assert_int_equal(uffd_sink_handshake(fd), 0);
 	return fd;
 }
 
@@ -137,12 +137,14 @@ struct toucher {
 	pthread_t thread;
 	const volatile unsigned char *at;
 	unsigned char seen;
+	uint32_t tid;
 };
 
 static void *touch(void *argument)
 {
 	struct toucher *t = argument;
 
+	t->tid = (uint32_t)gettid();
 	t->seen = *t->at;
 	return NULL;
 }
@@ -343,6 +345,38 @@ static void who_waited_for_a_dead_handler_asks_again(void **state)
 	assert_int_equal(toucher_end(&toucher), pattern(3));
 	server_end(&server);
 	assert_int_equal(server.asked[0], 3);
+	teardown(&m);
+}
+
+static bool tells_threads(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_SINK_WANTED};
+	cleanup_close int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0;
+}
+
+static void a_fault_tells_which_thread_waits_and_since_when(void **state)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	struct toucher touchers[4];
+	struct memory m;
+
+	(void)state;
+	setup(&m);
+	for (size_t i = 0; i < 4; i++)
+		toucher_start(&touchers[i], &m, i * 2);
+	for (size_t i = 0; i < 4; i++) {
+		const struct rouse_sink_asker *asker = &m.sink.asker;
+		uint64_t page, other;
+
+		assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), 0);
+		assert_true(asker->asked_ns > begun_ns && asker->asked_ns <= rouse_clock_ns());
+		(void)place_range(&m, page - FIRST, 1);
+		other = (page - FIRST) / 2;
+		(void)toucher_end(&touchers[other]);
+		assert_int_equal(asker->thread, tells_threads() ? touchers[other].tid : 0);
+	}
 	teardown(&m);
 }
 
@@ -667,6 +701,7 @@ int main(void)
 		cmocka_unit_test(memory_that_was_given_back_is_zero),
 		cmocka_unit_test(many_threads_that_wait_are_all_answered),
 		cmocka_unit_test(who_waited_for_a_dead_handler_asks_again),
+		cmocka_unit_test(a_fault_tells_which_thread_waits_and_since_when),
 		cmocka_unit_test(what_is_missing_at_the_end_is_zero),
 		cmocka_unit_test(nobody_waits_for_a_process_that_has_ended),
 		cmocka_unit_test(two_threads_place_each_page_once),

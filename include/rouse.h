@@ -275,6 +275,7 @@ enum rouse_stall_method {
 	ROUSE_STALLS_REQUESTS = 0, /**< each fault, by its request */
 	ROUSE_STALLS_SAMPLES,      /**< the vCPUs' state, a thousand times a second */
 	ROUSE_STALLS_NONE,         /**< not at all: TTR is that of the start */
+	ROUSE_STALLS_THREADS,      /**< each fault, by its request, and which vCPU had it */
 };
 
 /** What limits reading, to be as slow as another disk. 0: no limit. docs/ttr.md has the model. */
@@ -442,6 +443,7 @@ struct rouse_restore_report {
 	enum rouse_backend backend;
 	enum rouse_stall_method stall_method;
 	uint64_t stall_resolution_us; /**< of ROUSE_STALLS_SAMPLES; otherwise 0 */
+	uint64_t device_faults; /**< that were no vCPU's and stalled none; ROUSE_STALLS_THREADS */
 };
 
 ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);

@@ -284,6 +284,8 @@ static const char *stall_method_name(enum rouse_stall_method method)
 		return "requests";
 	case ROUSE_STALLS_SAMPLES:
 		return "samples";
+	case ROUSE_STALLS_THREADS:
+		return "threads";
 	case ROUSE_STALLS_NONE:
 		break;
 	}
@@ -310,6 +312,7 @@ static void add_times(json_t *json, const struct rouse_restore_report *report,
 	set(json, "blocktime_ms",
 		report->blocktime_us >= 0 ? json_ms((uint64_t)report->blocktime_us) : json_null());
 	set(json, "stall_method", json_string(stall_method_name(report->stall_method)));
+	set(json, "device_faults", json_number(report->device_faults));
 	set(json, "stall_resolution_us", json_number(report->stall_resolution_us));
 	set(json, "transport_us", json_real(report->transport_us));
 	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));
@@ -383,7 +386,8 @@ static void print_sampled_stalls(const struct rouse_restore_report *report)
 
 static void print_stalls(const struct rouse_restore_report *report)
 {
-	if (report->stall_method != ROUSE_STALLS_REQUESTS) {
+	if (report->stall_method != ROUSE_STALLS_REQUESTS &&
+		report->stall_method != ROUSE_STALLS_THREADS) {
 		print_sampled_stalls(report);
 		return;
 	}
@@ -391,6 +395,9 @@ static void print_stalls(const struct rouse_restore_report *report)
 		(unsigned long long)report->faults, human_us(report->fault_us.p50).text,
 		human_us(report->fault_us.p90).text, human_us(report->fault_us.p99).text,
 		human_us(report->fault_us.max).text);
+	if (report->device_faults > 0)
+		printf("%llu of them were of devices or of QEMU itself\n",
+			(unsigned long long)report->device_faults);
 	printf("vCPUs stalled for %s after the start", human_us((double)report->stalled_us).text);
 	if (report->blocktime_us >= 0)
 		printf(" (QEMU says %s; the way to QEMU and back adds %s to each fault)",

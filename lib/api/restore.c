@@ -242,14 +242,19 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 {
 	cleanup_with(stalls_cleanup) struct rouse_stalls *stalls = NULL;
 	const struct rouse_restore_options *options = &r->options;
+	const struct restore_report_context context = {
+		.requested_ns = r->requested_ns,
+		.vcpus = r->qemu.vcpus,
+		.threads = r->qemu.threads,
+		.thread_count = r->qemu.thread_count,
+	};
 	int code;
 
 	/* A VM that was taken over has waited for that, too: its block time says nothing. */
 	if (complete && r->policy != ROUSE_POLICY_EAGER && !options->resume &&
 		r->qemu.way == RESTORE_POSTCOPY)
 		report->blocktime_us = qemu_incoming_blocktime(r->qemu.qmp);
-	code = restore_report_fill(
-		report, r->engine, r->requested_ns, r->qemu.vcpus, &options->ttr, &stalls);
+	code = restore_report_fill(report, r->engine, &context, &options->ttr, &stalls);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot make the report");
 	if (options->stall_log != NULL)

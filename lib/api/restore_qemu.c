@@ -8,6 +8,7 @@
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_rescue.h"
 #include "vmm/qemu_sink.h"
+#include "vmm/vcpu_threads.h"
 
 #include <string.h>
 
@@ -302,6 +303,22 @@ static unsigned int vcpus_of(const struct restore_qemu *qemu,
 	return options->resume ? 1 : count_vcpus(qemu->qmp);
 }
 
+/*
+ * Whose the faults are, where the kernel tells that. Before the start, since QEMU has nothing else
+ * to do then; one that is taken over may not be able to answer.
+ */
+static void list_threads(struct restore_qemu *qemu)
+{
+	int pid = (int)qemu->process.pid;
+
+	if (qemu->way != RESTORE_UFFD || qemu->qmp == NULL)
+		return;
+	if (pid <= 0)
+		pid = qmp_peer_pid(qemu->qmp);
+	if (pid > 0)
+		(void)vcpu_threads_list(qemu->qmp, pid, &qemu->threads, &qemu->thread_count);
+}
+
 /* @qemu: empty, but for way and map. */
 static int open_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	const struct rouse_metadata *metadata, struct rouse_reader *reader,
@@ -316,6 +333,7 @@ static int open_qemu(struct restore_qemu *qemu, const struct rouse_restore_optio
 	if (code < 0)
 		return add_last_words(qemu, code, error);
 	qemu->vcpus = vcpus_of(qemu, options, metadata);
+	list_threads(qemu);
 	return make_sink(qemu, options, metadata, reader, fd, observer, error);
 }
 
@@ -370,4 +388,5 @@ void restore_qemu_finish(struct restore_qemu *qemu, bool keep)
 	}
 	qemu_process_finish(&qemu->process);
 	free(qemu->blocks);
+	free(qemu->threads);
 }

@@ -29,7 +29,9 @@ struct restore_qemu {
 	struct rouse_sink *sink;
 	struct qemu_block *blocks; /* of the image, as the sink wants them */
 	uint32_t block_count;
-	unsigned int vcpus;              /* 0 until known */
+	unsigned int vcpus; /* 0 until known */
+	uint32_t *threads;  /* of the vCPUs, as vcpu_threads_list(); or NULL */
+	size_t thread_count;
 	struct qemu_hold hold;           /* for RESTORE_UFFD, until there is a sink */
 	const struct qemu_map_file *map; /* of restore_qemu_open_map(), or NULL */
 	bool deposited; /* QEMU holds a duplicate of our end of qmp: see vmm/qemu_rescue.h */

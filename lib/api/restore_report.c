@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "api/restore_report.h"
 
+#include "api/fault_stalls.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "ttr/ttr.h"
@@ -12,22 +13,33 @@ static uint64_t since_us(uint64_t when_ns, uint64_t base_ns)
 	return when_ns > base_ns ? (when_ns - base_ns) / 1000 : 0;
 }
 
-/* All vCPUs until the first instruction, and one for each fault. */
-static int add_stalls(struct rouse_stalls *stalls, const struct rouse_restore_report *report,
-	const struct rouse_fault *faults, uint64_t requested_ns)
+/* All vCPUs until the first instruction. */
+static int add_start(struct rouse_stalls *stalls, const struct rouse_restore_report *report)
 {
-	const uint64_t transport_ns = (uint64_t)(report->transport_us * 1000);
 	int code = 0;
 
 	for (unsigned int i = 0; code == 0 && i < report->vcpus; i++)
 		code = rouse_stalls_add(stalls, 0, report->start_us);
-	for (uint64_t i = 0; code == 0 && i < report->faults; i++) {
-		uint64_t from = since_us(faults[i].asked_ns, requested_ns);
-		uint64_t stall_ns = faults[i].service_ns + transport_ns;
+	return code;
+}
 
-		/* Rounded up: a stall is never lost, only made longer by less than 1 us. */
-		code = rouse_stalls_add(stalls, from, from + stall_ns / 1000 + 1);
-	}
+/* And those that a fault has stalled. */
+static int add_faults(struct rouse_stalls *stalls, struct rouse_restore_report *report,
+	const struct restore_report_context *context, const struct rouse_fault *faults)
+{
+	const struct fault_stalls_config config = {
+		.faults = faults,
+		.count = report->faults,
+		.requested_ns = context->requested_ns,
+		.transport_ns = (uint64_t)(report->transport_us * 1000),
+		/* Another number of them than the VM had: vCPUs were plugged. */
+		.threads = context->thread_count == report->vcpus ? context->threads : NULL,
+		.thread_count = context->thread_count,
+	};
+	bool by_thread;
+	int code = fault_stalls_add(stalls, &config, &report->device_faults, &by_thread);
+
+	report->stall_method = by_thread ? ROUSE_STALLS_THREADS : ROUSE_STALLS_REQUESTS;
 	return code;
 }
 
@@ -65,7 +77,7 @@ static int fill_percentiles(
 }
 
 int restore_report_fill(struct rouse_restore_report *report, const struct rouse_engine *engine,
-	uint64_t requested_ns, unsigned int vcpus, const struct rouse_ttr_point *point,
+	const struct restore_report_context *context, const struct rouse_ttr_point *point,
 	struct rouse_stalls **stalls)
 {
 	struct rouse_engine_stats stats;
@@ -74,9 +86,9 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 
 	rouse_engine_get_stats(engine, &stats);
 	faults = rouse_engine_faults(engine, &report->faults);
-	report->vcpus = vcpus;
-	report->start_us = since_us(stats.started_ns, requested_ns);
-	report->complete_us = since_us(stats.complete_ns, requested_ns);
+	report->vcpus = context->vcpus;
+	report->start_us = since_us(stats.started_ns, context->requested_ns);
+	report->complete_us = since_us(stats.complete_ns, context->requested_ns);
 	report->prefetched_pages = stats.prefetched_pages;
 	report->prefetched_bytes = stats.prefetched_bytes;
 	memcpy(report->stages, stats.stages, sizeof(report->stages));
@@ -89,9 +101,11 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 		report->background_rate = (double)stats.background_pages * ROUSE_IMAGE_PAGE_BYTES *
 					  1e9 / (double)stats.background_ns;
 	report->transport_us = transport_us(report, faults);
-	code = rouse_stalls_new(vcpus, stalls);
+	code = rouse_stalls_new(context->vcpus, stalls);
 	if (code == 0)
-		code = add_stalls(*stalls, report, faults, requested_ns);
+		code = add_start(*stalls, report);
+	if (code == 0)
+		code = add_faults(*stalls, report, context, faults);
 	if (code == 0)
 		code = fill_percentiles(&report->fault_us, faults, report->faults);
 	if (code < 0)

@@ -8,9 +8,17 @@
 #include "vmm/vcpu_stalls.h"
 #include "wset/wset.h"
 
+/** What the engine does not know. */
+struct restore_report_context {
+	uint64_t requested_ns; /* time 0, CLOCK_MONOTONIC */
+	unsigned int vcpus;
+	const uint32_t *threads; /* of the vCPUs, as vcpu_threads_list(); or NULL: not known */
+	size_t thread_count;
+};
+
 /**
- * Fills in what the engine knows: times, faults, TTR. @requested_ns: time 0. The stalls that it is
- * computed from go to *stalls, the caller's to free. -ENOMEM.
+ * Fills in what the engine knows: times, faults, TTR. The stalls that it is computed from go to
+ * *stalls, the caller's to free. -ENOMEM.
  *
  * Rouse sees a fault from the request's arrival to the page's departure. What passes before and
  * after (the kernel's and QEMU's hand-overs, placing the page, waking the vCPU) only QEMU sees: if
@@ -18,7 +26,7 @@
  * as stall too.
  */
 int restore_report_fill(struct rouse_restore_report *report, const struct rouse_engine *engine,
-	uint64_t requested_ns, unsigned int vcpus, const struct rouse_ttr_point *point,
+	const struct restore_report_context *context, const struct rouse_ttr_point *point,
 	struct rouse_stalls **stalls);
 
 /** Of a restore without an engine; CLOCK_MONOTONIC. */

@@ -219,6 +219,7 @@ static void log_fault(
 		.page = (uint32_t)answer->page.page,
 		.service_ns = service_ns < UINT32_MAX ? (uint32_t)service_ns : UINT32_MAX,
 		.thread = answer->asker.thread,
+		.of_vmm = answer->asker.of_vmm,
 	};
 	if (answer->page.data != NULL)
 		atomic_fetch_add_explicit(&s->stored_count, 1, memory_order_relaxed);

@@ -26,7 +26,8 @@ struct rouse_fault {
 	uint64_t asked_ns; /* CLOCK_MONOTONIC */
 	uint32_t page;
 	uint32_t service_ns; /* saturates */
-	uint32_t thread;     /* of the VMM, that waited: as in struct rouse_sink_asker */
+	uint32_t thread;     /* that waited, and whether it was the VMM's: see sink.h */
+	bool of_vmm;
 };
 
 struct rouse_fault_service;

@@ -26,6 +26,7 @@ struct rouse_sink_page {
 /** Who asked for a page, and when. */
 struct rouse_sink_asker {
 	uint32_t thread;   /* as the VMM's own process sees its number; 0: not known */
+	bool of_vmm;       /* it is one of the VMM's, as far as our pid namespace tells */
 	uint64_t asked_ns; /* when the request was read, CLOCK_MONOTONIC */
 };
 

@@ -89,7 +89,8 @@ static int read_locked(struct uffd_sink *sink)
 		else if (message->event == UFFD_EVENT_PAGEFAULT)
 			sink->faults[sink->count++] = (struct uffd_fault){
 				.address = message->arg.pagefault.address & ~(PAGE_BYTES - 1),
-				.asker = {message->arg.pagefault.feat.ptid, now_ns},
+				.asker = {.thread = message->arg.pagefault.feat.ptid,
+					.asked_ns = now_ns},
 			};
 	}
 	return 0;

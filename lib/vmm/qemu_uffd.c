@@ -7,9 +7,12 @@
 #include "vmm/qemu_writer.h"
 #include "vmm/vcpu_wait.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define MONITOR_TIMEOUT_MS 3000
 #define LOAD_TIMEOUT_NS UINT64_C(10000000000) /* of a VM that has all pages */
@@ -112,7 +115,13 @@ static int uffd_wait_fault(struct rouse_sink *sink, uint64_t *page)
 
 static void uffd_asker(struct rouse_sink *sink, struct rouse_sink_asker *asker)
 {
-	*asker = uffd_of(sink)->memory.asker;
+	struct qemu_uffd_sink *s = uffd_of(sink);
+
+	*asker = s->memory.asker;
+	/* Now: a thread that reads memory for a save has ended when somebody asks whose it was. */
+	asker->of_vmm = asker->thread != 0 && (syscall(SYS_tgkill, target_pid(s->hold.target),
+						       (pid_t)asker->thread, 0) == 0 ||
+						      errno == EPERM);
 }
 
 static int uffd_place(struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count,

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static json_int_t thread_of(const json_t *cpus, size_t index)
 {
@@ -66,6 +67,45 @@ int vcpu_threads_open(struct qmp *qmp, pid_t pid, const char *file, int **fds, s
 		*fds = NULL;
 		*count = 0;
 	}
+	return code;
+}
+
+static bool has_thread(pid_t pid, uint32_t thread)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%u", pid, thread);
+	return access(path, F_OK) == 0;
+}
+
+static int list_all(const json_t *cpus, pid_t pid, uint32_t **threads, size_t *count)
+{
+	cleanup_free uint32_t *list = NULL;
+
+	*count = json_array_size(cpus);
+	if (*count == 0)
+		return -ENOTSUP;
+	list = calloc(*count, sizeof(*list));
+	if (list == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < *count; i++) {
+		list[i] = (uint32_t)thread_of(cpus, i);
+		if (list[i] == 0 || !has_thread(pid, list[i]))
+			return -ENOTSUP;
+	}
+	*threads = take_ptr(&list);
+	return 0;
+}
+
+int vcpu_threads_list(struct qmp *qmp, pid_t pid, uint32_t **threads, size_t *count)
+{
+	json_t *cpus = NULL;
+	int code = qmp_execute(qmp, "query-cpus-fast", NULL, &cpus, NULL);
+
+	if (code < 0)
+		return code;
+	code = list_all(cpus, pid, threads, count);
+	json_decref(cpus);
 	return code;
 }
 

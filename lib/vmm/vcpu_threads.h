@@ -16,6 +16,13 @@
  */
 int vcpu_threads_open(struct qmp *qmp, pid_t pid, const char *file, int **fds, size_t *count);
 
+/**
+ * The threads' numbers, one for each vCPU in their order: vCPUs that share one have the same.
+ * *threads is the caller's to free. -ENOTSUP: they are not those of this pid namespace, or no vCPU;
+ * -ENOMEM; those of qmp_execute().
+ */
+int vcpu_threads_list(struct qmp *qmp, pid_t pid, uint32_t **threads, size_t *count);
+
 /** Closes and frees what vcpu_threads_open() made. NULL is fine. */
 void vcpu_threads_close(int *fds, size_t count);
 

@@ -54,6 +54,60 @@ def test_lazy():
     assert report['prefetched_pages'] == 0
 
 
+@limit(240)
+def test_faults_are_told_apart_by_the_thread_that_waited():
+    """Four vCPUs, one of which runs; what a save reads stalls none of them."""
+    need_userfaultfd()
+    image, four = work('four.rouse'), ['-smp', '4']
+    with TinyGuest(extra=four) as guest:
+        guest.wait_works()
+        rouse('save', '--qmp', guest.qmp, image).expect(0)
+    with TinyGuest(extra=four, incoming='defer') as guest, \
+            Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--json', '--qmp',
+                  guest.qmp, image) as run:
+        guest.check()
+        rouse('save', '--keep-running', '--qmp', guest.folder / 'monitor', work('x.rouse')) \
+            .expect(0)
+        report = run.end().expect(0).json
+        guest.check()
+    note(f'{report["faults"]} faults, {report["device_faults"]} of them of QEMU itself; stalled '
+         f'{report["stalled_ms"]} ms')
+    assert report['stall_method'] == 'threads'
+    # What the guest fills, and some pages of its code, stack and firmware.
+    own = (64 + 4) * 256
+    assert own <= report['faults'] - report['device_faults'] <= own + 64
+
+
+def stalls_for_each_fault(image, accel):
+    """Of a VM with four vCPUs that is restored with this accelerator."""
+    log, monitor = work('stalls'), work('monitor')
+    with TinyGuest(extra=['-smp', '4'], start=False) as guest:
+        command = [accel if word == 'tcg' else word for word in guest.command]
+        try:
+            report = rouse('restore', *UFFD, '--policy', 'lazy', '--json', '--stall-log', log,
+                           '--monitor', monitor, image, '--', *command).expect(0).json
+            guest.check()
+        finally:
+            end_qemus()
+            monitor.unlink(missing_ok=True)
+    assert report['stall_method'] == 'threads' and report['vcpus'] == 4
+    # Two lines of what it is, and the start, which stalls all.
+    stalls = len(log.read_text(encoding='utf-8').splitlines()) - 2 - 4
+    note(f'{accel}: {stalls} stalls by {report["faults"]} faults')
+    return stalls / (report['faults'] - report['device_faults'])
+
+
+@limit(240)
+def test_vcpus_that_share_a_thread_are_stalled_together():
+    need_userfaultfd()
+    image = work('four.rouse')
+    with TinyGuest(extra=['-smp', '4']) as guest:
+        guest.wait_works()
+        rouse('save', '--qmp', guest.qmp, image).expect(0)
+    assert stalls_for_each_fault(image, 'tcg') <= 1
+    assert stalls_for_each_fault(image, 'tcg,thread=single') > 3
+
+
 def test_eager():
     need_userfaultfd()
     report = restore_and_check(tiny_image(), '--policy', 'eager')

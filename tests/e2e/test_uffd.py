@@ -176,6 +176,55 @@ def test_qemu_that_rouse_starts_and_takes_over():
             monitor.unlink(missing_ok=True)
 
 
+# ---- memory that is given back ----------------------------------------------------------------
+
+BALLOON = {'program': 'balloon', 'extra': ['-device', 'virtio-balloon-pci']}
+
+
+def balloon_goes_on(guest):
+    """It gives 4 MiB back before each look at its memory, while the restore is under way."""
+    guest.wait_letters('bbb..kk')
+
+
+@limit(240)
+def test_a_balloon_grows_while_pages_come():
+    """What is given back is zero from then on, had it come before or not; nobody waits for ever."""
+    need_userfaultfd()
+    image = tiny_image(**BALLOON)
+    for background in ('off', '16MiB', 'max'):
+        with TinyGuest(incoming='defer', **BALLOON) as guest, \
+                Rouse('restore', *UFFD, '--policy', 'lazy', '--background', background, '--json',
+                      '--qmp', guest.qmp, image) as run:
+            wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
+            guest.wait_letters('b')
+            if background != 'max':
+                assert run.running(), 'it was over before the balloon grew'
+            balloon_goes_on(guest)
+            if background == 'off':
+                run.signal(signal.SIGINT)
+                run.end(20).expect(CANCELLED)
+                rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+            else:
+                run.end().expect(0)
+            balloon_goes_on(guest)
+            assert not remains(guest.process.pid)
+
+
+@limit(240)
+def test_killed_while_a_balloon_grows():
+    """QEMU's main loop waits until its message is read: by the Rouse that takes over."""
+    need_userfaultfd()
+    image = tiny_image(**BALLOON)
+    for attempt in range(6):
+        with TinyGuest(incoming='defer', **BALLOON) as guest:
+            with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', '16MiB', '--qmp',
+                       guest.qmp, image) as run:
+                kill_when_it_serves(run, 0.02 * attempt)
+            rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+            balloon_goes_on(guest)
+            assert not remains(guest.process.pid)
+
+
 # ---- dying -----------------------------------------------------------------------------------
 
 def kill_when_it_serves(run, after_s=0.0):

@@ -233,6 +233,10 @@ static int let_run(struct qemu_uffd_sink *s, struct rouse_error *error)
 			break;
 		(void)poll(NULL, 0, 10);
 	} while (rouse_clock_ns() < limit_ns);
+	if (code == 0 && strcmp(state, "inmigrate") == 0)
+		return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
+			"the memory is there, but QEMU is still loading the VM's devices: take the "
+			"restore over once more (--resume) when it has");
 	if (code == 0 && s->hold.record->run != 0 &&
 		(strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0))
 		code = qmp_execute(qmp, "cont", NULL, NULL, error);

@@ -2,7 +2,10 @@
 /* What sort of file it is, by its first bytes, or where these are a VM's by its last. */
 #include "tool.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* docs/format.md: the magic is at the beginning of a footer of this size. */
 #define FLAT_MAGIC "ROUSEFLT"
@@ -43,12 +46,17 @@ static enum file_kind kind_of(FILE *file)
 
 enum file_kind file_kind(const char *path)
 {
-	FILE *file = fopen(path, "re");
-	enum file_kind kind;
+	/* Of a pipe nothing is taken, and nobody waits for its other end. */
+	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	enum file_kind kind = FILE_OTHER;
+	FILE *file;
 
-	if (file == NULL)
+	if (fd < 0)
 		return FILE_OTHER;
-	kind = kind_of(file);
-	(void)fclose(file);
+	file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) ? fdopen(fd, "r") : NULL;
+	if (file != NULL)
+		kind = kind_of(file);
+	(void)(file != NULL ? fclose(file) : close(fd));
 	return kind;
 }

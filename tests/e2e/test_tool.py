@@ -178,6 +178,14 @@ def test_inspect_says_what_else_a_file_is():
     rouse('inspect', ROUSE).expect(FILE, 'not a Rouse image')
 
 
+def test_pipe_is_no_image_and_nobody_waits_for_its_writer():
+    need_tool()
+    pipe = work('pipe')
+    os.mkfifo(pipe)
+    for command in ('inspect', 'verify'):
+        rouse(command, pipe, timeout=20).expect(USAGE, 'neither a regular file')
+
+
 def test_policy_without_a_use_for_a_working_set_is_not_given_one():
     need_tool()
     for policy in ('eager', 'lazy', 'lazy-background'):

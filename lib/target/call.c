@@ -31,7 +31,11 @@
 
 #define RED_ZONE 128u
 #define STACK_SPARE 4096u /* that must be left below a frame */
+/* So often it is tried; between two, so long; and while it waits for a disk: five seconds in all.
+ */
 #define STOP_ATTEMPTS 200u
+#define STOP_NAP_NS 1000000
+#define DEEP_NAP_NS 25000000
 #define STOP_TIMEOUT_NS UINT64_C(20000000)
 #define CODE_SEGMENT_64 0x33u
 #define LOCK_TIMEOUT_NS UINT64_C(5000000000)
@@ -372,9 +376,11 @@ static int find_and_stop(struct target *target, struct rouse_error *error)
 		return code;
 	code = -EBUSY;
 	for (unsigned int attempt = 0; code == -EBUSY && attempt < STOP_ATTEMPTS; attempt++) {
-		const struct timespec nap = {.tv_nsec = 1000000};
+		struct timespec nap = {.tv_nsec = STOP_NAP_NS};
 
 		code = stop_thread(target, tid, maps, map_count);
+		if (code == -EBUSY && is_deep_in_kernel(target, tid))
+			nap.tv_nsec = DEEP_NAP_NS;
 		if (code == -EBUSY)
 			(void)nanosleep(&nap, NULL);
 	}

@@ -80,7 +80,7 @@ def agent_is_in(pid):
 def wait_armed(run, pid):
     """Waits until the agent is at work."""
     def there():
-        assert run.running(), 'the trace has ended'
+        assert run.running(), f'the trace has ended; it said: {run.said()}'
         return has_agent_thread(pid)
     wait_until(there, 'the agent')
 

@@ -107,9 +107,8 @@ void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
 	qmp_ignore_cancel(qmp);
 	if (set_log(qmp, "log none", &why) < 0)
 		note_failure(observer,
-			"QEMU may be left with `log nochain`, which makes its VM slower; `log "
-			"none` in "
-			"its monitor ends that",
+			"QEMU may be left with `log nochain`, which makes its VM slower: "
+			"`log none` in its monitor ends that",
 			&why);
 	qmp_heed_cancel(qmp, observer);
 }

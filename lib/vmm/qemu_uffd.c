@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define MONITOR_TIMEOUT_MS 3000
+#define THREADS_KNOWN 64u
 #define LOAD_TIMEOUT_NS UINT64_C(10000000000) /* of a VM that has all pages */
 
 struct qemu_uffd_sink {
@@ -23,6 +24,11 @@ struct qemu_uffd_sink {
 	struct qemu_hold hold;
 	struct uffd_sink memory;
 	struct rouse_sink *stream; /* the precopy sink, of small blocks and devices; or NULL */
+
+	/* Of the fault thread: threads that are known to be QEMU's, so that a fault asks for none.
+	 */
+	uint32_t threads[THREADS_KNOWN];
+	size_t next_thread;
 
 	/* Of who calls start. */
 	struct qmp *monitor; /* that we have connected ourselves, in a takeover */
@@ -113,15 +119,26 @@ static int uffd_wait_fault(struct rouse_sink *sink, uint64_t *page)
 	return uffd_sink_wait_fault(&uffd_of(sink)->memory, page);
 }
 
+/* The first time it is a system call, while somebody waits; then it is remembered. */
+static bool is_of_qemu(struct qemu_uffd_sink *s, uint32_t thread)
+{
+	for (size_t i = 0; i < THREADS_KNOWN; i++) {
+		if (s->threads[i] == thread)
+			return true;
+	}
+	if (syscall(SYS_tgkill, target_pid(s->hold.target), (pid_t)thread, 0) < 0 && errno != EPERM)
+		return false;
+	s->threads[s->next_thread++ % THREADS_KNOWN] = thread;
+	return true;
+}
+
 static void uffd_asker(struct rouse_sink *sink, struct rouse_sink_asker *asker)
 {
 	struct qemu_uffd_sink *s = uffd_of(sink);
 
 	*asker = s->memory.asker;
 	/* Now: a thread that reads memory for a save has ended when somebody asks whose it was. */
-	asker->of_vmm = asker->thread != 0 && (syscall(SYS_tgkill, target_pid(s->hold.target),
-						       (pid_t)asker->thread, 0) == 0 ||
-						      errno == EPERM);
+	asker->of_vmm = asker->thread != 0 && is_of_qemu(s, asker->thread);
 }
 
 static int uffd_place(struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count,

@@ -99,7 +99,7 @@ static int index_tape(struct handler *h)
 static void hold_back(struct rouse_pacer *pacer, uint64_t bytes)
 {
 	const uint64_t now_ns = rouse_clock_ns();
-	const uint64_t due_ns = rouse_pacer_placed(pacer, now_ns, bytes);
+	const uint64_t due_ns = rouse_pacer_placed(pacer, now_ns, bytes, 0);
 
 	if (due_ns > now_ns) {
 		const struct timespec pause = {.tv_sec = (time_t)((due_ns - now_ns) / 1000000000),
@@ -116,7 +116,7 @@ static int stream(struct handler *h, uint64_t rate, struct result *result)
 	struct rouse_pacer pacer;
 	int code = 0;
 
-	rouse_pacer_init(&pacer, rate == 0 ? ROUSE_BACKGROUND_MAX : rate, rouse_clock_ns());
+	rouse_pacer_init(&pacer, rate == 0 ? ROUSE_BACKGROUND_MAX : rate, 0, rouse_clock_ns());
 	for (uint64_t at = 0; code == 0 && at < h->tape->count;) {
 		size_t count = 0, placed = 0;
 

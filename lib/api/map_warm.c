@@ -272,7 +272,8 @@ static void hold_back(
 
 		rouse_pacer_sample(pacer, now_ns, wait_ns, processors);
 	}
-	due_ns = rouse_pacer_placed(pacer, now_ns, bytes);
+	/* A read into the page cache waits for the disk, and places nothing. */
+	due_ns = rouse_pacer_placed(pacer, now_ns, bytes, 0);
 	now_ns = rouse_clock_ns();
 	if (due_ns > now_ns) {
 		struct timespec pause = rouse_clock_timespec(due_ns - now_ns);
@@ -290,7 +291,7 @@ int map_warm_rest(struct map_warm *w, uint64_t background, const struct vcpu_wai
 	struct run run;
 	int code = 0;
 
-	rouse_pacer_init(&pacer, background, begun_ns);
+	rouse_pacer_init(&pacer, background, 0, begun_ns);
 	while (code == 0 &&
 		next_run(w, &at, end, pacer.limited ? ROUSE_PACER_PIECE : RUN_PAGES, &run)) {
 		code = is_ended(w) ? cancelled(error) : read_run(w, &run, error);

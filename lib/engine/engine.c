@@ -11,6 +11,8 @@
 /* Windows of about a mebibyte that may wait to be placed. */
 #define PREFETCH_WINDOWS 256u /* while QEMU starts, a fast disk reads this much ahead */
 #define BACKGROUND_WINDOWS 8u
+/* So much, and what the socket holds besides does not flatter the machine by more than a third. */
+#define SPEED_TOLD_BYTES (UINT64_C(4) << 20)
 
 static bool is_placed(void *user, uint64_t page)
 {
@@ -182,7 +184,7 @@ static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 
 	if (e->feeder == NULL)
 		return 0;
-	rouse_pacer_init(&e->pacer, ROUSE_BACKGROUND_MAX, begun_ns);
+	rouse_pacer_init(&e->pacer, ROUSE_BACKGROUND_MAX, 0, begun_ns);
 	code = engine_deliver(e, error);
 	if (code == 0)
 		end_feeder(e);
@@ -190,12 +192,24 @@ static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 	return code;
 }
 
+/* How fast this machine placed the working set, while no guest ran; 0: too little to tell. */
+static double prefetch_speed(const struct rouse_engine *e)
+{
+	struct rouse_stage_time times[ROUSE_STAGE_COUNT];
+	const struct rouse_stage_time *placed = &times[ROUSE_STAGE_PLACE_PREFETCH];
+
+	stage_clock_get(&e->stages, times);
+	if (placed->ns == 0 || e->stats.prefetched_bytes < SPEED_TOLD_BYTES)
+		return 0;
+	return (double)e->stats.prefetched_bytes * 1e9 / (double)placed->ns;
+}
+
 static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 {
 	const uint64_t begun_ns = rouse_clock_ns();
 	int code;
 
-	rouse_pacer_init(&e->pacer, e->config.background, begun_ns);
+	rouse_pacer_init(&e->pacer, e->config.background, prefetch_speed(e), begun_ns);
 	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
 	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
 	if (code == 0)

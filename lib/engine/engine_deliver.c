@@ -77,7 +77,7 @@ int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_erro
 }
 
 /* Holds the background back to its pace; less long if the restore has failed or is cancelled. */
-static void keep_pace(struct rouse_engine *e, uint64_t bytes)
+static void keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_ns)
 {
 	uint64_t now = rouse_clock_ns(), due_ns, wait_ns = 0;
 
@@ -86,7 +86,7 @@ static void keep_pace(struct rouse_engine *e, uint64_t bytes)
 
 		rouse_pacer_sample(&e->pacer, now, wait_ns, processors);
 	}
-	due_ns = rouse_pacer_placed(&e->pacer, now, bytes);
+	due_ns = rouse_pacer_placed(&e->pacer, now, bytes, placing_ns);
 	while (now < due_ns) {
 		const uint64_t step_ns = due_ns - now < MAX_SLEEP_NS ? due_ns - now : MAX_SLEEP_NS;
 		const struct timespec until = rouse_clock_timespec(now + step_ns);
@@ -107,17 +107,16 @@ static int place_window(struct rouse_engine *e, const struct rouse_window *windo
 
 	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
 		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
-		uint64_t begun_ns;
+		uint64_t begun_ns = rouse_clock_ns(), placing_ns;
 
-		begun_ns = rouse_clock_ns();
 		code = e->sink->ops->place(
 			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
-		stage_clock_add(
-			&e->stages, ROUSE_STAGE_PLACE_BACKGROUND, rouse_clock_ns() - begun_ns, n);
+		placing_ns = rouse_clock_ns() - begun_ns;
+		stage_clock_add(&e->stages, ROUSE_STAGE_PLACE_BACKGROUND, placing_ns, n);
 		e->stats.background_pages += placed;
 		e->stored_placed += placed;
 		if (code == 0)
-			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES);
+			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES, placing_ns);
 	}
 	return code;
 }

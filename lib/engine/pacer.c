@@ -6,30 +6,47 @@
 #define MB 1e6
 /*
  * Slower than this the guest loses more by what it misses later than it wins by processors; a
- * gibibyte is there after three to four seconds. It is also what makes sure that a restore ends.
+ * gibibyte is there after three to four seconds. But a machine that can barely place that much
+ * would be left to the background: there it gets a share of what the machine can do. Either makes
+ * sure that a restore ends.
  */
 #define LEAST_RATE (300 * MB)
+#define LEAST_SHARE 0.5
 #define MOST_RATE (4000 * MB) /* more than a socket carries: no limit */
-/* To begin with, while a guest catches up on its timers; and where nobody knows how it fares. */
-#define FIRST_RATE (300 * MB)
 #define PERIOD_NS UINT64_C(10000000)
 /* Share of the processors' time that they may wait: what TTR(90 %) allows. */
 #define BUDGET 0.10
 #define GROWTH 1.1
 #define LEAST_CUT 0.5
 #define RATE_USED 0.7 /* below it the source is what limits: the rate stays */
+/* Placing takes this share of the time and the rate is not reached: this is what can be placed. */
+#define PLACING_LIMITS 0.6
+#define RATE_REACHED 0.95
+/* What is known of the speed grows old: it is believed to double in ten seconds. */
+#define SPEED_GROWTH 1.0007
 /* What a late sender may catch up on: little, since a burst is what the guest feels. */
 #define AUTO_CREDIT_NS UINT64_C(2000000)
 #define FIXED_CREDIT_NS UINT64_C(100000000)
 
-void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, uint64_t now_ns)
+static double least_rate(const struct rouse_pacer *pacer)
+{
+	const double share = LEAST_SHARE * pacer->speed;
+
+	return share > 0 && share < LEAST_RATE ? share : LEAST_RATE;
+}
+
+void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, double speed, uint64_t now_ns)
 {
 	*pacer = (struct rouse_pacer){
 		.limited = background != ROUSE_BACKGROUND_MAX,
 		.adaptive = background == ROUSE_BACKGROUND_AUTO,
-		.rate = background == ROUSE_BACKGROUND_AUTO ? FIRST_RATE : (double)background,
+		.rate = (double)background,
+		.speed = speed,
 		.due_ns = now_ns,
 	};
+	/* While a guest catches up on its timers. */
+	if (pacer->adaptive)
+		pacer->rate = least_rate(pacer);
 }
 
 bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns)
@@ -37,16 +54,33 @@ bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns)
 	return pacer->adaptive && (!pacer->sampled || now_ns - pacer->sampled_ns >= PERIOD_NS);
 }
 
+/* A sender that nobody holds back, and that is late, shows what the machine can place. */
+static void learn_speed(struct rouse_pacer *pacer, double elapsed_ns)
+{
+	const double used_ns = (double)pacer->bytes * 1e9 / pacer->rate;
+	double reached;
+
+	if (used_ns >= RATE_REACHED * elapsed_ns || pacer->bytes == 0 ||
+		(double)pacer->placing_ns < PLACING_LIMITS * elapsed_ns) {
+		if (pacer->speed < MOST_RATE)
+			pacer->speed *= SPEED_GROWTH;
+		return;
+	}
+	reached = (double)pacer->bytes * 1e9 / (double)pacer->placing_ns;
+	pacer->speed = pacer->speed > 0 ? (pacer->speed + reached) / 2 : reached;
+}
+
 static double adapted(const struct rouse_pacer *pacer, double elapsed_ns, double share)
 {
 	const double used_ns = (double)pacer->bytes * 1e9 / pacer->rate;
+	const double least = least_rate(pacer);
 	double rate = pacer->rate;
 
 	if (share > BUDGET)
 		rate *= BUDGET / share > LEAST_CUT ? BUDGET / share : LEAST_CUT;
 	else if (used_ns >= RATE_USED * elapsed_ns)
 		rate *= GROWTH;
-	return rate < LEAST_RATE ? LEAST_RATE : rate > MOST_RATE ? MOST_RATE : rate;
+	return rate < least ? least : rate > MOST_RATE ? MOST_RATE : rate;
 }
 
 void rouse_pacer_sample(
@@ -54,30 +88,31 @@ void rouse_pacer_sample(
 {
 	if (!pacer->adaptive)
 		return;
-	if (processors <= 0) {
-		pacer->adaptive = false;
-		pacer->rate = FIRST_RATE;
-		return;
-	}
 	if (pacer->sampled && now_ns > pacer->sampled_ns) {
 		double elapsed_ns = (double)(now_ns - pacer->sampled_ns);
 		double waited_ns =
 			wait_ns > pacer->wait_ns ? (double)(wait_ns - pacer->wait_ns) : 0;
 
-		pacer->rate = adapted(pacer, elapsed_ns, waited_ns / (elapsed_ns * processors));
+		learn_speed(pacer, elapsed_ns);
+		pacer->rate = processors > 0 ? adapted(pacer, elapsed_ns,
+						       waited_ns / (elapsed_ns * processors))
+					     : least_rate(pacer);
 	}
 	pacer->sampled = true;
 	pacer->sampled_ns = now_ns;
 	pacer->wait_ns = wait_ns;
 	pacer->bytes = 0;
+	pacer->placing_ns = 0;
 }
 
-uint64_t rouse_pacer_placed(struct rouse_pacer *pacer, uint64_t now_ns, uint64_t bytes)
+uint64_t rouse_pacer_placed(
+	struct rouse_pacer *pacer, uint64_t now_ns, uint64_t bytes, uint64_t placing_ns)
 {
 	const uint64_t credit_ns = pacer->adaptive ? AUTO_CREDIT_NS : FIXED_CREDIT_NS;
 	double step_ns;
 
 	pacer->bytes += bytes;
+	pacer->placing_ns += placing_ns;
 	if (!pacer->limited)
 		return 0;
 	step_ns = (double)bytes * 1e9 / pacer->rate;

@@ -28,23 +28,33 @@ struct rouse_pacer {
 	uint64_t due_ns;
 	bool sampled; /* once at least */
 	uint64_t sampled_ns, wait_ns;
-	uint64_t bytes; /* placed since the last sample */
+	uint64_t bytes;      /* placed since the last sample */
+	uint64_t placing_ns; /* what placing them took */
+	double speed;        /* bytes/s that this machine can place; 0: not known */
 };
 
-/** @background: bytes/s, ROUSE_BACKGROUND_MAX or ROUSE_BACKGROUND_AUTO. @now_ns: any clock's. */
-void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, uint64_t now_ns);
+/**
+ * @background: bytes/s, ROUSE_BACKGROUND_MAX or ROUSE_BACKGROUND_AUTO. @speed: bytes/s that this
+ * machine has placed before, held back by nobody; 0: not known. @now_ns: any clock's.
+ */
+void rouse_pacer_init(
+	struct rouse_pacer *pacer, uint64_t background, double speed, uint64_t now_ns);
 
 /** Whether it is time for a sample. */
 bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns);
 
 /**
  * For how long the guest's processors have waited up to now, the sum over them, and how many they
- * are. @processors 0 or less: nobody knows; the rate becomes a fixed one.
+ * are. @processors 0 or less: nobody knows; the rate is the least one.
  */
 void rouse_pacer_sample(
 	struct rouse_pacer *pacer, uint64_t now_ns, uint64_t wait_ns, int processors);
 
-/** Takes note of @bytes that were placed. Returns when the next may go; 0: at once. */
-uint64_t rouse_pacer_placed(struct rouse_pacer *pacer, uint64_t now_ns, uint64_t bytes);
+/**
+ * Takes note of @bytes that were placed, which took @placing_ns without what they were waited for.
+ * Returns when the next may go; 0: at once.
+ */
+uint64_t rouse_pacer_placed(
+	struct rouse_pacer *pacer, uint64_t now_ns, uint64_t bytes, uint64_t placing_ns);
 
 #endif

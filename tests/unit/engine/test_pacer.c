@@ -15,13 +15,14 @@ struct world {
 	uint64_t now_ns, wait_ns, bytes;
 	double share_at_gb; /* at 1 GB/s the vCPUs wait for this share of their time */
 	double source;      /* bytes/s that the image can be read at */
+	double machine;     /* bytes/s that can be placed; 0: in no time */
 	int processors;
 };
 
 static void world_init(struct world *w, uint64_t background)
 {
 	*w = (struct world){.source = 2e9, .processors = 2, .now_ns = 5 * MS};
-	rouse_pacer_init(&w->pacer, background, w->now_ns);
+	rouse_pacer_init(&w->pacer, background, 0, w->now_ns);
 }
 
 /* Delivers for @ms; returns the mean rate, bytes/s. */
@@ -30,13 +31,16 @@ static double deliver(struct world *w, uint64_t ms)
 	const uint64_t from_ns = w->now_ns, from_bytes = w->bytes;
 
 	while (w->now_ns < from_ns + ms * MS) {
-		uint64_t before_ns = w->now_ns, due_ns;
+		uint64_t before_ns = w->now_ns, placing_ns = 0, due_ns;
 		double rate;
 
 		w->now_ns += (uint64_t)((double)PIECE * 1e9 / w->source);
+		if (w->machine > 0)
+			placing_ns = (uint64_t)((double)PIECE * 1e9 / w->machine);
+		w->now_ns += placing_ns;
 		if (rouse_pacer_wants_sample(&w->pacer, w->now_ns))
 			rouse_pacer_sample(&w->pacer, w->now_ns, w->wait_ns, w->processors);
-		due_ns = rouse_pacer_placed(&w->pacer, w->now_ns, PIECE);
+		due_ns = rouse_pacer_placed(&w->pacer, w->now_ns, PIECE, placing_ns);
 		if (due_ns > w->now_ns)
 			w->now_ns = due_ns;
 		w->bytes += PIECE;
@@ -109,6 +113,104 @@ static void however_long_the_guest_waits_the_restore_ends(void **state)
 	assert_true(rate > 290e6 && rate < 310e6);
 }
 
+/* Or the guest would have what the background leaves of it: nothing. */
+static void a_machine_that_cannot_place_the_least_rate_keeps_half_of_its_time(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	w.machine = 100e6;
+	(void)deliver(&w, 1000);
+	rate = deliver(&w, 1000);
+	if (rate < 40e6 || rate > 60e6)
+		fail_msg("rate %g", rate);
+}
+
+static void a_machine_that_can_place_twice_the_least_rate_keeps_to_it(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	w.machine = 700e6;
+	(void)deliver(&w, 1000);
+	rate = deliver(&w, 1000);
+	if (rate < 290e6 || rate > 310e6)
+		fail_msg("rate %g", rate);
+}
+
+static void a_slow_machine_whose_guest_waits_for_nobody_is_used_whole(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.machine = 100e6;
+	(void)deliver(&w, 500);
+	assert_true(deliver(&w, 1000) > 90e6);
+}
+
+/* What is slow there is not the machine: little of it would be taken. */
+static void a_slow_source_does_not_lower_the_least_rate(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	w.machine = 2e9;
+	w.source = 50e6;
+	(void)deliver(&w, 1000);
+	assert_true(deliver(&w, 1000) > 45e6);
+}
+
+static void a_machine_that_gets_faster_gets_the_least_rate_back(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	w.machine = 50e6;
+	(void)deliver(&w, 1000);
+	w.machine = 2e9;
+	(void)deliver(&w, 60000);
+	rate = deliver(&w, 1000);
+	if (rate < 290e6 || rate > 310e6)
+		fail_msg("rate %g", rate);
+}
+
+static void without_the_signal_a_slow_machine_keeps_half_of_its_time(void **state)
+{
+	struct world w;
+	double rate;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.processors = 0;
+	w.machine = 100e6;
+	(void)deliver(&w, 1000);
+	rate = deliver(&w, 1000);
+	if (rate < 40e6 || rate > 60e6)
+		fail_msg("rate %g", rate);
+}
+
+static void it_begins_more_gently_where_the_working_set_went_slowly(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	rouse_pacer_init(&w.pacer, ROUSE_BACKGROUND_AUTO, 200e6, w.now_ns);
+	assert_true(deliver(&w, 20) < 130e6);
+}
+
 /* Otherwise the rate would grow meanwhile, and then the pages come in bursts. */
 static void a_slow_source_does_not_raise_the_rate(void **state)
 {
@@ -132,7 +234,6 @@ static void without_the_signal_the_rate_is_fixed(void **state)
 	w.processors = -95; /* -ENOTSUP */
 	rate = deliver(&w, 1000);
 	assert_true(rate > 290e6 && rate < 310e6);
-	assert_false(rouse_pacer_wants_sample(&w.pacer, w.now_ns + 1000 * MS));
 }
 
 static void a_signal_that_goes_away_leaves_a_fixed_rate(void **state)
@@ -179,8 +280,8 @@ static void the_least_rate_does_not_overflow(void **state)
 	struct rouse_pacer pacer;
 
 	(void)state;
-	rouse_pacer_init(&pacer, 1, MS);
-	assert_true(rouse_pacer_placed(&pacer, MS, PIECE) > 60000 * 1000 * MS);
+	rouse_pacer_init(&pacer, 1, 0, MS);
+	assert_true(rouse_pacer_placed(&pacer, MS, PIECE, 0) > 60000 * 1000 * MS);
 }
 
 static void max_never_waits(void **state)
@@ -202,6 +303,13 @@ int main(void)
 		cmocka_unit_test(the_guests_wait_is_held_to_its_budget),
 		cmocka_unit_test(a_guest_that_begins_to_wait_is_given_way_to_at_once),
 		cmocka_unit_test(however_long_the_guest_waits_the_restore_ends),
+		cmocka_unit_test(a_machine_that_cannot_place_the_least_rate_keeps_half_of_its_time),
+		cmocka_unit_test(a_machine_that_can_place_twice_the_least_rate_keeps_to_it),
+		cmocka_unit_test(a_slow_machine_whose_guest_waits_for_nobody_is_used_whole),
+		cmocka_unit_test(a_slow_source_does_not_lower_the_least_rate),
+		cmocka_unit_test(a_machine_that_gets_faster_gets_the_least_rate_back),
+		cmocka_unit_test(without_the_signal_a_slow_machine_keeps_half_of_its_time),
+		cmocka_unit_test(it_begins_more_gently_where_the_working_set_went_slowly),
 		cmocka_unit_test(a_slow_source_does_not_raise_the_rate),
 		cmocka_unit_test(without_the_signal_the_rate_is_fixed),
 		cmocka_unit_test(a_signal_that_goes_away_leaves_a_fixed_rate),

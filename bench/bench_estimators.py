@@ -51,7 +51,8 @@ def parse_arguments():
     parser.add_argument("--estimators", default=None,
                         type=run_demo.choose([each.name for each in TABLE]))
     parser.add_argument("--seconds", type=int, default=0, help="after the checkpoint that count "
-                        "(default: 12, or as many as a restore from the slow storage may take)")
+                        "(default: 4 for idle and scan, 12 for kv and sql, or as many as a restore "
+                        "from the slow storage may take, if those are more)")
     parser.add_argument("--storages", type=run_demo.choose(tuple(STORAGES)),
                         default=tuple(STORAGES))
     parser.add_argument("--seed", type=int, default=0, help="of the random baseline")

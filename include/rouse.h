@@ -233,9 +233,12 @@ ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
  * Saves the VM behind a QMP socket. If it fails, for whatever reason, there is no file under the
  * final name that was not there before, and the VM runs if it ran before.
  *
- * Errors: -ECONNREFUSED, -ENOENT (no VM at that socket), -EBUSY (writable disks, or a migration
- * is under way), -ENOTSUP (something in the VM that cannot be saved), -EPERM, -EPIPE (QEMU died),
- * -ENOSPC and others of the file, -ECANCELED.
+ * Errors: -ECONNREFUSED, -ENOENT (no VM at that socket), -ETIMEDOUT (QEMU does not answer, or
+ * another client holds the socket), -EBUSY (writable disks, or a migration is under way), -ENOTSUP
+ * (something in the VM that cannot be saved), -EFBIG (device state above 256 MiB), -EPERM, -EPIPE
+ * (QEMU died), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EUCLEAN (QEMU's stream or the
+ * working set makes no sense), -EINVAL (options that make no sense: kind USAGE; a working set of
+ * another VM: kind MISMATCH), -ENOMEM, -ENOSPC and others of the file, -ECANCELED.
  */
 ROUSE_PUBLIC int rouse_save(const struct rouse_save_options *options,
 	struct rouse_save_report *report, const struct rouse_observer *observer,
@@ -270,7 +273,7 @@ enum rouse_backend {
 	ROUSE_BACKEND_AUTO, /**< map if a flat file is given, else postcopy */
 };
 
-/** How stalls were seen, from the best to the worst. */
+/** How stalls were seen, from the best to the worst; but THREADS, the latest, is the best. */
 enum rouse_stall_method {
 	ROUSE_STALLS_REQUESTS = 0, /**< each fault, by its request */
 	ROUSE_STALLS_SAMPLES,      /**< the vCPUs' state, a thousand times a second */
@@ -293,7 +296,10 @@ enum rouse_io {
 };
 
 #define ROUSE_BACKGROUND_MAX UINT64_MAX
-/** As fast as the guest does not feel (docs/design.md, "Pacing"); without a working set, max. */
+/**
+ * As fast as the guest does not feel (docs/design.md, "Pacing"); with policy lazy and those of
+ * other systems, as MAX.
+ */
 #define ROUSE_BACKGROUND_AUTO (UINT64_MAX - 1)
 
 /** A utilization threshold and a window: TTR(U, w). */
@@ -456,15 +462,16 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
  * With a flat file the VM has all its memory from its start on, and this process may die.
  *
- * Errors: -ENODATA (policy ws and no working set), -EUCLEAN (damaged), -EPROTONOSUPPORT (newer
- * format), -EINVAL (another machine or size; options that make no sense: kind USAGE), -ENOTSUP
- * (huge pages; backend map: a VM whose memory cannot be mapped from a file; backend uffd: memory
- * that is shared, locked or pinned), -EFBIG (more device state than QEMU takes on demand: only
- * eager works), -EPERM (QEMU may not use userfaultfd: only eager works; backend uffd: QEMU may not
- * be traced), -EBUSY (QEMU waits for nothing, or another Rouse serves it, or there is nothing to
- * take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the directory of the file to
- * learn into is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU refused a command),
- * -EPROTO (it asked for what does not exist), -ECANCELED, and what reading a file can give.
+ * Errors: -ENODATA (a policy that needs a working set, and none), -EUCLEAN (damaged),
+ * -EPROTONOSUPPORT (newer format), -EINVAL (another machine or size; options that make no sense:
+ * kind USAGE), -ENOTSUP (huge pages; backend map: a VM whose memory cannot be mapped from a file;
+ * backend uffd: memory that is shared, locked or pinned), -EFBIG (more device state than QEMU takes
+ * on demand: only eager works), -EPERM (QEMU may not use userfaultfd: only eager works; backend
+ * uffd: QEMU may not be traced), -EBUSY (QEMU waits for nothing, or another Rouse serves it, or
+ * there is nothing to take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the
+ * directory of the file to learn into is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU
+ * refused a command), -EPROTO (it asked for what does not exist), -ECANCELED, and what reading a
+ * file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,
@@ -493,8 +500,8 @@ struct rouse_block_info {
 
 /**
  * Opens an image and checks what is at its front. Free it with rouse_image_close().
- * Errors: -EUCLEAN (not an image, damaged, truncated), -EPROTONOSUPPORT (a newer format), -ENOENT
- * and others of open(2).
+ * Errors: -EUCLEAN (not an image, damaged, truncated), -EPROTONOSUPPORT (a newer format), -EINVAL
+ * (neither a file nor a block device: kind USAGE), -ENOMEM, -ENOENT and others of open(2).
  */
 ROUSE_PUBLIC int rouse_image_open(
 	const char *path, struct rouse_image **image, struct rouse_error *error);
@@ -510,7 +517,8 @@ typedef void rouse_damage_fn(void *user, const char *what, uint64_t offset, uint
 
 /**
  * Checks every checksum of an image and that every page leads to stored bytes. @damage is called
- * for each thing that is broken. Returns 0, or -EUCLEAN if something was broken.
+ * for each thing that is broken. Returns 0, -EUCLEAN if something was broken, -ECANCELED, or
+ * -ENOMEM.
  */
 ROUSE_PUBLIC int rouse_image_verify(struct rouse_image *image, rouse_damage_fn *damage,
 	void *damage_user, const struct rouse_observer *observer, struct rouse_error *error);
@@ -672,8 +680,9 @@ ROUSE_PUBLIC void rouse_trace_options_init(struct rouse_trace_options *options);
  * Errors: -ESRCH (no such process, or it ended), -EPERM (no right to trace it, a debugger has it,
  * seccomp is on it, or it may not use userfaultfd), -EBUSY (it is stopped; its memory has a
  * userfaultfd already: postcopy or background-snapshot), -EALREADY (it is being traced),
- * -ENOTSUP (the kernel, or nothing in it can be traced), -ECANCELED, those of rouse_save() for the
- * QMP socket, and of the file.
+ * -ENOTSUP (the kernel, or nothing in it can be traced), -EINVAL (options that make no sense: kind
+ * USAGE; more than 1 TiB), -EUCLEAN (the process changed the trace's record), -ENOMEM, -ECANCELED,
+ * those of rouse_save() for the QMP socket, and of the file.
  */
 ROUSE_PUBLIC int rouse_trace(const struct rouse_trace_options *options,
 	struct rouse_trace_report *report, const struct rouse_observer *observer,
@@ -733,12 +742,17 @@ ROUSE_PUBLIC int rouse_copy(const char *path, int fd, const struct rouse_throttl
 
 struct rouse_stalls;
 
-/** An empty log of stalls of @vcpus vCPUs. Free it with rouse_stalls_free(). -ENOMEM, -EINVAL. */
+/**
+ * An empty log of stalls of @vcpus vCPUs. Free it with rouse_stalls_free(). -ENOMEM; -EINVAL for 0
+ * or more than 4096 vCPUs.
+ */
 ROUSE_PUBLIC int rouse_stalls_new(unsigned int vcpus, struct rouse_stalls **stalls);
 ROUSE_PUBLIC void rouse_stalls_free(struct rouse_stalls *stalls);
 /**
  * Adds a stall of one vCPU, in microseconds since the request to restore. At any moment at most
- * `vcpus` of the stalls that cover it count. -ENOMEM, -EINVAL if it ends before it begins.
+ * `vcpus` of the stalls that cover it count. One of length 0 is accepted and not kept, so the index
+ * of rouse_stalls_get_stall() does not count it. -ENOMEM, -EINVAL if it ends before it begins, and
+ * for times beyond 2^44 us.
  */
 ROUSE_PUBLIC int rouse_stalls_add(struct rouse_stalls *stalls, uint64_t from_us, uint64_t to_us);
 /** The @index-th stall in the order in which they were added. -ERANGE if there are not so many. */
@@ -760,8 +774,8 @@ ROUSE_PUBLIC extern const uint64_t rouse_ttr_windows_us[ROUSE_TTR_WINDOWS];
 /* ---- 6. What this machine allows ------------------------------------------------------------ */
 
 struct rouse_finding {
-	const char *name; /**< "qemu", "userfaultfd", "backend-uffd", "trace", "kvm", "io_uring",
-			     "page_idle", "schedstat", "pagemap", "priority" */
+	const char *name; /**< "qemu", "userfaultfd", "backend-uffd", "trace", "scan", "kvm",
+			     "io_uring", "page_idle", "schedstat", "pagemap", "priority" */
 	bool available;
 	const char *detail; /**< version, or why not */
 	const char *cost;   /**< what its lack costs, and what would allow it; NULL if available */

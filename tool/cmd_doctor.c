@@ -62,9 +62,9 @@ const struct command command_doctor = {
 	.name = "doctor",
 	.synopsis = "[OPTION]...",
 	.summary = "List what this machine allows, and what each lack costs",
-	.text = "Probes userfaultfd, tracing, scanning, KVM, io_uring and QEMU. A lack is no "
-		"error: the exit\n"
-		"code is 0 whenever the probes could be made.",
+	.text = "Probes QEMU, userfaultfd, tracing, scanning, KVM and what else of the kernel\n"
+		"Rouse can use. A lack is no error: the exit code is 0 whenever the probes could\n"
+		"be made.",
 	.options = options,
 	.run = run,
 };

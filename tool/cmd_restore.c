@@ -212,7 +212,8 @@ static const struct option_spec options[] = {
 	STRING_OPTION(struct restore, report, 0, "report", "FILE",
 		"write the report as JSON to this file, too"),
 	FLAG_OPTION(struct restore, json, 'j', "json", "print the report as JSON"),
-	FLAG_OPTION(struct restore, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct restore, quiet, 'q', "quiet",
+		"no progress, no report; errors and warnings only"),
 	FLAG_OPTION(struct restore, verbose, 'v', "verbose", "say more about what happens"),
 	OPTIONS_END,
 };

@@ -113,7 +113,8 @@ static const struct option_spec options[] = {
 			"what it writes while a background snapshot is taken: snapshot-order"},
 	LAYOUT_OPTIONS(offsetof(struct save, library.layout)),
 	FLAG_OPTION(struct save, json, 'j', "json", "print the report as JSON"),
-	FLAG_OPTION(struct save, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct save, quiet, 'q', "quiet",
+		"no progress, no report; errors and warnings only"),
 	FLAG_OPTION(struct save, verbose, 'v', "verbose", "say more about what happens"),
 	OPTIONS_END,
 };

@@ -86,7 +86,8 @@ static const struct option_spec options[] = {
 		.argument = "SIZE",
 		.help = "with --pid: leave smaller mappings out (default: 16M)"},
 	FLAG_OPTION(struct scan, json, 'j', "json", "print the report as JSON"),
-	FLAG_OPTION(struct scan, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct scan, quiet, 'q', "quiet",
+		"no progress, no report; errors and warnings only"),
 	FLAG_OPTION(struct scan, verbose, 'v', "verbose", "say more about what happens"),
 	OPTIONS_END,
 };

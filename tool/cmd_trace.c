@@ -47,7 +47,8 @@ static const struct option_spec options[] = {
 	FLAG_OPTION(struct trace, disarm, 0, "disarm",
 		"end a trace of --pid, and take out what a killed one left"),
 	FLAG_OPTION(struct trace, json, 'j', "json", "print the report as JSON"),
-	FLAG_OPTION(struct trace, quiet, 'q', "quiet", "no progress, no report; errors only"),
+	FLAG_OPTION(struct trace, quiet, 'q', "quiet",
+		"no progress, no report; errors and warnings only"),
 	FLAG_OPTION(struct trace, verbose, 'v', "verbose", "say more about what happens"),
 	OPTIONS_END,
 };

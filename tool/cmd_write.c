@@ -22,7 +22,7 @@ typedef int write_fn(const char *in, const char *wset, const char *out,
 		LAYOUT_OPTIONS(offsetof(struct write_args, layout)),                           \
 		FLAG_OPTION(struct write_args, json, 'j', "json", "print the report as JSON"), \
 		FLAG_OPTION(struct write_args, quiet, 'q', "quiet",                            \
-			"no progress, no report; errors only"),                                \
+			"no progress, no report; errors and warnings only"),                   \
 		OPTIONS_END
 
 static const struct option_spec pack_options[] = {WRITE_OPTIONS};
@@ -96,7 +96,7 @@ const struct command command_pack = {
 const struct command command_convert = {
 	.name = "convert",
 	.synopsis = "[OPTION]... IN OUT",
-	.summary = "Convert a migration file of QEMU to an image, or back",
+	.summary = "Convert a migration file to an image, or back, or make a flat file",
 	.text = "If IN is an image, OUT becomes a plain migration file for -incoming; if IN is "
 		"such a\n"
 		"file, OUT becomes an image. The options are for the latter, but --flat: with it\n"

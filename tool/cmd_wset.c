@@ -69,8 +69,8 @@ static bool parse_forget(const char *text, void *options)
 	{                                                                             \
 		.name = "confirm", .kind = OPTION_COUNT,                              \
 		.offset = offsetof(struct wset_args, rules.confirm), .argument = "N", \
-		.help = "merge: pages that the first set lacks must be in N of the\n" \
-			"sets (default: 2)"                                           \
+		.help = "merge: pages that the first set lacks must have been\n"      \
+			"touched by N restores (default: 2)"                          \
 	}
 #define LIKE_ROW                                                             \
 	STRING_OPTION(struct wset_args, like, 0, "like", "FILE",             \

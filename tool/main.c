@@ -43,7 +43,7 @@ static void print_help(FILE *file)
 		fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	fprintf(file,
 		"\nSizes and rates: 100, 100K, 100KiB (1024), 100KB (1000), also with M, G, T;\n"
-		"durations: 10us, 10ms, 10s.\n"
+		"durations: 10us, 10ms, 10s, 1min.\n"
 		"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file is damaged or does not "
 		"fit,\n"
 		"4 refused by this machine or the VM's state, 5 the VMM died or answered with an\n"

@@ -8,18 +8,19 @@
  *   chunk      = up to chunk_pages pages, compressed together
  *   table      = page table (one per 4096 pages) | chunk table (one per 1024 chunks)
  *
- *       0        4096                                   front_bytes
- *       +--------+--------+--------+-----+-------------+--------+--------------+-----------+
- *       | super- | META   | DEVICES| WSET| PAGE_DIR    | chunks | other chunks | page and  |
- *       | block  | BLOCKS | CONFIG |     | CHUNK_DIR   | of the |              | chunk     |
- *       |        |        |        |     |             | wset   |              | tables    |
- *       +--------+--------+--------+-----+-------------+--------+--------------+-----------+
- *       '------------- one sequential sweep before the guest runs ----'
+ *       0        4096                                        front_bytes
+ *       +--------+----------------------------------+--------+--------------+---------+
+ *       | super- | BLOCKS CONFIG PAGE_DIR CHUNK_DIR | chunks | other chunks | page    |
+ *       | block  | METADATA WSET DEVICES            | of the |              | tables, |
+ *       |        |                                  | wset   |              | chunk   |
+ *       |        |                                  |        |              | tables  |
+ *       +--------+----------------------------------+--------+--------------+---------+
+ *       '------- one sequential sweep before the guest runs -'
  *
  * A page is found in two steps, a chunk too:
  *
- *   page number --/4096--> PAGE_DIR entry --> page table --%4096--> locator = (chunk + 1) << 16 |
- * slot chunk       --/1024--> CHUNK_DIR entry -> chunk table --%1024--> chunk descriptor
+ *   page  --/4096--> PAGE_DIR entry  --> page table  --%4096--> locator = (chunk + 1) << 16 | slot
+ *   chunk --/1024--> CHUNK_DIR entry --> chunk table --%1024--> chunk descriptor
  *
  * so that opening an image costs 24 bytes for each 16 MiB of the VM. A locator of 0 is a page of
  * zeros; a page table of zero pages only does not exist (offset 0). Pages with equal content have
@@ -99,7 +100,7 @@ static_assert(sizeof(struct rouse_disk_superblock) == 4096, "superblock");
 
 /** One RAM block; name_bytes of name follow, then the next one, unaligned. */
 struct rouse_disk_block {
-	le64_t used_bytes; /* a multiple of page_bytes */
+	le64_t used_bytes; /* a multiple of 4096 */
 	le64_t page_bytes; /* of the memory behind it (huge pages); 4096 ordinarily */
 	uint8_t name_bytes;
 	uint8_t reserved[7];

@@ -139,7 +139,7 @@ static int refuse_postcopy(const char *why, struct rouse_error *error)
 
 int qemu_incoming_may_postcopy(struct rouse_error *error)
 {
-	/* QEMU uses either; the device (Linux 6.1, QEMU 8.1) can be opened to a group. */
+	/* QEMU uses either; the device (Linux 6.1, QEMU 8.0) can be opened to a group. */
 	cleanup_close int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (fd >= 0)
@@ -186,13 +186,13 @@ static struct mark mark_of(uint64_t checkpoint)
 	return mark;
 }
 
-/* The mark of an earlier restore; "" if there is none. */
 int qemu_incoming_hold(struct qmp *qmp, struct rouse_error *error)
 {
 	/* While it waits for a migration this stops nothing, and forgets that it is to start. */
 	return qmp_execute(qmp, "stop", NULL, NULL, error);
 }
 
+/* The mark of an earlier restore; "" if there is none. */
 static int find_mark(struct qmp *qmp, struct mark *mark, struct rouse_error *error)
 {
 	cleanup_json json_t *objects = NULL;

@@ -77,7 +77,10 @@ int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint,
 /** The error of a takeover with an image of another checkpoint: -EINVAL, kind MISMATCH. */
 int qemu_incoming_other_checkpoint(struct rouse_error *error);
 
-/** A pair of connected sockets, for a migration: ours is close-on-exec, QEMU's is not. */
+/**
+ * A pair of connected sockets, for a migration. Both are close-on-exec: qemu_process.c clears that
+ * of QEMU's in the child.
+ */
 int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);
 
 /**

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/observer.h"
+#include "vmm/qemu_file_memory.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_rescue.h"
 #include "vmm/qemu_sink.h"
@@ -70,11 +71,17 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 		.monitor = qemu->monitor, .postcopy = qemu->way == RESTORE_POSTCOPY};
 	int code = choose_command(options, metadata, &config, error);
 
+static void finish_file_memory(struct qemu_file_memory_command *command)
+{
+	qemu_file_memory_finish(command);
+}
+
 	if (code == 0 && qemu->map != NULL) {
 		code = qemu_map_command(config.argv, qemu->map, &command, error);
 		config.argv = command.argv;
 	}
 
+	cleanup_with(finish_file_memory) struct qemu_file_memory_command in_memory = {0};
 	if (code == 0 && qemu->way != RESTORE_PRECOPY)
 		code = qemu_incoming_may_postcopy(error);
 	if (code == 0)
@@ -82,12 +89,18 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 	if (code == 0)
 		code = qemu_process_start(&config, &qemu->process, error);
 	if (code < 0)
+	} else if (code == 0) {
+		code = qemu_file_memory_command(config.argv, config.directory, &in_memory, error);
+		config.argv = in_memory.argv;
 		return code;
 	code = qmp_attach(take_fd(&qemu->process.control), QEMU_START_TIMEOUT_MS, observer,
 		&qemu->qmp, error);
 	return code == 0 ? 0 : add_last_words(qemu, code, error);
 }
-
+	if (code == 0 && in_memory.left_out != NULL)
+		rouse_log(observer, ROUSE_LOG_INFO,
+			"the VM's memory is not mapped from a file any more (%s)",
+			in_memory.left_out);
 static int list_blocks(
 	struct restore_qemu *qemu, const struct rouse_reader *reader, struct rouse_error *error)
 {
@@ -183,6 +196,8 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	/* Before the migration is connected: a QEMU that is refused goes on waiting. */
 	if (code == 0 && qemu->way == RESTORE_UFFD)
 		code = restore_uffd_take(
+	if (code == 0 && postcopy)
+		code = qemu_file_memory_check(qemu->qmp, error);
 			qemu, checkpoint_of(reader), shall_run(options, metadata), error);
 	if (code < 0)
 		return code;

@@ -3,9 +3,9 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/qemu_object.h"
 #include "vmm/qemu_process.h"
 
-#include <jansson.h>
 #include <string.h>
 
 #define CANONICAL "/objects/"
@@ -43,8 +43,9 @@ static bool is_replaced(const char *name)
 	return false;
 }
 
-static void take_property(struct object *object, const char *name, const char *value)
+static void take_property(void *user, const char *name, const char *value)
 {
+	struct object *object = user;
 	const size_t used = strlen(object->kept);
 
 	if (strcmp(name, "qom-type") == 0)
@@ -58,63 +59,10 @@ static void take_property(struct object *object, const char *name, const char *v
 		(void)snprintf(object->refused, sizeof(object->refused), "%s", name);
 }
 
-/* The next "NAME=VALUE" or "VALUE" of a list into @word, ",," taken as ",". What is behind it. */
-static const char *next_word(const char *text, char *word, size_t size)
-{
-	size_t used = 0;
-
-	for (; *text != '\0'; text++) {
-		if (*text == ',' && *++text != ',')
-			break;
-		if (used < size - 1)
-			word[used++] = *text;
-	}
-	word[used] = '\0';
-	return text;
-}
-
-static void read_list(const char *text, struct object *object)
-{
-	char word[4352];
-
-	for (bool first = true; *text != '\0'; first = false) {
-		char *value;
-
-		text = next_word(text, word, sizeof(word));
-		value = strchr(word, '=');
-		if (value != NULL) {
-			*value++ = '\0';
-			take_property(object, word, value);
-		} else if (first) {
-			take_property(object, "qom-type", word);
-		} else {
-			take_property(object, word, "on");
-		}
-	}
-}
-
-static void read_json(const char *text, struct object *object)
-{
-	json_t *root = json_loads(text, 0, NULL), *value;
-	const char *name;
-
-	json_object_foreach(root, name, value)
-	{
-		if (json_is_string(value))
-			take_property(object, name, json_string_value(value));
-		else
-			take_property(object, name, json_is_true(value) ? "on" : "off");
-	}
-	json_decref(root);
-}
-
 static void read_object(const char *text, struct object *object)
 {
 	*object = (struct object){0};
-	if (text[0] == '{')
-		read_json(text, object);
-	else
-		read_list(text, object);
+	qemu_object_read(text, take_property, object);
 }
 
 /* The object's id out of the block's name: *canonical: the name is the object's path. */
@@ -124,25 +72,10 @@ static const char *id_of(const struct qemu_map_file *file, bool *canonical)
 	return *canonical ? file->block + strlen(CANONICAL) : file->block;
 }
 
-/* A comma in a value is written twice. */
-static char *escape(const char *path)
-{
-	char *escaped = malloc(2 * strlen(path) + 1), *to = escaped;
-
-	for (; escaped != NULL && *path != '\0'; path++) {
-		*to++ = *path;
-		if (*path == ',')
-			*to++ = ',';
-	}
-	if (escaped != NULL)
-		*to = '\0';
-	return escaped;
-}
-
 static int make_object(
 	const struct qemu_map_file *file, const char *kept, struct qemu_map_command *command)
 {
-	cleanup_free char *path = escape(file->path);
+	cleanup_free char *path = qemu_object_escape(file->path);
 	bool canonical;
 	const char *id = id_of(file, &canonical);
 

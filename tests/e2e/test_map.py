@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 
-from e2e import (FILE, USAGE, Rouse, copy_of, flip_bytes, limit,
+from e2e import (FILE, REFUSED, USAGE, Rouse, copy_of, flip_bytes, limit,
                  processes_of_this_test, rouse, seeded, wait_until, work)
 from tiny_guest import TinyGuest
 
@@ -118,6 +118,63 @@ def test_two_clones_of_one_file_at_once():
         one.wait_letters('..kk')
         other.wait_letters('..kk')
         assert digest(flat) == before
+
+
+@limit(180)
+def test_a_saved_clone_restored_without_its_file_leaves_the_file_alone():
+    """Its command line names the file. Given that as memory QEMU would punch holes into it, and the
+    other clones would read zeros."""
+    image, flat = image_and_flat()
+    before = digest(flat)
+    saved = work('clone.rouse')
+    with clone(image, flat, '--policy', 'lazy') as (one, first), \
+            clone(image, flat, '--policy', 'lazy') as (other, second):
+        first.end().expect(0)
+        second.end().expect(0)
+        one.check()
+        rouse('save', '--qmp', one.folder / 'rouse-monitor', saved).expect(0)
+        with Rouse('restore', '--policy', 'lazy', '--monitor', one.folder / 'rouse-monitor',
+                   saved) as run:
+            run.end().expect(0, 'not mapped from a file any more')
+            one.check()
+        assert digest(flat) == before
+        other.check()
+
+
+@limit(120)
+def test_a_waiting_qemu_whose_memory_is_a_private_file_is_refused():
+    image, flat = image_and_flat()
+    before = digest(flat)
+    extra = ['-object', f'memory-backend-file,id=pc.ram,size=96M,share=off,mem-path={flat},'
+             'x-use-canonical-path-for-ramblock-id=off', '-machine', 'memory-backend=pc.ram']
+    with TinyGuest(incoming='defer', extra=extra) as guest:
+        rouse('restore', '--policy', 'lazy', '--qmp', guest.qmp, image).expect(
+            FILE, 'private mapping', 'guest.flat')
+        assert digest(flat) == before
+        rouse('restore', '--policy', 'eager', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
+    assert digest(flat) == before
+
+
+@limit(120)
+def test_a_shared_file_that_runs_another_vm_is_refused():
+    """--keep-running: the VM goes on with the file as its memory."""
+    image = work('shared.rouse')
+    extra = ['-object', f'memory-backend-file,id=ram,size=96M,mem-path={work("ram")},share=on',
+             '-machine', 'memory-backend=ram']
+    with TinyGuest(extra=extra) as guest:
+        guest.wait_works()
+        rouse('save', '--keep-running', '--qmp', guest.qmp, image).expect(0)
+        rouse('restore', image).expect(REFUSED, 'another process has open')
+        guest.check()
+    with TinyGuest(start=False, extra=extra) as guest, \
+            Rouse('restore', '--monitor', guest.folder / 'rouse-monitor', image, '--',
+                  *guest.command) as run:
+        try:
+            run.end().expect(0)
+            guest.check()
+        finally:
+            end_qemus()
 
 
 @limit(180)

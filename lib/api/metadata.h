@@ -71,6 +71,20 @@ void rouse_metadata_finish(struct rouse_metadata *metadata);
 int rouse_metadata_build(const struct rouse_metadata *metadata, char **text, size_t *size);
 
 /**
+ * The file of a disk, relative to the VM's working directory or absolute; the caller frees it.
+ * NULL: it is none (a protocol, a descriptor that was handed over), or no memory.
+ */
+char *rouse_metadata_disk_file(const struct rouse_metadata_disk *disk);
+
+/**
+ * A writable disk that the command line does not name: an overlay that the VM got while it ran, or
+ * one that was plugged. Started by that command it would have another disk. NULL: there is none, or
+ * it cannot be told.
+ */
+const struct rouse_metadata_disk *rouse_metadata_unnamed_disk(
+	const struct rouse_metadata *metadata);
+
+/**
  * Parses untrusted JSON text of @size bytes. Free with rouse_metadata_finish(), whatever it
  * returns. -EUCLEAN: not such metadata; -EPROTONOSUPPORT: of a newer format; -ENOMEM.
  */

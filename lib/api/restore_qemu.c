@@ -21,6 +21,8 @@ static int choose_command(const struct rouse_restore_options *options,
 	const struct rouse_metadata *metadata, struct qemu_process_config *config,
 	struct rouse_error *error)
 {
+	const struct rouse_metadata_disk *unnamed;
+
 	if (options->argv != NULL && options->argv[0] != NULL) {
 		config->argv = options->argv;
 		return 0;
@@ -36,6 +38,13 @@ static int choose_command(const struct rouse_restore_options *options,
 			metadata->disks[0].file != NULL ? metadata->disks[0].file : "",
 			metadata->disks[0].overlay != NULL ? "an overlay of that file for each disk"
 							   : "disks of that point in time");
+	unnamed = rouse_metadata_unnamed_disk(metadata);
+	if (unnamed != NULL)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"when the VM was saved its disk was %s, which is not in the command that "
+			"it "
+			"was started with: give QEMU's command after --, with that file",
+			unnamed->file);
 	config->argv = (const char *const *)metadata->command_line;
 	config->executable = metadata->executable;
 	config->directory = metadata->cwd;
@@ -62,26 +71,32 @@ static void finish_command(struct qemu_map_command *command)
 	qemu_map_command_finish(command);
 }
 
-static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
-	const struct rouse_metadata *metadata, const struct rouse_observer *observer,
-	struct rouse_error *error)
-{
-	cleanup_with(finish_command) struct qemu_map_command command = {0};
-	struct qemu_process_config config = {
-		.monitor = qemu->monitor, .postcopy = qemu->way == RESTORE_POSTCOPY};
-	int code = choose_command(options, metadata, &config, error);
-
 static void finish_file_memory(struct qemu_file_memory_command *command)
 {
 	qemu_file_memory_finish(command);
 }
 
+static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
+	const struct rouse_metadata *metadata, const struct rouse_observer *observer,
+	struct rouse_error *error)
+{
+	cleanup_with(finish_command) struct qemu_map_command command = {0};
+	cleanup_with(finish_file_memory) struct qemu_file_memory_command in_memory = {0};
+	struct qemu_process_config config = {
+		.monitor = qemu->monitor, .postcopy = qemu->way == RESTORE_POSTCOPY};
+	int code = choose_command(options, metadata, &config, error);
+
 	if (code == 0 && qemu->map != NULL) {
 		code = qemu_map_command(config.argv, qemu->map, &command, error);
 		config.argv = command.argv;
+	} else if (code == 0) {
+		code = qemu_file_memory_command(config.argv, config.directory, &in_memory, error);
+		config.argv = in_memory.argv;
 	}
-
-	cleanup_with(finish_file_memory) struct qemu_file_memory_command in_memory = {0};
+	if (code == 0 && in_memory.left_out != NULL)
+		rouse_log(observer, ROUSE_LOG_INFO,
+			"the VM's memory is not mapped from a file any more (%s)",
+			in_memory.left_out);
 	if (code == 0 && qemu->way != RESTORE_PRECOPY)
 		code = qemu_incoming_may_postcopy(error);
 	if (code == 0)
@@ -89,18 +104,12 @@ static void finish_file_memory(struct qemu_file_memory_command *command)
 	if (code == 0)
 		code = qemu_process_start(&config, &qemu->process, error);
 	if (code < 0)
-	} else if (code == 0) {
-		code = qemu_file_memory_command(config.argv, config.directory, &in_memory, error);
-		config.argv = in_memory.argv;
 		return code;
 	code = qmp_attach(take_fd(&qemu->process.control), QEMU_START_TIMEOUT_MS, observer,
 		&qemu->qmp, error);
 	return code == 0 ? 0 : add_last_words(qemu, code, error);
 }
-	if (code == 0 && in_memory.left_out != NULL)
-		rouse_log(observer, ROUSE_LOG_INFO,
-			"the VM's memory is not mapped from a file any more (%s)",
-			in_memory.left_out);
+
 static int list_blocks(
 	struct restore_qemu *qemu, const struct rouse_reader *reader, struct rouse_error *error)
 {
@@ -187,6 +196,8 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	};
 	int code = qemu_incoming_check(qemu->qmp, &expectation, error);
 
+	if (code == 0 && postcopy)
+		code = qemu_file_memory_check(qemu->qmp, error);
 	if (code == 0)
 		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
 	if (code == 0 && postcopy)
@@ -196,8 +207,6 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	/* Before the migration is connected: a QEMU that is refused goes on waiting. */
 	if (code == 0 && qemu->way == RESTORE_UFFD)
 		code = restore_uffd_take(
-	if (code == 0 && postcopy)
-		code = qemu_file_memory_check(qemu->qmp, error);
 			qemu, checkpoint_of(reader), shall_run(options, metadata), error);
 	if (code < 0)
 		return code;

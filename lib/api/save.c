@@ -190,6 +190,17 @@ static int save_check_options(const struct rouse_save_options *given,
 	return save_check_estimate(options, error);
 }
 
+static void tell_unnamed_disk(const struct save *save)
+{
+	const struct rouse_metadata_disk *disk = rouse_metadata_unnamed_disk(&save->metadata);
+
+	if (disk != NULL)
+		rouse_log(save->observer, ROUSE_LOG_WARNING,
+			"the VM's disk %s is not in the command that it was started with: a "
+			"restore needs QEMU's command, with that file",
+			disk->file);
+}
+
 /* Everything that can be found out and refused before anything is changed. */
 static int save_look(struct save *save, struct rouse_error *error)
 {
@@ -206,12 +217,18 @@ static int save_look(struct save *save, struct rouse_error *error)
 		return code;
 	save->metadata.was_running = save->was_running;
 	save->metadata.kept_running = options->keep_running;
-	if (!options->keep_running)
+	if (options->disks != ROUSE_DISKS_IGNORE)
+		code = save_disks_check(&save->metadata, qmp_peer_pid(save->qmp), error);
+	if (code < 0)
+		return code;
+	if (!options->keep_running) {
+		tell_unnamed_disk(save);
 		return 0;
+	}
 	if (options->disks == ROUSE_DISKS_REFUSE)
 		code = save_disks_refuse(&save->metadata, error);
 	else if (options->disks == ROUSE_DISKS_SNAPSHOT)
-		code = save_disks_plan(&save->metadata, save->metadata.cwd, error);
+		code = save_disks_plan(&save->metadata, qmp_peer_pid(save->qmp), error);
 	return code;
 }
 

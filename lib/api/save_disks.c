@@ -5,8 +5,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 
+#include <limits.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #define MERGE_TIMEOUT_MS 60000
 
@@ -88,6 +90,53 @@ int save_disks_refuse(const struct rouse_metadata *metadata, struct rouse_error 
 		list);
 }
 
+/*
+ * The disk's file as QEMU sees it. -ENODATA: it has no name that could be looked up, or QEMU's root
+ * cannot be seen; -ENOENT: the file has no name any more.
+ */
+static int disk_stat(const struct rouse_metadata_disk *disk, int pid, struct stat *status)
+{
+	cleanup_free char *file = rouse_metadata_disk_file(disk);
+	char path[PATH_MAX];
+	int size;
+
+	if (pid <= 0 || file == NULL)
+		return -ENODATA;
+	size = snprintf(path, sizeof(path), "/proc/%d/%s", pid, file[0] == '/' ? "root" : "cwd");
+	if (access(path, F_OK) < 0 || (size_t)size + 1 + strlen(file) >= sizeof(path))
+		return -ENODATA;
+	(void)snprintf(path + size, sizeof(path) - (size_t)size, "/%s", file);
+	return stat(path, status) < 0 ? -errno : 0;
+}
+
+int save_disks_check(const struct rouse_metadata *metadata, int pid, struct rouse_error *error)
+{
+	for (size_t i = 0; i < metadata->disk_count; i++) {
+		const struct rouse_metadata_disk *disk = &metadata->disks[i];
+		struct stat status;
+
+		if (disk_stat(disk, pid, &status) != -ENOENT)
+			continue;
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
+			"the disk %s (%s) has no name any more (snapshot=on or -snapshot) and ends "
+			"with QEMU: the image would have memory without its disk; choose "
+			"--disks=ignore if that does not matter",
+			disk_name(disk), disk->file);
+	}
+	return 0;
+}
+
+/* Whether a file next to the disk's lies where it stays: next to a device's it would be in /dev. */
+static bool may_have_neighbour(const struct rouse_metadata_disk *disk, int pid)
+{
+	struct stat status;
+	int code = disk_stat(disk, pid, &status);
+
+	if (code == 0)
+		return S_ISREG(status.st_mode);
+	return disk->file == NULL || strncmp(disk->file, "/dev/", 5) != 0;
+}
+
 /* The file that holds a disk, with QEMU's working directory before a relative name. */
 static int overlay_name(const struct rouse_metadata_disk *disk, const char *cwd, uint32_t id,
 	char **name, struct rouse_error *error)
@@ -115,7 +164,7 @@ static int overlay_name(const struct rouse_metadata_disk *disk, const char *cwd,
 	return 0;
 }
 
-int save_disks_plan(struct rouse_metadata *metadata, const char *cwd, struct rouse_error *error)
+int save_disks_plan(struct rouse_metadata *metadata, int pid, struct rouse_error *error)
 {
 	uint32_t id;
 
@@ -125,8 +174,13 @@ int save_disks_plan(struct rouse_metadata *metadata, const char *cwd, struct rou
 		struct rouse_metadata_disk *disk = &metadata->disks[i];
 		int code;
 
+		if (!may_have_neighbour(disk, pid))
+			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ENOTSUP,
+				"no overlay can be put next to the disk %s (%s): it is no regular "
+				"file; snapshot it by other means and choose --disks=ignore",
+				disk_name(disk), disk->file);
 		/* The same file may be the disk of two devices: no two overlays of one name. */
-		code = overlay_name(disk, cwd, id + (uint32_t)i, &disk->overlay, error);
+		code = overlay_name(disk, metadata->cwd, id + (uint32_t)i, &disk->overlay, error);
 		if (code < 0)
 			return code;
 	}

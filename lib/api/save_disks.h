@@ -12,14 +12,20 @@
 /** Lists the writable disks into @metadata->disks. */
 int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct rouse_error *error);
 
+/**
+ * Refuses a VM whose disk ends with QEMU: a file without a name (snapshot=on, -snapshot). @pid:
+ * QEMU's; what cannot be seen by it is not refused. -ENOTSUP, kind REFUSED.
+ */
+int save_disks_check(const struct rouse_metadata *metadata, int pid, struct rouse_error *error);
+
 /** For a VM that goes on: -EBUSY, naming the disks, if there are any. */
 int save_disks_refuse(const struct rouse_metadata *metadata, struct rouse_error *error);
 
 /**
- * Chooses a name for the overlay of each disk, next to the disk: NAME.rouse-ID.qcow2. @cwd: QEMU's.
- * -ENOTSUP: a disk is no file, or its name leaves open where it lies.
+ * Chooses a name for the overlay of each disk, next to the disk: NAME.rouse-ID.qcow2. @pid: QEMU's.
+ * -ENOTSUP: a disk is no regular file, or its name leaves open where it lies.
  */
-int save_disks_plan(struct rouse_metadata *metadata, const char *cwd, struct rouse_error *error);
+int save_disks_plan(struct rouse_metadata *metadata, int pid, struct rouse_error *error);
 
 /**
  * Makes all overlays in one transaction: all or none. The VM must stand still. After an error for

@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -139,6 +140,55 @@ static void what_is_not_an_object_is_refused(void **state)
 	assert_int_equal(parse_code("{\"format\": 1"), -EUCLEAN);
 }
 
+/* The disk that a VM with this disk, started by one command with this argument, has besides. */
+static const char *unnamed(const char *argument, const char *file)
+{
+	char program[] = "qemu", option[] = "-drive", cwd[] = "/vm";
+	char *value = strdup(argument), *name = strdup(file);
+	char *arguments[] = {program, option, value, NULL};
+	struct rouse_metadata_disk disk = {.file = name};
+	const struct rouse_metadata metadata = {.cwd = cwd,
+		.command_line = arguments,
+		.argument_count = 3,
+		.disks = &disk,
+		.disk_count = 1};
+	const struct rouse_metadata_disk *found = rouse_metadata_unnamed_disk(&metadata);
+
+	assert_true(found == NULL || found == &disk);
+	free(value);
+	free(name);
+	return found != NULL ? "unnamed" : "named";
+}
+
+static void a_disk_that_the_command_line_does_not_name_is_found(void **state)
+{
+	(void)state;
+	assert_string_equal(unnamed("file=/d/a.qcow2,if=virtio", "/d/a.qcow2"), "named");
+	assert_string_equal(unnamed("if=virtio,file=/d/a.qcow2", "file:/d/a.qcow2"), "named");
+	assert_string_equal(unnamed("{\"filename\": \"/d/a.raw\"}", "/d/a.raw"), "named");
+	assert_string_equal(unnamed("file=a.raw", "a.raw"), "named");
+	assert_string_equal(unnamed("file=a.raw", "/vm/a.raw"), "named");
+	assert_string_equal(unnamed("file=/d/a.qcow2", "/d/a.qcow2.rouse-1.qcow2"), "unnamed");
+	assert_string_equal(unnamed("file=/d/a.qcow2.rouse-1.qcow2", "/d/a.qcow2"), "unnamed");
+	assert_string_equal(unnamed("file=a.raw", "b.raw"), "unnamed");
+	assert_string_equal(unnamed("file=a.raw", "/other/a.raw"), "unnamed");
+	assert_string_equal(unnamed("file=/a", "json:{\"file\": {\"filename\": \"/a\"}}"), "named");
+	assert_string_equal(
+		unnamed("file=/a", "json:{\"file\": {\"filename\": \"/b\"}}"), "unnamed");
+}
+
+static void a_disk_that_cannot_be_looked_for_counts_as_named(void **state)
+{
+	(void)state;
+	assert_string_equal(unnamed("x", "nbd://host/a"), "named");
+	assert_string_equal(unnamed("x", "json:{\"driver\": \"raw\"}"), "named");
+	assert_string_equal(unnamed("x", "json:{\"file\": 3"), "named");
+	assert_string_equal(unnamed("x", "/dev/fdset/3"), "named");
+	assert_string_equal(unnamed("file=/d/a,,b", "/d/a,b"), "named");
+	assert_string_equal(unnamed("x", ""), "named");
+	assert_string_equal(unnamed("x", "/d/a\"b"), "named");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +199,8 @@ int main(void)
 		cmocka_unit_test(a_newer_format_is_told_from_damage),
 		cmocka_unit_test(members_of_the_wrong_type_are_refused),
 		cmocka_unit_test(what_is_not_an_object_is_refused),
+		cmocka_unit_test(a_disk_that_the_command_line_does_not_name_is_found),
+		cmocka_unit_test(a_disk_that_cannot_be_looked_for_counts_as_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,6 +155,16 @@ static enum restore_way choose_way(const struct restore *r)
 	return eager ? RESTORE_PRECOPY : RESTORE_POSTCOPY;
 }
 
+/* By userfaultfd the small blocks go through QEMU's stream. */
+static int send_first(void *user, struct rouse_error *error)
+{
+	struct restore *r = user;
+
+	return r->qemu.way != RESTORE_UFFD
+		       ? 0
+		       : restore_uffd_send_small(r->qemu.sink, r->reader, r->source, error);
+}
+
 /* Opens everything up to a running engine. */
 static int prepare(struct restore *r, struct rouse_error *error)
 {
@@ -179,15 +189,14 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.background = choose_background(r),
 		.quiet_us = choose_quiet(r),
 		.record = r->options.record != NULL || r->options.learn != NULL,
+		.first = send_first,
+		.first_user = r,
 	};
 	code = rouse_engine_new(&config, &r->engine, error);
 	if (code < 0)
 		return code;
-	code = restore_qemu_open(
+	return restore_qemu_open(
 		&r->qemu, &r->options, choose_way(r), &r->metadata, r->reader, r->observer, error);
-	if (code == 0 && r->qemu.way == RESTORE_UFFD && !r->options.resume)
-		code = restore_uffd_send_small(r->qemu.sink, r->reader, r->source, error);
-	return code;
 }
 
 static void report_image(struct restore *r, struct rouse_restore_report *report)

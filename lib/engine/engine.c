@@ -247,7 +247,9 @@ static int start_guest(struct rouse_engine *e, struct rouse_error *error)
 		e->stats.started_ns = rouse_clock_ns();
 		return 0;
 	}
-	code = prefetch(e, error);
+	code = e->config.first != NULL ? e->config.first(e->config.first_user, error) : 0;
+	if (code == 0)
+		code = prefetch(e, error);
 	if (code < 0)
 		return code;
 	code = e->sink->ops->start(e->sink, &e->stats.started_ns, error);

@@ -33,6 +33,12 @@ struct rouse_engine_config {
 	bool record;         /* the faults are a trace: no fault-around */
 	const struct rouse_bitmap
 		*leave_out; /* for those with a set: pages not to prefetch; or NULL */
+	/*
+	 * What must reach the sink before anything else, when faults are answered already: the
+	 * VMM may wait for a page, and then reads nothing. Returns 0 or -errno; or NULL.
+	 */
+	int (*first)(void *user, struct rouse_error *error);
+	void *first_user;
 };
 
 struct rouse_engine_stats {

@@ -101,6 +101,9 @@ int main(int argc, char **argv)
 
 	/* A reader of our messages that goes away must not end the service of a running VM. */
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* Nor a limit for the size of files: it is an error of that file (EFBIG), as a full disk
+	 * is. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	exit_code = dispatch(argc, argv);
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		message(MESSAGE_ERROR, "cannot write to standard output");

@@ -375,6 +375,9 @@ int rouse_convert(const char *in, const char *wset, const char *out,
 	if (report == NULL)
 		report = &unused;
 	memset(report, 0, sizeof(*report));
+	if (rouse_io_is_same_file(in, out))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"%s is both what to convert and where to: give another name", in);
 	if (fd < 0)
 		return rouse_error_errno(error, -errno, "cannot open %s", in);
 	code = rouse_io_pread(fd, magic, sizeof(magic), 0);

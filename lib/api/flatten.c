@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/io.h"
 #include "base/observer.h"
 #include "image/flat.h"
 #include "image/temp_file.h"
@@ -113,6 +114,12 @@ int rouse_flatten(const char *image, const char *out, struct rouse_write_report 
 	if (report == NULL)
 		report = &unused;
 	*report = (struct rouse_write_report){0};
+	/* A flat file has the memory and nothing else of the VM. */
+	if (code == 0 && rouse_io_is_same_file(image, out))
+		code = rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"%s would be replaced by its flat file, and the VM's devices be lost: give "
+			"another name",
+			image);
 	if (code == 0)
 		code = find_main(opened->reader, &main_block, error);
 	/* Every image has a block; the analyzer cannot see that find_main() found one. */

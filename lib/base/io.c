@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 ssize_t rouse_io_read(int fd, void *buffer, size_t size)
 {
@@ -130,4 +131,12 @@ int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size)
 	*data = take_ptr(&bytes);
 	*size = used;
 	return 0;
+}
+
+bool rouse_io_is_same_file(const char *one, const char *other)
+{
+	struct stat first, second;
+
+	return stat(one, &first) == 0 && stat(other, &second) == 0 &&
+	       first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }

@@ -3,6 +3,7 @@
 #ifndef ROUSE_BASE_IO_H
 #define ROUSE_BASE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,5 +23,7 @@ int rouse_io_send(int fd, struct iovec *pieces, int count);
  * @max bytes, -EFBIG beyond. The caller frees *data.
  */
 int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size);
+/** Whether both names lead to one file that is there. */
+bool rouse_io_is_same_file(const char *one, const char *other);
 
 #endif

@@ -124,6 +124,7 @@ static int set_up_attributes(posix_spawnattr_t *attributes)
 	(void)sigemptyset(&none);
 	(void)sigemptyset(&defaults);
 	(void)sigaddset(&defaults, SIGPIPE);
+	(void)sigaddset(&defaults, SIGXFSZ);
 	(void)sigaddset(&defaults, SIGHUP);
 	failed = posix_spawnattr_setflags(
 		attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
 import resource
 import signal
@@ -328,7 +329,6 @@ def test_a_file_that_may_not_grow():
 
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (60 << 20, 60 << 20))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with working_guest() as guest:
         before = settings(guest)
         save(guest, image, preexec_fn=small_files).expect(SYSTEM)
@@ -502,6 +502,15 @@ def test_disks_can_be_ignored():
     assert not list(path.parent.glob('*.rouse-*'))
 
 
+def loop_device(path):
+    """A block device over the file. Detach it."""
+    made = subprocess.run(['losetup', '-f', '--show', path], capture_output=True, text=True,
+                          check=False)
+    if made.returncode != 0:
+        raise Skip(f'no loop devices here: {made.stderr.strip()}')
+    return made.stdout.strip()
+
+
 def overlays(path):
     found = sorted(path.parent.glob(f'{path.name}.rouse-*.qcow2'))
     for each in found:
@@ -581,6 +590,47 @@ def test_overlays_are_taken_back_at_random_interrupts():
     note(f'{early} interrupted before the end')
 
 
+def test_a_vm_in_an_overlay_is_not_restored_with_the_disk_below_it():
+    """Its command line names the disk of an earlier checkpoint."""
+    first, second, path = work('1.rouse'), work('2.rouse'), disk('a.qcow2')
+    with working_guest(extra=drive(path, 'hd')) as guest:
+        save(guest, first, '--keep-running', '--disks=snapshot').expect(0)
+        overlay = str(overlays(path)[0])
+        save(guest, second).expect(0, overlay, 'needs QEMU')
+    before = path.read_bytes()
+    rouse('restore', second).expect(REFUSED, overlay, 'after --')
+    assert path.read_bytes() == before
+    restore_and_check(second, extra=drive(overlay, 'hd'))
+
+
+def test_a_vm_whose_disk_ends_with_qemu_is_refused():
+    image, path = work('vm.rouse'), disk('a.qcow2')
+    temporary = drive(path, 'hd')
+    temporary[1] += ',snapshot=on'
+    with working_guest(extra=temporary) as guest:
+        before = settings(guest)
+        save(guest, image).expect(REFUSED, 'snapshot=on')
+        expect_untouched(guest, image, before)
+        save(guest, image, '--keep-running', '--disks=snapshot').expect(REFUSED, 'snapshot=on')
+        expect_untouched(guest, image, before)
+        save(guest, image, '--disks=ignore').expect(0)
+
+
+def test_a_device_as_disk_gets_no_overlay_beside_it():
+    """It would lie in /dev, which is memory."""
+    image, loop = work('vm.rouse'), loop_device(disk('a.raw'))
+    try:
+        with working_guest(extra=['-drive', f'file={loop},format=raw,if=none,id=hd', '-device',
+                                  'virtio-blk-pci,drive=hd']) as guest:
+            before = settings(guest)
+            save(guest, image, '--keep-running', '--disks=snapshot').expect(
+                REFUSED, 'no regular file', loop)
+            expect_untouched(guest, image, before)
+            assert not list(pathlib.Path('/dev').glob('*.rouse-*'))
+    finally:
+        subprocess.run(['losetup', '-d', loop], check=True)
+
+
 def test_a_disk_without_a_place_for_an_overlay():
     with working_guest(extra=['-drive', 'file=null-co://,if=none,id=n,format=raw', '-device',
                               'virtio-blk-pci,drive=n']) as guest:
@@ -631,4 +681,17 @@ def test_a_cut_off_migration_file_is_refused():
 def test_what_is_no_migration_file_is_refused():
     rouse('convert', __file__, work('vm.rouse')).expect(FILE, 'not a QEMU migration stream')
     rouse('convert', '-w', '/dev/null', '/bin/sh', work('vm.rouse')).expect(FILE)
+
+
+def test_an_image_is_not_converted_onto_itself():
+    """Its devices, and what it says of its VM, would be lost."""
+    image, link = work('vm.rouse'), work('link.rouse')
+    with working_guest() as guest:
+        save(guest, image).expect(0)
+    before = image.read_bytes()
+    link.symlink_to(image)
+    for out in (image, link):
+        rouse('convert', '--flat', image, out).expect(USAGE, 'another name')
+        rouse('convert', image, out).expect(USAGE, 'another name')
+    assert image.read_bytes() == before
     rouse('save', '--qmp', 'x').expect(USAGE)

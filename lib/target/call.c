@@ -99,6 +99,17 @@ static int wait_interrupted(int tid)
 	}
 }
 
+/* waitpid(2) without a limit. A signal to us does not end it: the caller's program has timers. */
+static bool wait_stopped(int tid, int *status)
+{
+	pid_t got;
+
+	do
+		got = waitpid(tid, status, __WALL);
+	while (got < 0 && errno == EINTR);
+	return got == tid && WIFSTOPPED(*status);
+}
+
 /*
  * Lets go of a thread. Only a stopped one can be: one that did not stop in time is still asked to,
  * and will. That is waited for however long it takes: left alone it would stop for good.
@@ -109,7 +120,7 @@ static void let_go(int tid)
 
 	if (ptrace(PTRACE_DETACH, tid, NULL, NULL) == 0)
 		return;
-	while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
+	while (wait_stopped(tid, &status)) {
 		const long signal = is_event_stop(status) ? 0 : WSTOPSIG(status);
 
 		if (ptrace(PTRACE_DETACH, tid, NULL, signal) == 0)
@@ -453,14 +464,10 @@ static int run_call(int tid)
 
 	while (stops > 0) {
 		int status;
-		pid_t got;
 
 		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
 			return -errno;
-		do
-			got = waitpid(tid, &status, __WALL);
-		while (got < 0 && errno == EINTR);
-		if (got != tid || !WIFSTOPPED(status))
+		if (!wait_stopped(tid, &status))
 			return -ESRCH;
 		if (is_event_stop(status))
 			continue;

@@ -15,6 +15,8 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -379,6 +381,93 @@ static void a_thread_that_stands_still_in_the_kernel_is_not_waited_for(void **st
 	assert_non_null(strstr(error.message, "state D"));
 }
 
+#define PIECES 1024u
+#define PIECE_BYTES ((size_t)2 << 20)
+
+/*
+ * One system call that takes a tenth of a second and more, and cannot be stopped in, but is not in
+ * state D: it copies two gigabytes, the same two megabytes over and over. Then rest.
+ */
+static void copy_for_long(struct shared *shared)
+{
+	static char from[PIECE_BYTES], to[PIECE_BYTES];
+	static struct iovec sources[PIECES], targets[PIECES];
+
+	for (size_t i = 0; i < PIECES; i++) {
+		sources[i] = (struct iovec){from, sizeof(from)};
+		targets[i] = (struct iovec){to, sizeof(to)};
+	}
+	__atomic_store_n(&shared->child, getpid(), __ATOMIC_SEQ_CST); /* about to */
+	if (syscall(SYS_process_vm_readv, getpid(), targets, PIECES, sources, PIECES, 0) < 0)
+		shared->interrupted++;
+	__atomic_store_n(&shared->child, 0, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&shared->rounds, 1, __ATOMIC_SEQ_CST);
+	(void)usleep(50000);
+}
+
+static void do_nothing(int signal)
+{
+	(void)signal;
+}
+
+/* A timer every millisecond, as a program may have that uses the library; 0: none. */
+static void set_timer(suseconds_t every_us)
+{
+	const struct itimerval timer = {{.tv_usec = every_us}, {.tv_usec = every_us}};
+	/* No SA_RESTART: whatever waits gives EINTR. */
+	const struct sigaction action = {.sa_handler = do_nothing};
+
+	assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
+static void assert_is_free(pid_t pid)
+{
+	struct target *target = NULL;
+	char value[64];
+
+	assert_int_equal(target_open(pid, &target, NULL), 0);
+	assert_int_equal(target_status(target, "TracerPid", value, sizeof(value)), 0);
+	assert_string_equal(value, "0");
+	assert_int_equal(target_status(target, "State", value, sizeof(value)), 0);
+	assert_true(value[0] != 't' && value[0] != 'T');
+	target_close(target);
+}
+
+static void who_does_not_stop_in_time_is_let_go_of_although_signals_arrive(void **state)
+{
+	struct rouse_error error = {0};
+	struct shared *shared;
+	pid_t pid = start(copy_for_long, &shared);
+
+	(void)state;
+	need_calls(pid);
+	for (unsigned int i = 0; i < 3; i++) {
+		int code;
+
+		for (unsigned int n = 0; __atomic_load_n(&shared->child, __ATOMIC_SEQ_CST) == 0;
+			n++) {
+			assert_true(n < 600000);
+			(void)usleep(100);
+		}
+		(void)usleep(1000); /* until it is in the call */
+		set_timer(1000);
+		code = make_calls(pid, &error);
+		set_timer(0);
+		/* Refused for now is fine; not that somebody has it, who would be us. */
+		if (code != 0 && code != -EBUSY)
+			fail_msg("%s", error.message);
+		assert_is_free(pid);
+		wait_rounds(shared, 1);
+	}
+	if (shared->interrupted > 0) {
+		print_message("process_vm_readv(2) is refused here\n");
+		end(pid, shared);
+		skip();
+	}
+	end(pid, shared);
+}
+
 static void the_c_library_is_known_by_its_name(void **state)
 {
 #ifdef __x86_64__
@@ -455,6 +544,7 @@ int main(void)
 		cmocka_unit_test(a_sleeping_process_wakes_when_the_caller_is_killed),
 		cmocka_unit_test(a_process_that_is_not_there_is_an_error),
 		cmocka_unit_test(a_thread_that_stands_still_in_the_kernel_is_not_waited_for),
+		cmocka_unit_test(who_does_not_stop_in_time_is_let_go_of_although_signals_arrive),
 		cmocka_unit_test(the_c_library_is_known_by_its_name),
 		cmocka_unit_test(lines_of_maps_are_parsed),
 		cmocka_unit_test(flags_of_mappings_are_found),

@@ -333,7 +333,7 @@ struct rouse_restore_options {
 	const char *record;    /**< write the first-touch trace to this file, or NULL */
 	uint64_t record_us;    /**< for so long nothing is delivered unasked, for a whole trace */
 	const char *stall_log; /**< write the stalls, for rouse_stalls_load(), or NULL */
-	bool resume;           /**< take over a restore whose Rouse died (needs qmp_socket) */
+	bool resume;           /**< take over a restore that broke off (needs qmp_socket) */
 	bool paused;           /**< leave the VM paused */
 	struct rouse_throttle throttle;
 	enum rouse_io io;
@@ -458,9 +458,10 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  * Restores a VM and serves it until its last page is in place. The VM is QEMU: one that waits with
  * `-incoming defer` or one that is started; it outlives the call.
  *
- * If this process dies after the VM began to run, the VM pauses at the next page that it lacks;
- * call again with `resume` to take over. A chunk that turns out to be damaged stops the VM.
- * With a flat file the VM has all its memory from its start on, and this process may die.
+ * If this process dies after the VM began to run, or this call fails then, the VM pauses at the
+ * next page that it lacks; call again with `resume`, from this process or another one, to take
+ * over. A chunk that turns out to be damaged stops the VM. With a flat file the VM has all its
+ * memory from its start on, and this process may die.
  *
  * Errors: -ENODATA (a policy that needs a working set, and none), -EUCLEAN (damaged),
  * -EPROTONOSUPPORT (newer format), -EINVAL (another machine or size; options that make no sense:

@@ -240,8 +240,11 @@ static int take_over_by_rescue(struct restore_qemu *qemu, const char *socket, ui
 {
 	int code = qmp_adopt(connection, observer, &qemu->qmp, error);
 
-	if (code < 0)
+	if (code < 0) {
+		qemu_rescue_disown(connection);
+		(void)close(connection);
 		return code;
+	}
 	if (name->checkpoint != checkpoint)
 		return qemu_incoming_other_checkpoint(error);
 	rouse_log(observer, ROUSE_LOG_DEBUG, "taking over by the monitor connection left in QEMU");
@@ -404,6 +407,9 @@ void restore_qemu_finish(struct restore_qemu *qemu, bool keep)
 	if (qemu->sink != NULL)
 		qemu->sink->ops->destroy(qemu->sink);
 	restore_uffd_give_up(qemu);
+	/* Whatever `deposited` says: QEMU may have it although it did not answer. */
+	if (qemu->qmp != NULL)
+		qemu_rescue_disown(qmp_fd(qemu->qmp));
 	qmp_close(qemu->qmp);
 	if (!keep && qemu->process.pid > 0) {
 		qemu_process_kill(&qemu->process);

@@ -67,7 +67,10 @@ int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error
 /** The VM has all pages: takes back what was left in QEMU for another Rouse. */
 void restore_qemu_complete(struct restore_qemu *qemu);
 
-/** @keep: a QEMU that was started lives on; otherwise it is ended. */
+/**
+ * @keep: a QEMU that was started lives on; otherwise it is ended. A VM that lacks pages can be
+ * taken over from then on, by this process as well.
+ */
 void restore_qemu_finish(struct restore_qemu *qemu, bool keep);
 
 #endif

@@ -121,7 +121,7 @@ static int fetch(const struct qemu_rescue_name *name, uint64_t inode, uid_t owne
 	return is_genuine(fd, name, owner) ? take_fd(&fd) : -ENOENT;
 }
 
-/* The Rouse that a connection belongs to, 0 if it has died. A zombie has died, too. */
+/* The Rouse that a connection belongs to; 0: it has died or given it up. A zombie has died, too. */
 static int living_owner(int fd)
 {
 	int pid = fcntl(fd, F_GETOWN);
@@ -195,6 +195,12 @@ void qemu_rescue_withdraw(struct qmp *qmp)
 {
 	/* What does not answer is gone, and so is what it held. */
 	(void)qmp_execute(qmp, "closefd", json_pack("{s:s}", "fdname", FD_NAME), NULL, NULL);
+}
+
+void qemu_rescue_disown(int fd)
+{
+	if (fcntl(fd, F_GETOWN) == getpid())
+		(void)fcntl(fd, F_SETOWN, 0);
 }
 
 /* One line of /proc/net/unix. 0: found; -ENOENT: it is something else. */

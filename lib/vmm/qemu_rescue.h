@@ -16,8 +16,9 @@
  * The connection is found by the abstract address that our end is bound to. It is visible to all in
  * /proc/net/unix, and nobody can connect to it. It says which VM's socket the connection is for, of
  * which checkpoint the VM is, and which process is QEMU. Whether the Rouse that it belonged to
- *still lives is kept by the kernel, in the socket's owner (F_SETOWN): that cannot name another
- *process that got the same number later.
+ * still lives is kept by the kernel, in the socket's owner (F_SETOWN): that cannot name another
+ * process that got the same number later. A restore that breaks off in a process that lives on (a
+ * daemon with the library) gives the connection up: then it has no owner.
  *
  * One thread at a time.
  */
@@ -65,9 +66,17 @@ int qemu_rescue_deposit(struct qmp *qmp, const char *socket, int pid, uint64_t c
 void qemu_rescue_withdraw(struct qmp *qmp);
 
 /**
- * Takes out the connection of a Rouse that died, for the VM at @socket; from now on it is ours.
- * *fd is the caller's. -ENOENT: there is none, @error is not set. -EBUSY, kind REFUSED: the Rouse
- * that it belongs to lives. -EPERM, kind REFUSED: this user may not.
+ * Gives up a connection that is ours by qemu_rescue_deposit() or qemu_rescue_find(): whoever takes
+ * over next, this process too, need not wait for our death. Afterwards nothing may be sent by @fd;
+ * the caller closes it. One that is not ours stays as it is.
+ */
+void qemu_rescue_disown(int fd);
+
+/**
+ * Takes out the connection of a Rouse that died or gave it up, for the VM at @socket; from now on
+ * it is ours, until qemu_rescue_disown(). *fd is the caller's. -ENOENT: there is none, @error is
+ * not set. -EBUSY, kind REFUSED: the Rouse that it belongs to lives, which may be this process.
+ * -EPERM, kind REFUSED: this user may not.
  */
 int qemu_rescue_find(
 	const char *socket, struct qemu_rescue_name *name, int *fd, struct rouse_error *error);

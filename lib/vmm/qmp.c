@@ -468,17 +468,15 @@ static int qmp_negotiate(struct qmp *qmp, uint64_t deadline_ns, struct rouse_err
 	return qmp_execute(qmp, "qmp_capabilities", arguments, NULL, error);
 }
 
-/* Takes @fd over, also when it fails. */
+/* Takes @fd over, unless it fails. */
 static struct qmp *qmp_new(int fd, const struct rouse_observer *observer)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 	struct qmp *q = calloc(1, sizeof(*q));
 
-	if (q == NULL) {
-		(void)close(fd);
+	if (q == NULL)
 		return NULL;
-	}
 	q->fd = fd;
 	q->last = &q->first;
 	q->cancel_fd = rouse_observer_cancel_fd(observer);
@@ -493,8 +491,10 @@ static int qmp_attach_until(int fd, uint64_t deadline_ns, const struct rouse_obs
 	struct qmp *q = qmp_new(fd, observer);
 	int code;
 
-	if (q == NULL)
+	if (q == NULL) {
+		(void)close(fd);
 		return rouse_error_errno(error, -ENOMEM, "cannot talk to QEMU");
+	}
 	code = qmp_negotiate(q, deadline_ns, error);
 	if (code < 0) {
 		qmp_close(q);

@@ -44,8 +44,7 @@ int qmp_attach(int fd, unsigned int timeout_ms, const struct rouse_observer *obs
 /**
  * Takes over a connection that somebody else negotiated, with out-of-band commands, and who is
  * gone. What QEMU has said to him is thrown away. Nothing is sent: the main loop may stand still.
- * Takes
- * @fd over, also when it fails. -ENOMEM.
+ * Takes @fd over, unless it fails: then there may be more to be done with it. -ENOMEM.
  */
 int qmp_adopt(
 	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error);

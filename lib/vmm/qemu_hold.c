@@ -33,6 +33,8 @@ static int map_record(struct qemu_hold *hold, size_t bytes, uint64_t pages)
 
 	if (address == MAP_FAILED)
 		return -errno;
+	/* A child that has it would keep the file open, and with it the lock, when we die. */
+	(void)madvise(address, bytes, MADV_DONTFORK);
 	hold->record = address;
 	hold->record_bytes = bytes;
 	hold->placed = (struct rouse_bitmap){
@@ -40,19 +42,65 @@ static int map_record(struct qemu_hold *hold, size_t bytes, uint64_t pages)
 	return 0;
 }
 
-/* Whoever has the lock serves the VM. */
-static int lock_record(const struct qemu_hold *hold, struct rouse_error *error)
+/*
+ * Who has the lock; 0: nobody can tell. The lock itself names only those who took it for their
+ * process, as older ones of us did. The others own QEMU's descriptor, which is for this alone and
+ * says nothing of whether there is a lock.
+ */
+static int lock_holder(int memfd, int shared)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int pid;
 
-	if (fcntl(hold->memfd, F_SETLK, &lock) == 0)
+	if (fcntl(memfd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid > 0)
+		return lock.l_pid;
+	pid = fcntl(shared, F_GETOWN);
+	return pid > 0 ? pid : 0;
+}
+
+static int lock_record(int memfd, int shared, struct rouse_error *error)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int pid;
+
+	if (fcntl(memfd, F_OFD_SETLK, &lock) == 0) {
+		(void)fcntl(shared, F_SETOWN, getpid());
 		return 0;
+	}
 	if (errno != EACCES && errno != EAGAIN)
 		return rouse_error_errno(error, -errno, "cannot lock what lies in QEMU");
-	(void)fcntl(hold->memfd, F_GETLK, &lock);
+	pid = lock_holder(memfd, shared);
+	if (pid == 0)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"that VM's restore did not break off: another rouse serves it");
 	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
 		"that VM's restore did not break off: the rouse with process number %d serves it",
-		(int)lock.l_pid);
+		pid);
+}
+
+/*
+ * Gets hold of the memfd that has number @there in QEMU, and locks it: whoever has the lock serves
+ * the VM. It is opened anew, and the lock is of that open file, which is ours alone. A lock of the
+ * process would be given to a second restore in it, too, and be lost when that one closes the
+ * memfd; one of the file that QEMU has open would stay when we die.
+ */
+static int open_record(struct qemu_hold *hold, int there, struct rouse_error *error)
+{
+	cleanup_close int shared = target_fetch_fd(hold->target, there);
+	char path[64];
+
+	if (shared < 0)
+		return rouse_error_errno(error, shared, "cannot fetch what lies in QEMU");
+	/* Of anything else that QEMU shows, opening it might do something, or give us more of it.
+	 */
+	if (fcntl(shared, F_GET_SEALS) < 0)
+		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
+			"what is left in that QEMU is not of a Rouse");
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", shared);
+	hold->memfd = open(path, O_RDWR | O_CLOEXEC);
+	if (hold->memfd < 0)
+		return rouse_error_errno(error, -errno, "cannot open what lies in QEMU");
+	return lock_record(hold->memfd, shared, error);
 }
 
 /* Makes the memfd in QEMU, which is stopped. *there: its number there. */
@@ -67,10 +115,7 @@ static int make_record(
 		sizeof(RECORD_NAME), "make a memfd", error);
 	if (*there < 0)
 		return *there;
-	hold->memfd = target_fetch_fd(hold->target, *there);
-	if (hold->memfd < 0)
-		return rouse_error_errno(error, hold->memfd, "cannot fetch a memfd");
-	code = lock_record(hold, error);
+	code = open_record(hold, *there, error);
 	if (code < 0)
 		return code;
 	if (ftruncate(hold->memfd, (off_t)bytes) < 0 || fcntl(hold->memfd, F_ADD_SEALS, SEALS) < 0)
@@ -108,14 +153,11 @@ static int clean(struct qemu_hold *hold, struct rouse_error *error)
 
 	if (there < 0)
 		return 0;
-	hold->memfd = target_fetch_fd(hold->target, there);
-	if (hold->memfd < 0)
-		return rouse_error_errno(error, hold->memfd, "cannot fetch what lies in QEMU");
-	code = lock_record(hold, error);
-	(void)!pread(hold->memfd, &copy, sizeof(copy), 0);
-	(void)close(take_fd(&hold->memfd));
+	code = open_record(hold, there, error);
 	if (code < 0)
 		return code;
+	(void)!pread(hold->memfd, &copy, sizeof(copy), 0);
+	(void)close(take_fd(&hold->memfd));
 	if (copy.magic == UFFD_RECORD_MAGIC && copy.state != UFFD_ARMED)
 		return rouse_error_set(
 			error, ROUSE_ERROR_REFUSED, -EBUSY, "this QEMU has got a VM already");
@@ -196,10 +238,7 @@ static int adopt_record(struct qemu_hold *hold, int there, uint64_t pages, uint6
 	struct stat status;
 	int code;
 
-	hold->memfd = target_fetch_fd(hold->target, there);
-	if (hold->memfd < 0)
-		return rouse_error_errno(error, hold->memfd, "cannot fetch what lies in QEMU");
-	code = lock_record(hold, error);
+	code = open_record(hold, there, error);
 	if (code < 0)
 		return code;
 	if (fstat(hold->memfd, &status) < 0)

@@ -2,15 +2,17 @@
 /*
  * QEMU's RAM, registered with a userfaultfd(2) from outside. QEMU does not know of it.
  *
- *	QEMU:  memfd (uffd_record.h)   userfaultfd      <- stay open: a page that is missing waits,
- *	          |                       |                whoever of us dies, and never reads as
- *zero us:    duplicate, mapped       duplicate        <- pidfd_getfd(2)
+ *	QEMU:  memfd (uffd_record.h)   userfaultfd   <- stay open: a page that is missing waits,
+ *	          |                       |             whoever of us dies, and is never zeros
+ *	us:    opened anew, mapped     duplicate     <- pidfd_getfd(2)
  *
  * A userfaultfd belongs to the memory of the process that made it: so one thread of QEMU is stopped
  * for some milliseconds and makes the calls (target/target.h), which needs what a debugger needs.
  *
- * Whether somebody serves is told by a lock (fcntl(2), F_SETLK) on the memfd: it is a process's,
- * not a descriptor's, and goes with the process, although the open file stays in QEMU.
+ * Whether somebody serves is told by a lock (fcntl(2), F_OFD_SETLK) on the memfd. It is of the file
+ * that we have opened, which is not QEMU's: two holds keep each other out in one process as well,
+ * and the lock goes with the hold or with the process. A child that was forked meanwhile has it,
+ * too, until it closes what it has inherited, as by execve(2).
  */
 #ifndef ROUSE_VMM_QEMU_HOLD_H
 #define ROUSE_VMM_QEMU_HOLD_H
@@ -56,9 +58,10 @@ int qemu_hold_take(struct qemu_hold *hold, int pid, struct qmp *qmp,
 	struct rouse_error *error);
 
 /**
- * Takes over what a Rouse that died has left in process @pid. -ENOENT: there is nothing;
- * -EBUSY, kind REFUSED: a Rouse that lives serves it; -EINVAL, kind MISMATCH: of another
- * checkpoint than @checkpoint, or another VM; -EPERM; -EUCLEAN, -EPROTONOSUPPORT: its record.
+ * Takes over what a Rouse that died or gave up has left in process @pid. -ENOENT: there is nothing;
+ * -EBUSY, kind REFUSED: a Rouse that lives serves it, maybe this process; -EINVAL, kind MISMATCH:
+ * of another checkpoint than @checkpoint, or another VM; -EPERM; -EUCLEAN, -EPROTONOSUPPORT: its
+ * record.
  */
 int qemu_hold_adopt(struct qemu_hold *hold, int pid, const struct qemu_block *blocks,
 	uint32_t count, uint64_t checkpoint, struct rouse_error *error);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Taking hold of the memory of a process, which is no QEMU: what is done to it, and what is not. */
+/*
+ * Taking hold of the memory of a process, which is no QEMU: what is done to it, and what is not;
+ * and who may have what was left in it.
+ */
 #include "../unit.h"
 
 #include "vmm/qemu_hold_private.h"
@@ -175,11 +178,236 @@ static void what_somebody_else_has_registered_is_left_as_it_is(void **state)
 #endif
 }
 
+/* ---- What is left in a process --------------------------------------------------------------- */
+
+#define CHECKPOINT 42u
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+static const struct qemu_block block = {.name = "pc.ram", .used_bytes = BYTES};
+
+/* As any Rouse leaves it: nobody has a lock. */
+static bool leave_record(void)
+{
+	struct uffd_record record = {
+		.magic = UFFD_RECORD_MAGIC,
+		.version = UFFD_RECORD_VERSION,
+		.state = UFFD_RUNNING,
+		.checkpoint = CHECKPOINT,
+		.pages = PAGES,
+		.area_count = 1,
+		.areas = {{.address = 1 << 30, .pages = PAGES}},
+	};
+	const int memfd = memfd_create("rouse-restore", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	record.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	return memfd >= 0 && record.uffd >= 0 &&
+	       ftruncate(memfd, (off_t)uffd_record_bytes(PAGES)) == 0 &&
+	       fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
+	       pwrite(memfd, &record, sizeof(record), 0) == (ssize_t)sizeof(record);
+}
+
+/* A process that does @role for @other, says how that went, and waits to be ended. */
+static pid_t start_role(int (*role)(pid_t other), pid_t other, int *said)
+{
+	int fds[2];
+	pid_t pid;
+
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	(void)fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		int code;
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+		code = role(other);
+		(void)!write(fds[1], &code, sizeof(code));
+		for (;;)
+			(void)pause();
+	}
+	assert_true(pid > 0);
+	(void)close(fds[1]);
+	assert_int_equal(read(fds[0], said, sizeof(*said)), sizeof(*said));
+	(void)close(fds[0]);
+	return pid;
+}
+
+static void end_role(pid_t pid)
+{
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+}
+
+static int play_qemu(pid_t other)
+{
+	(void)other;
+	return leave_record() ? 0 : -1;
+}
+
+static int adopt(struct qemu_hold *hold, pid_t qemu, struct rouse_error *error)
+{
+	return qemu_hold_adopt(hold, qemu, &block, 1, CHECKPOINT, error);
+}
+
+/* A process with a record that can be adopted. */
+static pid_t start_qemu(void)
+{
+	struct rouse_error error = {0};
+	struct qemu_hold hold;
+	int said, code;
+	pid_t pid = start_role(play_qemu, 0, &said);
+
+	code = said == 0 ? adopt(&hold, pid, &error) : 0;
+	if (said < 0 || code == -EPERM || code == -ENOSYS) {
+		print_message(
+			"%s\n", said < 0 ? "this user may not use userfaultfd" : error.message);
+		end_role(pid);
+		skip();
+	}
+	if (code < 0)
+		fail_msg("%s", error.message);
+	qemu_hold_finish(&hold);
+	return pid;
+}
+
+/* It is refused to this process, and @holder is named. */
+static void assert_is_served(pid_t qemu, pid_t holder)
+{
+	struct rouse_error error = {0};
+	struct qemu_hold hold;
+	char wanted[64];
+
+	assert_int_equal(adopt(&hold, qemu, &error), -EBUSY);
+	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
+	(void)snprintf(wanted, sizeof(wanted), "process number %d serves it", (int)holder);
+	assert_non_null(strstr(error.message, wanted));
+	qemu_hold_finish(&hold);
+}
+
+static void assert_is_free(pid_t qemu)
+{
+	struct rouse_error error = {0};
+	struct qemu_hold hold;
+
+	if (adopt(&hold, qemu, &error) != 0)
+		fail_msg("%s", error.message);
+	qemu_hold_finish(&hold);
+}
+
+static int adopt_and_stay(pid_t qemu)
+{
+	static struct qemu_hold hold;
+
+	return adopt(&hold, qemu, NULL);
+}
+
+static int adopt_elsewhere(pid_t qemu)
+{
+	int said;
+
+	end_role(start_role(adopt_and_stay, qemu, &said));
+	return said;
+}
+
+static void a_record_that_is_served_is_refused_to_this_process_and_to_others(void **state)
+{
+	const pid_t qemu = start_qemu();
+	struct qemu_hold hold;
+
+	(void)state;
+	assert_int_equal(adopt(&hold, qemu, NULL), 0);
+	/* The second time: although a hold that was refused has been finished. */
+	for (unsigned int i = 0; i < 2; i++) {
+		assert_is_served(qemu, getpid());
+		assert_int_equal(adopt_elsewhere(qemu), -EBUSY);
+	}
+	qemu_hold_finish(&hold);
+	assert_int_equal(adopt_elsewhere(qemu), 0);
+	assert_is_free(qemu);
+	end_role(qemu);
+}
+
+/* As the guard of a save does, which outlives a Rouse that is killed: no descriptor is its own. */
+static int adopt_and_have_a_child(pid_t qemu)
+{
+	int fds[2], code = adopt_and_stay(qemu);
+	char byte;
+	pid_t pid;
+
+	if (code < 0 || pipe2(fds, O_CLOEXEC) < 0)
+		return -1;
+	pid = fork();
+	if (pid == 0) {
+		(void)alarm(60);
+		(void)close_range(0, ~0U, 0);
+		for (;;)
+			(void)pause();
+	}
+	(void)close(fds[1]);
+	return pid < 0 || read(fds[0], &byte, 1) != 0 ? -1 : (int)pid;
+}
+
+static void a_record_can_be_adopted_once_its_holder_has_died_whatever_children_it_leaves(
+	void **state)
+{
+	const pid_t qemu = start_qemu();
+	pid_t holder;
+	int child;
+
+	(void)state;
+	holder = start_role(adopt_and_have_a_child, qemu, &child);
+	assert_true(child > 0);
+	assert_is_served(qemu, holder);
+	end_role(holder);
+	assert_int_equal(kill(child, 0), 0);
+	assert_is_free(qemu);
+	(void)kill(child, SIGKILL);
+	end_role(qemu);
+}
+
+/* A Rouse of before: the lock is its process's. */
+static int adopt_as_of_old(pid_t qemu)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct target *target = NULL;
+	int code = target_open(qemu, &target, NULL), fd;
+
+	if (code < 0)
+		return code;
+	fd = target_fetch_fd(target, target_find_fd(target, "/memfd:rouse-restore (deleted)", 0));
+	return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+static void an_older_rouse_and_this_one_keep_off_each_other(void **state)
+{
+	const pid_t qemu = start_qemu();
+	struct qemu_hold hold;
+	pid_t old;
+	int said;
+
+	(void)state;
+	old = start_role(adopt_as_of_old, qemu, &said);
+	assert_int_equal(said, 0);
+	assert_is_served(qemu, old);
+	end_role(old);
+	assert_int_equal(adopt(&hold, qemu, NULL), 0);
+	end_role(start_role(adopt_as_of_old, qemu, &said));
+	assert_int_equal(said, -EAGAIN);
+	qemu_hold_finish(&hold);
+	end_role(qemu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_emptied_and_registered),
 		cmocka_unit_test(what_somebody_else_has_registered_is_left_as_it_is),
+		cmocka_unit_test(a_record_that_is_served_is_refused_to_this_process_and_to_others),
+		cmocka_unit_test(
+			a_record_can_be_adopted_once_its_holder_has_died_whatever_children_it_leaves),
+		cmocka_unit_test(an_older_rouse_and_this_one_keep_off_each_other),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

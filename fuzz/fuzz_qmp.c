@@ -11,9 +11,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Messages read before the first error. */
-static size_t read_all(const char *text, size_t size, size_t piece)
+static size_t read_all(const char *text, size_t size, size_t piece, bool joined_late)
 {
-	struct qmp_reader reader = {0};
+	struct qmp_reader reader = {.joined_late = joined_late};
 	size_t count = 0, at = 0;
 
 	while (at < size) {
@@ -39,8 +39,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char *again;
 	size_t length;
 
-	if (read_all(text, size, size > 0 ? size : 1) != read_all(text, size, 7))
-		abort();
+	for (unsigned int late = 0; late < 2; late++) {
+		if (read_all(text, size, size > 0 ? size : 1, late != 0) !=
+			read_all(text, size, 7, late != 0))
+			abort();
+	}
 	if (rouse_metadata_parse(text, size, &metadata, NULL) == 0 &&
 		rouse_metadata_build(&metadata, &again, &length) == 0)
 		free(again);

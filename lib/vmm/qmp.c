@@ -504,21 +504,35 @@ static int qmp_attach_until(int fd, uint64_t deadline_ns, const struct rouse_obs
 	return 0;
 }
 
+/*
+ * Throws away what QEMU has said so far. Whether what comes next is the beginning of a line: if
+ * nothing was there to be read, the one before us may have read a part of it.
+ */
+static bool drop_input(struct qmp *qmp)
+{
+	bool line_ended = false;
+
+	for (;;) {
+		ssize_t n = recv(qmp->fd, qmp->input, sizeof(qmp->input), MSG_DONTWAIT);
+
+		if (n > 0)
+			line_ended = qmp->input[n - 1] == '\n';
+		else if (n == 0 || errno != EINTR)
+			return line_ended;
+	}
+}
+
 int qmp_adopt(
 	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error)
 {
 	struct qmp *q = qmp_new(fd, observer);
-	ssize_t n;
 
 	if (q == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot talk to QEMU");
 	q->oob = true;
 	/* Answers to what he asked may still come: our numbers are larger than his. */
 	q->last_id = (json_int_t)(rouse_clock_ns() >> 1);
-	/* He may have read a part of a line. */
-	do
-		n = recv(fd, q->input, sizeof(q->input), MSG_DONTWAIT);
-	while (n > 0 || (n < 0 && errno == EINTR));
+	q->reader.joined_late = !drop_input(q);
 	*qmp = q;
 	return 0;
 }

@@ -17,6 +17,11 @@
 struct qmp_reader {
 	char *buffer; /* one unfinished line */
 	size_t used, room;
+	/*
+	 * Somebody else may have read the beginning of the first line: if it makes no sense it is
+	 * the rest of that, and dropped. The rest of an object is none.
+	 */
+	bool joined_late;
 };
 
 void qmp_reader_finish(struct qmp_reader *reader);
@@ -43,8 +48,9 @@ int qmp_attach(int fd, unsigned int timeout_ms, const struct rouse_observer *obs
 	struct qmp **qmp, struct rouse_error *error);
 /**
  * Takes over a connection that somebody else negotiated, with out-of-band commands, and who is
- * gone. What QEMU has said to him is thrown away. Nothing is sent: the main loop may stand still.
- * Takes @fd over, unless it fails: then there may be more to be done with it. -ENOMEM.
+ * gone. What QEMU has said to him is thrown away, half a line too. Nothing is sent: the main loop
+ * may stand still. Takes @fd over, unless it fails: then there may be more to be done with it.
+ * -ENOMEM.
  */
 int qmp_adopt(
 	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error);

@@ -80,6 +80,9 @@ int qmp_reader_feed(
 		done += part + 1;
 		if (!line_is_blank(reader->buffer, reader->used))
 			code = line_parse(reader->buffer, reader->used, message);
+		if (code == -EUCLEAN && reader->joined_late)
+			code = 0;
+		reader->joined_late = false;
 		reader->used = 0;
 		if (code < 0)
 			return code;

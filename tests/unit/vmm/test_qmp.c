@@ -507,25 +507,77 @@ static void attach_refuses_what_is_not_qmp(void **state)
 	(void)close(fds[1]);
 }
 
-/* The greeting of the fake stands for what QEMU said to the one before: half of an event. */
-static void adopt_drops_what_was_said_to_the_one_before(void **state)
+/* The greeting of the fake stands for what QEMU said to the one before; "": all of it was read. */
+static struct qmp *fake_adopt(struct fake *fake)
 {
-	struct fake fake = {.greeting = "ent\": \"STOP\"}\r\n",
-		.steps = {{"exec-oob", "{\"return\": {}, \"id\": 1}\r\n" OK}}};
 	struct qmp *qmp = NULL;
 	struct pollfd said;
 	int fds[2];
 
-	(void)state;
-	fake.got_fd = -1;
+	fake->got_fd = -1;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-	fake.fd = fds[1];
-	assert_int_equal(pthread_create(&fake.thread, NULL, fake_run, &fake), 0);
+	fake->fd = fds[1];
+	assert_int_equal(pthread_create(&fake->thread, NULL, fake_run, fake), 0);
 	said = (struct pollfd){.fd = fds[0], .events = POLLIN};
-	assert_int_equal(poll(&said, 1, -1), 1);
+	if (fake->greeting[0] != '\0')
+		assert_int_equal(poll(&said, 1, -1), 1);
 	assert_int_equal(qmp_adopt(fds[0], NULL, &qmp, NULL), 0);
+	return qmp;
+}
+
+static void adopt_drops_what_was_said_to_the_one_before(void **state)
+{
+	struct fake fake = {.greeting = "ent\": \"STOP\"}\r\n",
+		.steps = {{"exec-oob", "{\"return\": {}, \"id\": 1}\r\n" OK}}};
+	struct qmp *qmp = fake_adopt(&fake);
+
+	(void)state;
 	/* An answer to what the one before asked as number 1 is not taken for ours. */
 	assert_int_equal(qmp_execute_oob(qmp, "migrate-recover", NULL, NULL, NULL), 0);
+	fake_stop(&fake, qmp);
+}
+
+static void adopt_drops_the_rest_of_a_line_that_comes_later(void **state)
+{
+	static const char *const before[] = {"{\"event\": \"ST", ""};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+		struct fake fake = {.greeting = before[i],
+			.steps = {{"exec-oob", "OP\", \"timestamp\": {\"seconds\": 1, "
+					       "\"microseconds\": 2}}\r\n" STOP_EVENT OK}}};
+		struct qmp *qmp = fake_adopt(&fake);
+		json_t *event = NULL;
+
+		assert_int_equal(qmp_execute_oob(qmp, "migrate-recover", NULL, NULL, NULL), 0);
+		assert_int_equal(qmp_next_event(qmp, 0, &event, NULL, NULL), 0);
+		assert_non_null(event);
+		json_decref(event);
+		fake_stop(&fake, qmp);
+	}
+}
+
+static void adopt_takes_an_answer_that_is_the_first_line(void **state)
+{
+	static const char *const before[] = {STOP_EVENT, ""};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+		struct fake fake = {.greeting = before[i], .steps = {{"exec-oob", OK}}};
+		struct qmp *qmp = fake_adopt(&fake);
+
+		assert_int_equal(qmp_execute_oob(qmp, "migrate-recover", NULL, NULL, NULL), 0);
+		fake_stop(&fake, qmp);
+	}
+}
+
+static void adopt_drops_no_more_than_one_line(void **state)
+{
+	struct fake fake = {.greeting = "{\"event", .steps = {{"exec-oob", "\": 1}\n\": 1}\n" OK}}};
+	struct qmp *qmp = fake_adopt(&fake);
+
+	(void)state;
+	assert_int_equal(qmp_execute_oob(qmp, "migrate-recover", NULL, NULL, NULL), -EUCLEAN);
 	fake_stop(&fake, qmp);
 }
 
@@ -556,6 +608,9 @@ int main(void)
 		cmocka_unit_test(connect_tells_that_qemu_is_stopped_and_how_it_goes_on),
 		cmocka_unit_test(attach_refuses_what_is_not_qmp),
 		cmocka_unit_test(adopt_drops_what_was_said_to_the_one_before),
+		cmocka_unit_test(adopt_drops_the_rest_of_a_line_that_comes_later),
+		cmocka_unit_test(adopt_takes_an_answer_that_is_the_first_line),
+		cmocka_unit_test(adopt_drops_no_more_than_one_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

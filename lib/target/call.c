@@ -40,6 +40,7 @@
 #define CODE_SEGMENT_64 0x33u
 #define LOCK_TIMEOUT_NS UINT64_C(5000000000)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
+#define CALL_ATTEMPTS 100u /* of a call that signals interrupt */
 #define XSTATE_ROOM 16384u
 #define MAX_STAT_BYTES 4096u
 
@@ -455,27 +456,77 @@ static int place_frame(const struct target *target, const void *data, size_t dat
 }
 
 /*
- * Runs the thread until its system call has returned. -EIO: it met something else. SIGSTOP may come
- * in between: it is kept, and stops the process after target_go().
+ * Lets the thread go on until its call begins. What an error is returned for has not made it.
+ *
+ * SIGSTOP cannot be blocked, and the thread that makes our call may be the one that gets it. It is
+ * told to take it: the process is stopped then, of which the thread tells by an event, but goes on
+ * itself for as long as we have it. When it is let go of the kernel stops it with the others.
+ *
+ * -EIO: it met a fault; -ESRCH.
  */
-static int run_call(int tid)
+static int begin_call(int tid)
 {
-	unsigned int stops = 2;
+	long signal = 0;
 
-	while (stops > 0) {
+	for (;;) {
 		int status;
 
+		if (ptrace(PTRACE_SYSCALL, tid, NULL, signal) < 0)
+			return -errno;
+		if (!wait_stopped(tid, &status))
+			return -ESRCH;
+		signal = 0;
+		if (is_event_stop(status))
+			continue;
+		if (WSTOPSIG(status) == SYSCALL_STOP)
+			return 0;
+		if (WSTOPSIG(status) != SIGSTOP)
+			return -EIO;
+		signal = SIGSTOP;
+	}
+}
+
+/* Lets the thread go on until the call that it has begun has returned. */
+static int finish_call(int tid)
+{
+	int status;
+
+	do {
 		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL) < 0)
 			return -errno;
 		if (!wait_stopped(tid, &status))
 			return -ESRCH;
-		if (is_event_stop(status))
-			continue;
-		if (WSTOPSIG(status) != SYSCALL_STOP)
-			return -EIO;
-		stops--;
+	} while (is_event_stop(status));
+	return WSTOPSIG(status) == SYSCALL_STOP ? 0 : -EIO;
+}
+
+/* Makes the call that the registers are set for. *rax: what it has returned. */
+static int run_call(int tid, uint64_t *rax)
+{
+	struct user_regs_struct after;
+	int code = begin_call(tid);
+
+	if (code == 0)
+		code = finish_call(tid);
+	if (code == 0 && ptrace(PTRACE_GETREGS, tid, NULL, &after) < 0)
+		code = -errno;
+	if (code == 0)
+		*rax = after.rax;
+	return code;
+}
+
+/* Whether a call gave way to a signal before it did anything: clone(2) does to a SIGSTOP. */
+static bool gave_way(uint64_t rax)
+{
+	switch ((int64_t)rax) {
+	case KERNEL_ERESTARTSYS:
+	case KERNEL_ERESTARTNOINTR:
+	case KERNEL_ERESTARTNOHAND:
+	case KERNEL_ERESTART_RESTARTBLOCK:
+		return true;
+	default:
+		return false;
 	}
-	return 0;
 }
 
 /*
@@ -495,14 +546,16 @@ static int call_run(struct target *target, const struct user_regs_struct *regist
 	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(all), &all) < 0)
 		code = -errno;
 	if (code == 0)
-		code = run_call(tid);
-	if (code == 0 && ptrace(PTRACE_SETREGS, tid, NULL, registers) < 0)
-		code = -errno;
-	if (code == 0)
-		code = run_call(tid);
-	if (code == 0 && ptrace(PTRACE_GETREGS, tid, NULL, &first) < 0)
-		code = -errno;
-	*rax = first.rax;
+		code = run_call(tid, rax);
+	/* What it gave way to is taken before it begins again. */
+	for (unsigned int i = 0; code == 0 && (i == 0 || gave_way(*rax)); i++) {
+		if (i == CALL_ATTEMPTS)
+			code = -EBUSY;
+		else if (ptrace(PTRACE_SETREGS, tid, NULL, registers) < 0)
+			code = -errno;
+		else
+			code = run_call(tid, rax);
+	}
 	/* Only in this order: until the registers are put back rt_sigreturn gives the mask, too. */
 	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(target->signal_mask), &target->signal_mask) < 0 ||
 		ptrace(PTRACE_SETREGS, tid, NULL, &target->registers) < 0)
@@ -515,6 +568,9 @@ static int call_error(const struct target *target, int code, struct rouse_error 
 	if (code == -ESRCH)
 		return rouse_error_set(
 			error, ROUSE_ERROR_SYSTEM, code, "process %d has ended", target->pid);
+	if (code == -EBUSY)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
+			"process %d gets one signal after another: try again", target->pid);
 	return rouse_error_errno(
 		error, code, "cannot make a system call in process %d", target->pid);
 }

@@ -121,9 +121,13 @@ int target_stopped_tid(const struct target *target);
  * included. Signals to the thread wait meanwhile: it begins with all blocked. @data, of @data_bytes
  * (at most 256), is copied to below the thread's stack for the time of the call, and TARGET_DATA
  * among the arguments stands for its address there. The call should not sleep: there is nobody to
- * wake the thread.
+ * wake the thread. SIGSTOP stops the process, but this thread only after target_go().
  *
- * -ESRCH: the process died; -EIO: the thread met a fault instead (it has been put back).
+ *   -ESRCH    the process died
+ *   -EIO      the thread met a fault instead
+ *   -EBUSY    signals always came before it
+ *
+ * Unless the process died the call has not been made then, and the thread has been put back.
  */
 int target_call(struct target *target, long number, const uint64_t arguments[6], const void *data,
 	size_t data_bytes, int64_t *result, struct rouse_error *error);

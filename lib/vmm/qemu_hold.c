@@ -180,9 +180,10 @@ static int take_stopped(struct qemu_hold *hold, uint64_t pages, uint64_t checkpo
 		write_record(hold, pages, uffd, checkpoint, run);
 		return 0;
 	}
-	if (uffd >= 0)
-		(void)close_there(hold->target, uffd, NULL);
-	if (memfd >= 0)
+	/* Where it cannot be closed the record stays, which names it: clean() closes both then. */
+	if (uffd >= 0 && close_there(hold->target, uffd, NULL) < 0)
+		write_record(hold, pages, uffd, checkpoint, run);
+	else if (memfd >= 0)
 		(void)close_there(hold->target, memfd, NULL);
 	return code;
 }

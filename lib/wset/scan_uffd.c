@@ -151,7 +151,10 @@ int scan_clean(struct target *target, bool *found, struct rouse_error *error)
 	return code;
 }
 
-/* Makes and fetches it. What is made there is closed there, whatever fails. */
+/*
+ * Makes and fetches it. What is made there is closed there, whatever fails; where that fails, too,
+ * the marker stays, by which clean() finds the userfaultfd.
+ */
 static int make(struct target *target, int *uffd, struct rouse_error *error)
 {
 	const uint64_t marker_arguments[6] = {TARGET_DATA, MFD_CLOEXEC};
@@ -166,10 +169,10 @@ static int make(struct target *target, int *uffd, struct rouse_error *error)
 	if (fd >= 0) {
 		*uffd = target_fetch_fd(target, fd);
 		closed = close_there(target, fd, error);
+		if (closed < 0)
+			return closed;
 		if (*uffd < 0)
 			fd = rouse_error_errno(error, *uffd, "cannot fetch a userfaultfd");
-		else if (closed < 0)
-			fd = closed;
 	}
 	closed = close_there(target, marker, fd < 0 ? NULL : error);
 	return fd < 0 ? fd : closed;

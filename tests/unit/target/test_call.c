@@ -28,6 +28,9 @@
 struct shared {
 	uint64_t rounds, errors, interrupted;
 	volatile pid_t child;
+	/* Of start_stopper(): whether it is to, how often it has, how often it was told not to. */
+	bool stop_it;
+	uint64_t stops, rests;
 };
 
 /* Starts a process that runs @function for ever, with memory shared with it. */
@@ -49,16 +52,21 @@ static pid_t start(void (*function)(struct shared *shared), struct shared **shar
 	return pid;
 }
 
-static void wait_rounds(struct shared *shared, uint64_t rounds)
+static void wait_counter(const uint64_t *counter, uint64_t more)
 {
-	const uint64_t until = __atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) + rounds;
+	const uint64_t until = __atomic_load_n(counter, __ATOMIC_SEQ_CST) + more;
 	const time_t began = time(NULL);
 
-	while (__atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) < until) {
+	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) < until) {
 		if (time(NULL) - began > 60)
 			fail_msg("the process hangs");
 		(void)usleep(200);
 	}
+}
+
+static void wait_rounds(const struct shared *shared, uint64_t rounds)
+{
+	wait_counter(&shared->rounds, rounds);
 }
 
 static void end(pid_t pid, struct shared *shared)
@@ -233,6 +241,183 @@ static void registers_stay_as_they_were(void **state)
 #endif
 }
 
+static char state_of(pid_t pid)
+{
+	char path[64], text[512] = "";
+	const char *state;
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	(void)!fread(text, 1, sizeof(text) - 1, file);
+	(void)fclose(file);
+	state = strrchr(text, ')');
+	assert_non_null(state);
+	return state[2];
+}
+
+static void wait_state(pid_t pid, char state)
+{
+	for (unsigned int i = 0; state_of(pid) != state; i++) {
+		if (i == 60000)
+			fail_msg("the process is in state %c, not %c", state_of(pid), state);
+		(void)usleep(1000);
+	}
+}
+
+/* The signals that it blocks. */
+static void note_signals(pid_t pid, char *value, size_t size)
+{
+	struct target *target = NULL;
+
+	assert_int_equal(target_open(pid, &target, NULL), 0);
+	assert_int_equal(target_status(target, "SigBlk", value, size), 0);
+	target_close(target);
+}
+
+/* Stops the process while it is held, before each of two calls; @again: and lets it go on. */
+static void stop_during_calls(pid_t pid, bool again)
+{
+	const uint64_t none[6] = {0}, bad[6] = {(uint64_t)-1};
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	int64_t result = 0;
+
+	assert_int_equal(target_open(pid, &target, &error), 0);
+	assert_int_equal(target_stop(target, &error), 0);
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	if (target_call(target, SYS_getpid, none, NULL, 0, &result, &error) < 0)
+		fail_msg("%s", error.message);
+	assert_int_equal(result, pid);
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	if (again)
+		assert_int_equal(kill(pid, SIGCONT), 0);
+	if (target_call(target, SYS_close, bad, NULL, 0, &result, &error) < 0)
+		fail_msg("%s", error.message);
+	assert_int_equal(result, -EBADF);
+	target_close(target);
+}
+
+static void check_stops(void (*function)(struct shared *shared))
+{
+	struct shared *shared;
+	pid_t pid = start(function, &shared);
+	char before[64], after[64];
+
+	need_calls(pid);
+	wait_rounds(shared, 1);
+	note_signals(pid, before, sizeof(before));
+	for (unsigned int i = 0; i < 20; i++) {
+		stop_during_calls(pid, false);
+		wait_state(pid, 'T');
+		note_signals(pid, after, sizeof(after));
+		assert_string_equal(after, before);
+		assert_int_equal(kill(pid, SIGCONT), 0);
+		wait_rounds(shared, 1);
+		stop_during_calls(pid, true);
+		wait_rounds(shared, 2);
+		note_signals(pid, after, sizeof(after));
+		assert_string_equal(after, before);
+	}
+	assert_int_equal(shared->interrupted, 0);
+	end(pid, shared);
+}
+
+static void who_is_stopped_during_calls_makes_them_and_stops_then(void **state)
+{
+	(void)state;
+#ifdef HAVE_REGISTERS
+	check_stops(watch_registers);
+#endif
+	check_stops(sleep_a_little);
+}
+
+/* A process that sends SIGSTOP to another for as long as it is to. */
+static pid_t start_stopper(pid_t pid, struct shared *shared)
+{
+	pid_t stopper;
+
+	(void)fflush(NULL);
+	stopper = fork();
+	if (stopper == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (unsigned int i = 0;; i++) {
+			(void)usleep(i % 64);
+			if (__atomic_load_n(&shared->stop_it, __ATOMIC_SEQ_CST)) {
+				(void)kill(pid, SIGSTOP);
+				__atomic_fetch_add(&shared->stops, 1, __ATOMIC_SEQ_CST);
+			} else {
+				__atomic_fetch_add(&shared->rests, 1, __ATOMIC_SEQ_CST);
+			}
+		}
+	}
+	assert_true(stopper > 0);
+	return stopper;
+}
+
+/*
+ * Calls between which SIGSTOP comes at any moment. fork(2) is one that gives way to a signal; the
+ * child, which would go on as the process does, is not needed.
+ */
+static int call_and_fork(struct target *target, pid_t pid, struct rouse_error *error)
+{
+	const uint64_t none[6] = {0};
+	int64_t result = 0;
+	int code = target_call(target, SYS_getpid, none, NULL, 0, &result, error);
+
+	if (code == 0)
+		assert_int_equal(result, pid);
+	if (code == 0)
+		code = target_call(target, SYS_fork, none, NULL, 0, &result, error);
+	if (code == 0) {
+		if (result <= 0)
+			fail_msg("fork(2) gave %lld", (long long)result);
+		assert_int_equal(kill((pid_t)result, SIGKILL), 0);
+	}
+	return code;
+}
+
+static void calls_are_made_whenever_their_thread_is_stopped(void **state)
+{
+#ifdef HAVE_REGISTERS
+	void (*const function)(struct shared * shared) = watch_registers;
+#else
+	void (*const function)(struct shared * shared) = sleep_a_little;
+#endif
+	struct shared *shared;
+	pid_t pid = start(function, &shared), stopper;
+	unsigned int refused = 0;
+
+	(void)state;
+	need_calls(pid);
+	stopper = start_stopper(pid, shared);
+	for (unsigned int i = 0; i < 100; i++) {
+		struct rouse_error error = {0};
+		struct target *target = NULL;
+		int code;
+
+		assert_int_equal(target_open(pid, &target, &error), 0);
+		assert_int_equal(target_stop(target, &error), 0);
+		__atomic_store_n(&shared->stop_it, true, __ATOMIC_SEQ_CST);
+		code = call_and_fork(target, pid, &error);
+		wait_counter(&shared->stops, 2);
+		target_close(target);
+		__atomic_store_n(&shared->stop_it, false, __ATOMIC_SEQ_CST);
+		wait_counter(&shared->rests, 2);
+		if (code != 0 && code != -EBUSY)
+			fail_msg("%s", error.message);
+		refused += code != 0;
+		wait_state(pid, 'T');
+		assert_int_equal(kill(pid, SIGCONT), 0);
+		wait_rounds(shared, 1);
+	}
+	print_message("%llu stops, %u calls refused\n", (unsigned long long)shared->stops, refused);
+	(void)kill(stopper, SIGKILL);
+	(void)waitpid(stopper, NULL, 0);
+	end(pid, shared);
+}
+
 /* False: it ended before. */
 static bool kill_caller_at(pid_t pid, unsigned int steps)
 {
@@ -337,19 +522,6 @@ static void wait_for_a_child(struct shared *shared)
 		(void)pause();
 }
 
-static bool is_in_state_d(pid_t pid)
-{
-	char path[64], text[512] = "";
-	FILE *file;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	file = fopen(path, "re");
-	assert_non_null(file);
-	(void)!fread(text, 1, sizeof(text) - 1, file);
-	(void)fclose(file);
-	return strstr(text, ") D") != NULL;
-}
-
 static void a_thread_that_stands_still_in_the_kernel_is_not_waited_for(void **state)
 {
 	struct rouse_error error = {0};
@@ -359,7 +531,7 @@ static void a_thread_that_stands_still_in_the_kernel_is_not_waited_for(void **st
 	int code;
 
 	(void)state;
-	for (unsigned int i = 0; !is_in_state_d(pid) || shared->child == 0; i++) {
+	for (unsigned int i = 0; state_of(pid) != 'D' || shared->child == 0; i++) {
 		assert_true(i < 60000);
 		(void)usleep(1000);
 	}
@@ -539,6 +711,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_sleeping_process_sleeps_on),
 		cmocka_unit_test(registers_stay_as_they_were),
+		cmocka_unit_test(who_is_stopped_during_calls_makes_them_and_stops_then),
+		cmocka_unit_test(calls_are_made_whenever_their_thread_is_stopped),
 		cmocka_unit_test(
 			registers_stay_when_the_caller_is_killed_at_each_of_its_system_calls),
 		cmocka_unit_test(a_sleeping_process_wakes_when_the_caller_is_killed),

@@ -7,7 +7,8 @@
 #include "wset/scan_private.h"
 
 #define DROP_BYTES (UINT64_C(64) << 20)  /* at once */
-#define STOP_BUDGET_NS UINT64_C(3000000) /* then the thread may run on for a while */
+#define STOP_BUDGET_NS UINT64_C(3000000) /* then the thread may run on for a while: */
+#define REST_NS UINT64_C(1000000)
 
 /* What a reading of the page tables notes. */
 struct note {
@@ -29,12 +30,25 @@ static void note_pages(void *user, uint64_t address, uint64_t bytes)
 		scan_rule_note(&scan->pages[page + i], scan->report.scans);
 }
 
+/* So that a thread which is stopped over and over gets something done in between. */
+static void let_rest(const struct scan *scan)
+{
+	const uint64_t rested_ns = rouse_clock_ns() - scan->went_ns;
+
+	if (scan->went_ns != 0 && rested_ns < REST_NS) {
+		const struct timespec nap = {.tv_nsec = (long)(REST_NS - rested_ns)};
+
+		(void)nanosleep(&nap, NULL);
+	}
+}
+
 static int stop(struct scan *scan, struct rouse_error *error)
 {
 	int code;
 
 	if (scan->stopped_ns != 0)
 		return 0;
+	let_rest(scan);
 	code = target_stop(scan->target, error);
 	if (code == 0)
 		scan->stopped_ns = rouse_clock_ns();
@@ -46,12 +60,15 @@ static void go(struct scan *scan)
 	if (scan->stopped_ns == 0)
 		return;
 	target_go(scan->target);
-	scan_count_stop(&scan->report, rouse_clock_ns() - scan->stopped_ns);
+	scan->went_ns = rouse_clock_ns();
+	scan_count_stop(&scan->report, scan->went_ns - scan->stopped_ns);
 	scan->stopped_ns = 0;
 }
 
+/* The log is written by a caller's function, which may take its time: nobody is stopped for it. */
 static void give_area_up(struct scan *scan, struct scan_area *area)
 {
+	go(scan);
 	area->gone = true;
 	scan->report.skipped_pages += area->bytes / SCAN_PAGE;
 	rouse_log(scan->config.observer, ROUSE_LOG_WARNING,

@@ -50,6 +50,7 @@ struct scan {
 	struct scan_idle *idle; /* NULL: nothing is scanned by page_idle */
 	struct scan_page *pages;
 	uint64_t stopped_ns; /* a thread stands still since then; 0: none */
+	uint64_t went_ns;    /* it was let go of then; 0: never stopped */
 	struct scan_report report;
 };
 

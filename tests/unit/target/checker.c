@@ -243,7 +243,7 @@ void checker_start(struct checker *checker, const struct checker_config *config)
 	(void)checker_order(checker, CHECKER_REST);
 }
 
-static bool is_over(const struct checker *checker, time_t began)
+static bool is_over(const struct checker *checker, time_t began, unsigned int seconds)
 {
 	siginfo_t info = {0};
 
@@ -253,14 +253,14 @@ static bool is_over(const struct checker *checker, time_t began)
 			info.si_status);
 		return true;
 	}
-	if (time(NULL) - began > LIMIT_S) {
+	if (time(NULL) - began > seconds) {
 		(void)fprintf(stderr, "the checker hangs\n");
 		return true;
 	}
 	return false;
 }
 
-bool checker_order(struct checker *checker, enum checker_order order)
+bool checker_order_within(struct checker *checker, enum checker_order order, unsigned int seconds)
 {
 	struct checker_control *control = checker->control;
 	const time_t began = time(NULL);
@@ -268,11 +268,16 @@ bool checker_order(struct checker *checker, enum checker_order order)
 	__atomic_store_n(&control->order, (uint32_t)order, __ATOMIC_SEQ_CST);
 	__atomic_fetch_add(&control->number, 1, __ATOMIC_SEQ_CST);
 	while (__atomic_load_n(&control->done, __ATOMIC_SEQ_CST) != control->number) {
-		if (is_over(checker, began))
+		if (is_over(checker, began, seconds))
 			return false;
 		nap();
 	}
 	return true;
+}
+
+bool checker_order(struct checker *checker, enum checker_order order)
+{
+	return checker_order_within(checker, order, LIMIT_S);
 }
 
 bool checker_wait(struct checker *checker, uint64_t count)
@@ -282,7 +287,7 @@ bool checker_wait(struct checker *checker, uint64_t count)
 	const time_t began = time(NULL);
 
 	while (__atomic_load_n(&control->checked, __ATOMIC_SEQ_CST) < until) {
-		if (is_over(checker, began))
+		if (is_over(checker, began, LIMIT_S))
 			return false;
 		nap();
 	}

@@ -74,6 +74,8 @@ void checker_stamp(char *memory, uint64_t page, uint32_t generation);
 void checker_start(struct checker *checker, const struct checker_config *config);
 /** Gives an order, and waits until it has been carried out (WORK: has begun). False: it died. */
 bool checker_order(struct checker *checker, enum checker_order order);
+/** The same, within so many seconds; false also if it is not done then. */
+bool checker_order_within(struct checker *checker, enum checker_order order, unsigned int seconds);
 /** Waits until @count more pages have been checked. */
 bool checker_wait(struct checker *checker, uint64_t count);
 /** Checks everything, ends the process: true if no page was ever wrong. */

@@ -24,17 +24,23 @@ struct scanned {
 	struct scan *scan;
 };
 
-static int try_start(const struct scanned *it, bool shared, struct scan **scan)
+static int start_with(
+	const struct scanned *it, const struct scan_config *config, bool shared, struct scan **scan)
 {
 	const struct trace_range range = {.address = it->checker.control->address,
 		.bytes = it->checker.control->pages * CHECKER_PAGE,
 		.shared = shared};
 	struct rouse_error error = {0};
-	int code = scan_start(it->target, &range, 1, &everything, scan, &error);
+	int code = scan_start(it->target, &range, 1, config, scan, &error);
 
 	if (code < 0)
 		print_message("%s\n", error.message);
 	return code;
+}
+
+static int try_start(const struct scanned *it, bool shared, struct scan **scan)
+{
+	return start_with(it, &everything, shared, scan);
 }
 
 static void start(struct scanned *it, const struct checker_config *config)
@@ -302,6 +308,46 @@ static void private_memory_in_the_place_of_shared_is_left_alone(void **state)
 	end(&it);
 }
 
+/* Whoever reads the log waits for the first thread of the process, as a person might for long. */
+struct slow_reader {
+	struct checker *checker;
+	unsigned int logs;
+	bool went_on;
+};
+
+static void read_slowly(void *user, enum rouse_log_level level, const char *text)
+{
+	struct slow_reader *reader = user;
+
+	if (level != ROUSE_LOG_WARNING)
+		return;
+	print_message("%s\n", text);
+	reader->logs++;
+	reader->went_on = checker_order_within(reader->checker, CHECKER_REST, 5);
+}
+
+static void the_process_runs_while_a_log_is_written(void **state)
+{
+	const struct checker_config config = {.pages = 4096, .shared = true, .call = make_private};
+	struct scanned it;
+	struct slow_reader reader = {.checker = &it.checker};
+	const struct rouse_observer observer = {.log = read_slowly, .user = &reader};
+	const struct scan_config scan = {.rule = {.decay = SCAN_RULE_DECAY_ONE},
+		.source = ROUSE_SCAN_WRITES,
+		.observer = &observer};
+
+	(void)state;
+	checker_start(&it.checker, &config);
+	assert_int_equal(target_open(it.checker.pid, &it.target, NULL), 0);
+	assert_int_equal(start_with(&it, &scan, true, &it.scan), 0);
+	assert_true(checker_order(&it.checker, CHECKER_CALL));
+	take(&it, false);
+	assert_int_equal(reader.logs, 1);
+	assert_true(reader.went_on);
+	take(&it, true);
+	end(&it);
+}
+
 static void private_memory_that_is_called_shared_is_refused(void **state)
 {
 	const struct checker_config config = {.pages = 1024};
@@ -330,6 +376,7 @@ int main(void)
 		cmocka_unit_test(a_second_scan_at_the_same_time_is_refused),
 		cmocka_unit_test(memory_that_is_traced_is_refused_and_stays_traced),
 		cmocka_unit_test(private_memory_in_the_place_of_shared_is_left_alone),
+		cmocka_unit_test(the_process_runs_while_a_log_is_written),
 		cmocka_unit_test(private_memory_that_is_called_shared_is_refused),
 	};
 

@@ -20,6 +20,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ptrace.h>
@@ -250,13 +251,38 @@ static bool is_deep_in_kernel(const struct target *target, int tid)
 	return state != NULL && strncmp(state, ") D", 3) == 0;
 }
 
+/*
+ * Whoever stopped us now (Ctrl-Z, a terminal that we may not write to) would keep the thread still,
+ * too, until we go on. So these signals wait. They do so for this thread: how the other threads of
+ * this process take them is not ours to say.
+ */
+static void hold_stop_signals(struct target *target)
+{
+	static const int numbers[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+	sigset_t set, before;
+
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		(void)sigaddset(&set, numbers[i]);
+	(void)sigemptyset(&before);
+	(void)pthread_sigmask(SIG_BLOCK, &set, &before);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		if (sigismember(&before, numbers[i]) == 1)
+			(void)sigdelset(&set, numbers[i]);
+	}
+	target->held_signals = set;
+}
+
+static void release_stop_signals(const struct target *target)
+{
+	(void)pthread_sigmask(SIG_UNBLOCK, &target->held_signals, NULL);
+}
+
 /* 0, -EBUSY (in a moment, maybe), or what it fails for. */
-static int stop_thread(struct target *target, int tid, const struct target_map *maps, size_t count)
+static int seize_thread(struct target *target, int tid, const struct target_map *maps, size_t count)
 {
 	int code;
 
-	if (is_deep_in_kernel(target, tid))
-		return -EBUSY;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (long)PTRACE_O_TRACESYSGOOD) < 0)
 		return -errno;
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
@@ -271,6 +297,19 @@ static int stop_thread(struct target *target, int tid, const struct target_map *
 	}
 	target->tid = tid;
 	return 0;
+}
+
+static int stop_thread(struct target *target, int tid, const struct target_map *maps, size_t count)
+{
+	int code;
+
+	if (is_deep_in_kernel(target, tid))
+		return -EBUSY;
+	hold_stop_signals(target);
+	code = seize_thread(target, tid, maps, count);
+	if (code < 0)
+		release_stop_signals(target);
+	return code;
 }
 
 /* What can be seen to speak against it before anything is stopped. */
@@ -412,10 +451,15 @@ int target_stop(struct target *target, struct rouse_error *error)
 
 void target_go(struct target *target)
 {
-	if (target->tid != 0)
+	const bool was_stopped = target->tid != 0;
+
+	if (was_stopped)
 		let_go(target->tid);
 	target->tid = 0;
 	unlock(target);
+	/* Last: it may stop us. */
+	if (was_stopped)
+		release_stop_signals(target);
 }
 
 int target_stopped_tid(const struct target *target)

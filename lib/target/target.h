@@ -111,7 +111,13 @@ int target_find_fd(const struct target *target, const char *name, int from);
  * language (32 bit), a shadow stack, no `syscall` instruction found -ESRCH    it is gone
  */
 int target_stop(struct target *target, struct rouse_error *error);
-/** Lets the thread go on as it was. Safe without a target_stop(). */
+/**
+ * Lets the thread go on as it was. Safe without a target_stop().
+ *
+ * Between the two SIGTSTP, SIGTTIN and SIGTTOU are blocked in the calling thread, so that Ctrl-Z
+ * does not keep the other process still. A program with more threads must block them in those, if
+ * it is to be stopped by them at all.
+ */
 void target_go(struct target *target);
 /** The stopped thread, or 0. */
 int target_stopped_tid(const struct target *target);

@@ -5,6 +5,7 @@
 
 #include "target/target.h"
 
+#include <signal.h>
 #include <sys/user.h>
 
 /* Instructions that a process has anyway, and that are used as they lie there. */
@@ -24,6 +25,8 @@ struct target {
 	struct user_regs_struct registers; /* what it goes on with */
 	uint64_t signal_mask;
 	uint64_t stack_low; /* the lowest address of its stack's mapping */
+
+	sigset_t held_signals; /* those that we block in our own thread meanwhile */
 #endif
 };
 

@@ -606,6 +606,50 @@ static void assert_is_free(pid_t pid)
 	target_close(target);
 }
 
+static unsigned int volatile taken;
+
+static void count_signal(int signal)
+{
+	(void)signal;
+	taken++;
+}
+
+static void a_stop_from_the_keyboard_waits_until_the_thread_is_let_go_of(void **state)
+{
+	const struct sigaction count = {.sa_handler = count_signal};
+	struct sigaction before;
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct shared *shared;
+	pid_t pid = start(sleep_a_little, &shared);
+	sigset_t mine, then;
+
+	(void)state;
+	need_calls(pid);
+	taken = 0;
+	(void)sigemptyset(&mine);
+	(void)sigaddset(&mine, SIGTTOU);
+	assert_int_equal(pthread_sigmask(SIG_BLOCK, &mine, NULL), 0);
+	assert_int_equal(sigaction(SIGTSTP, &count, &before), 0);
+	assert_int_equal(target_open(pid, &target, &error), 0);
+	assert_int_equal(target_stop(target, &error), 0);
+	assert_int_equal(kill(getpid(), SIGTSTP), 0);
+	assert_int_equal(taken, 0);
+	target_go(target);
+	assert_int_equal(taken, 1);
+	/* What was blocked before still is, and nothing else. */
+	assert_int_equal(pthread_sigmask(SIG_UNBLOCK, &mine, &then), 0);
+	assert_int_equal(sigismember(&then, SIGTTOU), 1);
+	assert_int_equal(sigismember(&then, SIGTSTP), 0);
+	assert_int_equal(sigismember(&then, SIGTTIN), 0);
+	target_go(target); /* changes nothing: no thread is stopped */
+	assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &then), 0);
+	assert_int_equal(sigismember(&then, SIGTTOU), 0);
+	(void)sigaction(SIGTSTP, &before, NULL);
+	target_close(target);
+	end(pid, shared);
+}
+
 static void who_does_not_stop_in_time_is_let_go_of_although_signals_arrive(void **state)
 {
 	struct rouse_error error = {0};
@@ -718,6 +762,7 @@ int main(void)
 		cmocka_unit_test(a_sleeping_process_wakes_when_the_caller_is_killed),
 		cmocka_unit_test(a_process_that_is_not_there_is_an_error),
 		cmocka_unit_test(a_thread_that_stands_still_in_the_kernel_is_not_waited_for),
+		cmocka_unit_test(a_stop_from_the_keyboard_waits_until_the_thread_is_let_go_of),
 		cmocka_unit_test(who_does_not_stop_in_time_is_let_go_of_although_signals_arrive),
 		cmocka_unit_test(the_c_library_is_known_by_its_name),
 		cmocka_unit_test(lines_of_maps_are_parsed),

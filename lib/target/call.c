@@ -42,6 +42,11 @@
 #define LOCK_TIMEOUT_NS UINT64_C(5000000000)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 #define CALL_ATTEMPTS 100u /* of a call that signals interrupt */
+/* A call begins within microseconds, unless its thread gets no processor. */
+#define BEGIN_TIMEOUT_NS UINT64_C(5000000000)
+#define BEGIN_AGAIN_TIMEOUT_NS UINT64_C(50000000) /* once one has not begun */
+#define BEGIN_SPIN_NS 30000                       /* looked at without a nap: the usual case */
+#define BEGIN_SHORT_NS 10000000                   /* and so long with short naps */
 #define XSTATE_ROOM 16384u
 #define MAX_STAT_BYTES 4096u
 
@@ -296,6 +301,7 @@ static int seize_thread(struct target *target, int tid, const struct target_map 
 		return code;
 	}
 	target->tid = tid;
+	target->is_late = false;
 	return 0;
 }
 
@@ -500,37 +506,79 @@ static int place_frame(const struct target *target, const void *data, size_t dat
 }
 
 /*
- * Lets the thread go on until its call begins. What an error is returned for has not made it.
+ * Waits for the next stop of a thread whose call has not begun. At the limit it is asked to stop,
+ * and that is waited for however long it takes: see let_go(). A frozen one does so at once.
+ */
+static int wait_beginning(int tid, uint64_t limit_ns, int *status)
+{
+	const uint64_t began_ns = rouse_clock_ns();
+
+	for (;;) {
+		pid_t got = waitpid(tid, status, __WALL | WNOHANG);
+		uint64_t now_ns;
+
+		if (got == tid)
+			return WIFSTOPPED(*status) ? 0 : -ESRCH;
+		if (got < 0 && errno != EINTR)
+			return -ESRCH;
+		now_ns = rouse_clock_ns();
+		if (now_ns > limit_ns)
+			break;
+		if (now_ns - began_ns > BEGIN_SPIN_NS) {
+			const struct timespec nap = {
+				.tv_nsec = now_ns - began_ns < BEGIN_SHORT_NS ? 20000 : 1000000};
+
+			(void)nanosleep(&nap, NULL);
+		}
+	}
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+		return -errno;
+	return wait_stopped(tid, status) ? 0 : -ESRCH;
+}
+
+/*
+ * Lets the thread go on until its call begins. What an error is returned for has not made it: a
+ * call begins with a stop, at which the kernel has not looked at it yet.
  *
  * SIGSTOP cannot be blocked, and the thread that makes our call may be the one that gets it. It is
  * told to take it: the process is stopped then, of which the thread tells by an event, but goes on
  * itself for as long as we have it. When it is let go of the kernel stops it with the others.
  *
- * -EIO: it met a fault; -ESRCH.
+ * A process that is frozen (cgroup.freeze) can be stopped, but does not come to make a call before
+ * it is thawed: to the one who waits it looks as if it just did not come to run. Until the limit.
+ *
+ * -EIO: it met a fault; -EBUSY: the limit is over; -ESRCH.
  */
-static int begin_call(int tid)
+static int begin_call(int tid, uint64_t limit_ns)
 {
 	long signal = 0;
 
 	for (;;) {
-		int status;
+		int status, code;
 
 		if (ptrace(PTRACE_SYSCALL, tid, NULL, signal) < 0)
 			return -errno;
-		if (!wait_stopped(tid, &status))
-			return -ESRCH;
+		code = wait_beginning(tid, limit_ns, &status);
+		if (code < 0)
+			return code;
 		signal = 0;
-		if (is_event_stop(status))
+		if (is_event_stop(status)) {
+			if (rouse_clock_ns() > limit_ns)
+				return -EBUSY;
 			continue;
+		}
 		if (WSTOPSIG(status) == SYSCALL_STOP)
 			return 0;
 		if (WSTOPSIG(status) != SIGSTOP)
 			return -EIO;
-		signal = SIGSTOP;
+		signal = SIGSTOP; /* also at the limit: an event follows */
 	}
 }
 
-/* Lets the thread go on until the call that it has begun has returned. */
+/*
+ * Lets the thread go on until the call that it has begun has returned. Here is no limit: a call
+ * that was broken off may have been made, or half of it. It cannot be frozen in the middle of one.
+ */
 static int finish_call(int tid)
 {
 	int status;
@@ -545,11 +593,15 @@ static int finish_call(int tid)
 }
 
 /* Makes the call that the registers are set for. *rax: what it has returned. */
-static int run_call(int tid, uint64_t *rax)
+static int run_call(struct target *target, uint64_t *rax)
 {
+	const int tid = target->tid;
 	struct user_regs_struct after;
-	int code = begin_call(tid);
+	int code = begin_call(tid,
+		rouse_clock_ns() + (target->is_late ? BEGIN_AGAIN_TIMEOUT_NS : BEGIN_TIMEOUT_NS));
 
+	if (code == -EBUSY)
+		target->is_late = true;
 	if (code == 0)
 		code = finish_call(tid);
 	if (code == 0 && ptrace(PTRACE_GETREGS, tid, NULL, &after) < 0)
@@ -590,7 +642,7 @@ static int call_run(struct target *target, const struct user_regs_struct *regist
 	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(all), &all) < 0)
 		code = -errno;
 	if (code == 0)
-		code = run_call(tid, rax);
+		code = run_call(target, rax);
 	/* What it gave way to is taken before it begins again. */
 	for (unsigned int i = 0; code == 0 && (i == 0 || gave_way(*rax)); i++) {
 		if (i == CALL_ATTEMPTS)
@@ -598,7 +650,7 @@ static int call_run(struct target *target, const struct user_regs_struct *regist
 		else if (ptrace(PTRACE_SETREGS, tid, NULL, registers) < 0)
 			code = -errno;
 		else
-			code = run_call(tid, rax);
+			code = run_call(target, rax);
 	}
 	/* Only in this order: until the registers are put back rt_sigreturn gives the mask, too. */
 	if (ptrace(PTRACE_SETSIGMASK, tid, sizeof(target->signal_mask), &target->signal_mask) < 0 ||
@@ -614,7 +666,9 @@ static int call_error(const struct target *target, int code, struct rouse_error 
 			error, ROUSE_ERROR_SYSTEM, code, "process %d has ended", target->pid);
 	if (code == -EBUSY)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
-			"process %d gets one signal after another: try again", target->pid);
+			"process %d does not come to run: it is frozen (podman pause, systemctl "
+			"freeze), or gets no processor, or one signal after another",
+			target->pid);
 	return rouse_error_errno(
 		error, code, "cannot make a system call in process %d", target->pid);
 }

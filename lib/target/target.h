@@ -131,7 +131,8 @@ int target_stopped_tid(const struct target *target);
  *
  *   -ESRCH    the process died
  *   -EIO      the thread met a fault instead
- *   -EBUSY    signals always came before it
+ *   -EBUSY    the thread did not come to run for some seconds: it is frozen
+ *             (cgroup.freeze), gets no processor, or one SIGSTOP after another
  *
  * Unless the process died the call has not been made then, and the thread has been put back.
  */

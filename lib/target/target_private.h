@@ -25,6 +25,7 @@ struct target {
 	struct user_regs_struct registers; /* what it goes on with */
 	uint64_t signal_mask;
 	uint64_t stack_low; /* the lowest address of its stack's mapping */
+	bool is_late;       /* it did not come to run when it was to make a call */
 
 	sigset_t held_signals; /* those that we block in our own thread meanwhile */
 #endif

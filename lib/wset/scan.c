@@ -111,7 +111,8 @@ static int sweep_shared_part(struct scan *scan, struct scan_area *area, uint64_t
 		if (code < 0)
 			return code;
 		code = code == 0 ? -EPERM : scan_drop(scan->target, start, end - start, &why);
-		if (code == -ESRCH || code == -EIO) {
+		/* The call was not made, and others would not be either. */
+		if (code == -ESRCH || code == -EIO || code == -EBUSY) {
 			*error = why;
 			return code;
 		}

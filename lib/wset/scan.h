@@ -64,15 +64,16 @@ int scan_probe(void);
  *   -EBUSY    the memory has a userfaultfd already: it is being traced or scanned, QEMU is in a
  *             postcopy migration or background-snapshot
  *   -ENOTSUP  this kernel cannot do it (6.7 or later can), or not by the source asked for
- *   -ESRCH    the process ended; -ENOMEM, -ECANCELED; and those of target_stop(), which is not
- *             called where everything is scanned by page_idle
+ *   -ESRCH    the process ended; -ENOMEM, -ECANCELED; and those of target_stop() and target_call(),
+ *             which are not called where everything is scanned by page_idle
  */
 int scan_start(struct target *target, const struct trace_range *ranges, uint32_t count,
 	const struct scan_config *config, struct scan **scan, struct rouse_error *error);
 
 /**
  * Takes a scan. @last: there is none after it, and nothing is taken back; no thread is stopped.
- * -EINVAL: there were SCAN_RULE_MAX_SCANS already. -ESRCH, -ECANCELED, and those of target_stop().
+ * -EINVAL: there were SCAN_RULE_MAX_SCANS already. -ESRCH, -ECANCELED, those of target_stop() and
+ * target_call().
  */
 int scan_take(struct scan *scan, bool last, struct rouse_error *error);
 

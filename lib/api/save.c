@@ -58,6 +58,8 @@ struct save {
 	uint64_t stop_us; /* when the VM stopped and went on: QEMU's clock, which is CLOCK_REALTIME
 			   */
 	uint64_t resume_us;
+	bool gone;                /* QEMU ended after `migrate` */
+	struct rouse_error ended; /* what was seen of that */
 };
 
 void rouse_save_options_init(struct rouse_save_options *options)
@@ -100,6 +102,27 @@ static int save_take_events(struct save *save, struct rouse_error *error)
 		save_note_event(save, event);
 		json_decref(event);
 	}
+}
+
+/*
+ * QEMU may be gone (-EPIPE) once it has sent everything. What it sent is here or in the socket,
+ * also what we have not read yet: the decoder knows whether it is whole.
+ */
+static int save_outlive(struct save *save, int code, const struct rouse_error *error)
+{
+	if (code != -EPIPE)
+		return code;
+	if (!save->gone)
+		save->ended = *error;
+	save->gone = true;
+	return 0;
+}
+
+static int save_check_cancel(const struct save *save, struct rouse_error *error)
+{
+	if (!rouse_cancelled(save->observer))
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED, "the save was cancelled");
 }
 
 static void save_report_progress(const struct save *save)
@@ -315,41 +338,59 @@ static int save_snapshot_disks(struct save *save, struct rouse_error *error)
 	return code;
 }
 
-/* Waits until QEMU has sent everything. Meanwhile a VM that we stopped may be due to go on. */
+/* The pack thread has given up: the disk is full, for one. Why? */
+static int save_explain_abort(struct save *save, struct rouse_error *error)
+{
+	struct rouse_error why;
+	int code = save_pack_finish(save->pack, error);
+
+	/* A stream that ends too early is of a migration that failed: it knows why. */
+	if (code == -EUCLEAN) {
+		int failed = save_migrate_wait(&save->migrate, 2000, &why);
+
+		if (failed < 0 && failed != -ETIMEDOUT) {
+			code = failed;
+			*error = why;
+		}
+	}
+	return code;
+}
+
+/* While the stream comes. A VM that we stopped may be due to go on. */
+static int save_attend(struct save *save, struct rouse_error *error)
+{
+	int code;
+
+	if (save->gone)
+		return save_check_cancel(save, error);
+	code = save_take_events(save, error);
+	/* Pages come: QEMU tracks what is written, the VM may write again. */
+	if (code == 0 && save->stopped && save->migrate.background &&
+		save_pack_streaming(save->pack))
+		code = save_continue(save, error);
+	return save_outlive(save, code, error);
+}
+
+/* Waits until QEMU has sent everything. */
 static int save_wait_stream(struct save *save, struct rouse_error *error)
 {
 	struct save_drain_stats stats;
 	int code;
 
 	while (!save_drain_ended(save->drain)) {
-		code = save_take_events(save, error);
-		/* Pages come: QEMU tracks what is written, the VM may write again. */
-		if (code == 0 && save->stopped && save->migrate.background &&
-			save_pack_streaming(save->pack))
-			code = save_continue(save, error);
+		code = save_attend(save, error);
 		if (code < 0)
 			return code;
 		save_report_progress(save);
-		save_sleep(save, true);
+		save_sleep(save, !save->gone);
 	}
 	save_drain_get_stats(save->drain, &stats);
-	if (stats.aborted) { /* by the pack thread: the disk is full, for one */
-		struct rouse_error why;
-
-		code = save_pack_finish(save->pack, error);
-		/* A stream that ends too early is of a migration that failed: it knows why. */
-		if (code == -EUCLEAN) {
-			int failed = save_migrate_wait(&save->migrate, 2000, &why);
-
-			if (failed < 0 && failed != -ETIMEDOUT) {
-				code = failed;
-				if (error != NULL)
-					*error = why;
-			}
-		}
-		return code;
-	}
-	return save_migrate_wait(&save->migrate, MIGRATION_END_TIMEOUT_MS, error);
+	if (stats.aborted)
+		return save_explain_abort(save, error);
+	if (save->gone)
+		return 0;
+	code = save_migrate_wait(&save->migrate, MIGRATION_END_TIMEOUT_MS, error);
+	return save_outlive(save, code, error);
 }
 
 /* The stream is there: the VM has done its part. */
@@ -357,6 +398,8 @@ static int save_settle_vm(struct save *save, struct rouse_error *error)
 {
 	int code = 0;
 
+	if (save->gone)
+		return 0;
 	if (save->options->keep_running && save->was_running) {
 		code = save_estimate_arm(&save->estimate, error);
 		if (code == 0)
@@ -366,21 +409,28 @@ static int save_settle_vm(struct save *save, struct rouse_error *error)
 	}
 	if (code == 0)
 		code = save_take_events(save, error);
-	return code;
+	return save_outlive(save, code, error);
 }
 
 /* Waits until everything is packed. QEMU may die now: what it had to give is here. */
 static int save_wait_packed(struct save *save, struct rouse_error *error)
 {
+	int code;
+
 	while (!save_pack_ended(save->pack)) {
-		if (rouse_cancelled(save->observer))
-			return rouse_error_set(
-				error, ROUSE_ERROR_CANCELLED, -ECANCELED, "the save was cancelled");
+		code = save_check_cancel(save, error);
+		if (code < 0)
+			return code;
 		save_report_progress(save);
 		save_sleep(save, false);
 	}
 	save_report_progress(save);
-	return save_pack_finish(save->pack, error);
+	code = save_pack_finish(save->pack, error);
+	if (code == -EUCLEAN && save->gone) { /* it had not given everything */
+		*error = save->ended;
+		code = -EPIPE;
+	}
+	return code;
 }
 
 /* Ends QEMU, and waits until it is gone: then its disks are free. */
@@ -554,7 +604,10 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 			save_undo(&save, error);
 	}
 	if (code == 0) {
-		if (!options.keep_running)
+		if (save.gone)
+			rouse_log(observer, ROUSE_LOG_WARNING,
+				"QEMU ended after it had sent everything: the image is complete");
+		else if (!options.keep_running)
 			save_quit(&save);
 		save_fill_report(&save, report, &stats);
 		save_apply_estimate(&save, report);

@@ -101,11 +101,13 @@ void qemu_tcg_end(struct qemu_tcg *tcg, const struct rouse_observer *observer)
 {
 	struct rouse_error why = {0};
 	struct qmp *qmp = take_ptr(&tcg->qmp);
+	int code;
 
 	if (qmp == NULL)
 		return;
 	qmp_ignore_cancel(qmp);
-	if (set_log(qmp, "log none", &why) < 0)
+	code = set_log(qmp, "log none", &why);
+	if (code < 0 && code != -EPIPE) /* a QEMU that is gone is left with nothing */
 		note_failure(observer,
 			"QEMU may be left with `log nochain`, which makes its VM slower: "
 			"`log none` in its monitor ends that",

@@ -529,6 +529,23 @@ def test_an_interrupted_estimate_leaves_the_vm_as_it_was():
         guest.check()
 
 
+def test_a_vm_that_ends_while_an_estimate_traces_it_costs_the_image_only_its_set():
+    """Its last byte had come: by a guest that powers off, or a QEMU that is killed."""
+    for end in (lambda guest: guest.process.kill(), lambda guest: guest.monitor('quit')):
+        image = work('vm.rouse')
+        with working_guest() as guest, \
+                Rouse('save', '--qmp', guest.qmp, '--keep-running', '--estimate', 'trace:30', '--json',
+                      image) as run:
+            wait_until(lambda: 'tracing' in run.said(), 'the trace')
+            end(guest)
+            result = run.end().expect(0, 'no working set', 'the image is complete')
+        assert result.json['wset_pages'] == 0
+        assert 'log nochain' not in result.err
+        rouse('verify', image).expect(0)
+        restore_and_check(image, '--policy', 'lazy')
+        image.unlink()
+
+
 def test_estimate_trace_needs_a_vm_that_goes_on():
     rouse('save', '--qmp', 'x', '--estimate', 'trace', work('vm.rouse')).expect(
         USAGE, 'trace-before')

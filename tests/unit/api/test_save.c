@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rouse_save() against a fake QEMU: a thread behind a monitor's socket that sends a real stream,
+ * cut small, and then does at one certain moment what a real one does once in a thousand saves.
+ */
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <rouse.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+#define STREAM "fuzz/corpus/qemu_stream/pc7.bin"
+#define GREETING                                                                            \
+	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, " \
+	"\"capabilities\": []}}\n"
+#define ROOM 4096
+
+static char directory[] = "/tmp/rouse-test-XXXXXX";
+static char image_path[64], socket_path[64];
+
+struct fake {
+	/* What it does. */
+	size_t withheld;       /* bytes that are missing at the stream's end */
+	const char *dies_at;   /* the command after `migrate` that it does not live to answer */
+	const char *migration; /* the state in which the migration ends */
+
+	/* What was seen. */
+	unsigned int conts, quits;
+	unsigned int errors, warnings; /* that Rouse logged */
+
+	int listener, fd, stream_fd;
+	bool migrated;
+	const char *status; /* the run state */
+	pthread_t thread;
+};
+
+static int make_directory(void **state)
+{
+	(void)state;
+	if (mkdtemp(directory) == NULL)
+		return -1;
+	(void)snprintf(image_path, sizeof(image_path), "%s/image", directory);
+	(void)snprintf(socket_path, sizeof(socket_path), "%s/qmp", directory);
+	return 0;
+}
+
+static int remove_directory(void **state)
+{
+	(void)state;
+	return rmdir(directory);
+}
+
+/* ---- The fake ---- */
+
+/* Reads one line, and the descriptor that came with it, if any. */
+static bool fake_read_line(struct fake *fake, char *line, size_t room)
+{
+	size_t used = 0;
+
+	while (used + 1 < room) {
+		union {
+			struct cmsghdr header;
+			char bytes[CMSG_SPACE(sizeof(int))];
+		} control;
+		struct iovec piece = {.iov_base = line + used, .iov_len = 1};
+		struct msghdr message = {.msg_iov = &piece,
+			.msg_iovlen = 1,
+			.msg_control = &control,
+			.msg_controllen = sizeof(control)};
+
+		if (recvmsg(fake->fd, &message, MSG_CMSG_CLOEXEC) <= 0)
+			return false;
+		if (message.msg_controllen > 0)
+			memcpy(&fake->stream_fd, CMSG_DATA(&control.header), sizeof(int));
+		if (line[used++] == '\n')
+			break;
+	}
+	line[used] = '\0';
+	return true;
+}
+
+static void fake_send(const struct fake *fake, json_t *message)
+{
+	cleanup_free char *text = json_dumps(message, JSON_COMPACT);
+
+	(void)!send(fake->fd, text, strlen(text), MSG_NOSIGNAL);
+	(void)!send(fake->fd, "\n", 1, MSG_NOSIGNAL);
+	json_decref(message);
+}
+
+static void fake_send_stream(struct fake *fake)
+{
+	cleanup_free char *data = NULL;
+	size_t size;
+
+	if (rouse_io_read_file(STREAM, 1u << 20, &data, &size) == 0)
+		(void)rouse_io_write(fake->stream_fd, data, size - fake->withheld);
+	(void)close(take_fd(&fake->stream_fd));
+	fake->migrated = true;
+	fake->status = strcmp(fake->migration, "completed") == 0 ? "postmigrate" : "running";
+}
+
+static json_t *fake_status(const struct fake *fake)
+{
+	return json_pack("{s:s, s:b}", "status", fake->status, "running",
+		strcmp(fake->status, "running") == 0);
+}
+
+/* The answer to a command. */
+static json_t *fake_obey(struct fake *fake, const char *command)
+{
+	if (strcmp(command, "query-status") == 0)
+		return fake_status(fake);
+	if (strcmp(command, "query-migrate") == 0 && fake->migrated)
+		return json_pack("{s:s}", "status", fake->migration);
+	if (strcmp(command, "query-memory-size-summary") == 0)
+		return json_pack("{s:i}", "base-memory", 128 << 20);
+	if (strcmp(command, "query-migrate-parameters") == 0)
+		return json_pack("{s:i, s:i}", "max-bandwidth", 1 << 20, "downtime-limit", 300);
+	if (strcmp(command, "query-cpus-fast") == 0)
+		return json_pack("[{}]");
+	if (strcmp(command, "query-block") == 0 ||
+		strcmp(command, "query-migrate-capabilities") == 0)
+		return json_array();
+	if (strcmp(command, "cont") == 0) {
+		fake->conts++;
+		fake->status = "running";
+	}
+	fake->quits += strcmp(command, "quit") == 0;
+	return json_object();
+}
+
+/* False: it ends. */
+static bool fake_serve(struct fake *fake, const json_t *message)
+{
+	const char *command = json_string_value(json_object_get(message, "execute"));
+	json_t *result;
+
+	if (command == NULL ||
+		(fake->migrated && fake->dies_at != NULL && strcmp(command, fake->dies_at) == 0))
+		return false;
+	result = fake_obey(fake, command);
+	fake_send(fake,
+		json_pack("{s:o, s:O}", "return", result, "id", json_object_get(message, "id")));
+	if (strcmp(command, "migrate") == 0)
+		fake_send_stream(fake);
+	return fake->quits == 0;
+}
+
+static void *fake_run(void *argument)
+{
+	struct fake *fake = argument;
+	bool goes_on = true;
+	char line[ROOM];
+
+	fake->fd = accept4(fake->listener, NULL, NULL, SOCK_CLOEXEC);
+	(void)!send(fake->fd, GREETING, strlen(GREETING), MSG_NOSIGNAL);
+	while (goes_on && fake_read_line(fake, line, sizeof(line))) {
+		json_t *message = json_loads(line, 0, NULL);
+
+		goes_on = fake_serve(fake, message);
+		json_decref(message);
+	}
+	(void)close(fake->fd);
+	return NULL;
+}
+
+static void fake_start(struct fake *fake)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (fake->migration == NULL)
+		fake->migration = "completed";
+	fake->status = "running";
+	fake->stream_fd = -1;
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+	fake->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(
+		bind(fake->listener, (const struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fake->listener, 1), 0);
+	assert_int_equal(pthread_create(&fake->thread, NULL, fake_run, fake), 0);
+}
+
+static void note_log(void *user, enum rouse_log_level level, const char *message)
+{
+	struct fake *fake = user;
+
+	print_message("%s\n", message);
+	fake->errors += level == ROUSE_LOG_ERROR;
+	fake->warnings += level == ROUSE_LOG_WARNING;
+}
+
+/* Saves, plainly. */
+static int save(struct fake *fake, bool keep_running, struct rouse_error *error)
+{
+	const struct rouse_observer observer = {.user = fake, .log = note_log};
+	struct rouse_save_options options;
+	int code;
+
+	rouse_save_options_init(&options);
+	options.qmp_socket = socket_path;
+	options.image = image_path;
+	options.keep_running = keep_running;
+	options.no_background_snapshot = true;
+	*error = (struct rouse_error){0};
+	fake_start(fake);
+	code = rouse_save(&options, NULL, &observer, error);
+	(void)pthread_join(fake->thread, NULL);
+	(void)close(fake->listener);
+	(void)unlink(socket_path);
+	print_message("%d %s\n", code, error->message);
+	return code;
+}
+
+/* The image is there and whole. It is removed. */
+static void assert_good_image(void)
+{
+	struct rouse_image *image;
+
+	assert_int_equal(rouse_image_open(image_path, &image, NULL), 0);
+	assert_int_equal(rouse_image_verify(image, NULL, NULL, NULL, NULL), 0);
+	rouse_image_close(image);
+	assert_int_equal(unlink(image_path), 0);
+}
+
+static void assert_no_image(void)
+{
+	assert_int_equal(access(image_path, F_OK), -1);
+	assert_int_equal(errno, ENOENT);
+}
+
+/* ---- Tests ---- */
+
+static void a_suspended_vm_is_saved_and_ended(void **state)
+{
+	struct fake fake = {0};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), 0);
+	assert_int_equal(fake.quits, 1);
+	assert_int_equal(fake.conts + fake.warnings + fake.errors, 0);
+	assert_good_image();
+}
+
+static void a_kept_vm_is_saved_and_goes_on(void **state)
+{
+	struct fake fake = {0};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), 0);
+	assert_int_equal(fake.conts, 1);
+	assert_int_equal(fake.quits + fake.warnings + fake.errors, 0);
+	assert_good_image();
+}
+
+static void an_image_is_finished_though_qemu_ends_after_its_last_byte(void **state)
+{
+	struct fake fake;
+	struct rouse_error error;
+
+	(void)state;
+	for (int keep_running = 0; keep_running < 2; keep_running++) {
+		fake = (struct fake){.dies_at = "query-migrate"};
+		assert_int_equal(save(&fake, keep_running, &error), 0);
+		assert_int_equal(fake.warnings, 1);
+		assert_good_image();
+	}
+}
+
+static void an_image_is_finished_though_qemu_ends_when_the_vm_is_to_go_on(void **state)
+{
+	struct fake fake = {.dies_at = "cont"};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), 0);
+	assert_int_equal(fake.warnings, 1);
+	assert_good_image();
+}
+
+static void a_qemu_that_ends_before_its_last_byte_leaves_no_image(void **state)
+{
+	struct fake fake;
+	struct rouse_error error;
+
+	(void)state;
+	for (int keep_running = 0; keep_running < 2; keep_running++) {
+		fake = (struct fake){.dies_at = "query-migrate", .withheld = 10000};
+		assert_int_equal(save(&fake, keep_running, &error), -EPIPE);
+		assert_int_equal(error.kind, ROUSE_ERROR_VMM);
+		assert_no_image();
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_suspended_vm_is_saved_and_ended),
+		cmocka_unit_test(a_kept_vm_is_saved_and_goes_on),
+		cmocka_unit_test(an_image_is_finished_though_qemu_ends_after_its_last_byte),
+		cmocka_unit_test(an_image_is_finished_though_qemu_ends_when_the_vm_is_to_go_on),
+		cmocka_unit_test(a_qemu_that_ends_before_its_last_byte_leaves_no_image),
+	};
+
+	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}

@@ -231,12 +231,15 @@ ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
 
 /**
  * Saves the VM behind a QMP socket. If it fails, for whatever reason, there is no file under the
- * final name that was not there before, and the VM runs if it ran before.
+ * final name that was not there before, and the VM runs if it ran before. One exception: a VM that
+ * was to be suspended and that another monitor lets run again just when its image is complete is
+ * not ended; the error (-EBUSY) says what is to be done about the image.
  *
  * Errors: -ECONNREFUSED, -ENOENT (no VM at that socket), -ETIMEDOUT (QEMU does not answer, or
- * another client holds the socket), -EBUSY (writable disks, or a migration is under way), -ENOTSUP
- * (something in the VM that cannot be saved), -EFBIG (device state above 256 MiB), -EPERM, -EPIPE
- * (QEMU died), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EUCLEAN (QEMU's stream or the
+ * another client holds the socket), -EBUSY (writable disks, a migration is under way, or another
+ * monitor let the VM run again while it was to be suspended), -ENOTSUP (something in the VM that
+ * cannot be saved), -EFBIG (device state above 256 MiB), -EPERM, -EPIPE (QEMU died before it had
+ * sent everything), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EUCLEAN (QEMU's stream or the
  * working set makes no sense), -EINVAL (options that make no sense: kind USAGE; a working set of
  * another VM: kind MISMATCH), -ENOMEM, -ENOSPC and others of the file, -ECANCELED.
  */

@@ -8,8 +8,9 @@
  *	migrate to fd: ------------> ...
  *	wait for the stream's end    ends                  ...
  *	let the VM go on (or not)                          ends
+ *	see that a VM that is suspended still stands
  *	sections, commit
- *	quit QEMU (or not)
+ *	see it again, quit QEMU (or not)
  *
  * Two ways of getting the stream:
  *   background   QEMU stops the VM for milliseconds, and writes pages out while it runs on;
@@ -24,6 +25,7 @@
 #include "api/save_estimate.h"
 #include "api/save_migrate.h"
 #include "api/save_pack.h"
+#include "api/save_vm.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -104,6 +106,15 @@ static int save_take_events(struct save *save, struct rouse_error *error)
 	}
 }
 
+/* What was before the save is no downtime, and no VM that was let run again. */
+static int save_forget_events(struct save *save, struct rouse_error *error)
+{
+	int code = save_take_events(save, error);
+
+	save->stop_us = save->resume_us = 0;
+	return code;
+}
+
 /*
  * QEMU may be gone (-EPIPE) once it has sent everything. What it sent is here or in the socket,
  * also what we have not read yet: the decoder knows whether it is whole.
@@ -147,19 +158,10 @@ static void save_sleep(const struct save *save, bool with_qmp)
 		(void)!read(save->notify_fd, &count, sizeof(count));
 }
 
-/* Lets the VM run if it does not. 7.2 starts it by itself after a background snapshot's begin. */
 static int save_continue(struct save *save, struct rouse_error *error)
 {
-	json_t *status;
-	bool running;
-	int code = qmp_execute(save->qmp, "query-status", NULL, &status, error);
+	int code = save_vm_continue(save->qmp, error);
 
-	if (code < 0)
-		return code;
-	running = json_is_true(json_object_get(status, "running"));
-	json_decref(status);
-	if (!running)
-		code = qmp_execute(save->qmp, "cont", NULL, NULL, error);
 	if (code == 0)
 		save->stopped = false;
 	return code;
@@ -433,26 +435,57 @@ static int save_wait_packed(struct save *save, struct rouse_error *error)
 	return code;
 }
 
-/* Ends QEMU, and waits until it is gone: then its disks are free. */
-static void save_quit(struct save *save)
+/*
+ * A VM that is suspended must stand from QEMU's last byte on: one that ran again has written to its
+ * disks, and has done work that is not in the image. Another monitor may have let it run, and may
+ * have stopped it since. -EBUSY.
+ */
+static int save_check_stands(struct save *save, struct rouse_error *error)
 {
-	uint64_t deadline_us = rouse_clock_us() + (uint64_t)QUIT_TIMEOUT_MS * 1000;
-	struct rouse_error error;
+	bool running = false;
+	int code = save_vm_is_running(save->qmp, &running, error);
+
+	/* What a QEMU that is gone said before is there. */
+	if (code == 0 || code == -EPIPE)
+		code = save_take_events(save, error);
+	code = save_outlive(save, code, error);
+	if (code == 0 && (running || save->resume_us != 0))
+		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"the VM runs again, by another monitor's `cont`, while it was to be "
+			"suspended: it is neither saved nor ended");
+	return code;
+}
+
+/* Ends QEMU, and waits until it is gone: then its disks are free. -EBUSY: the VM runs again. */
+static int save_quit(struct save *save, struct rouse_error *error)
+{
+	struct rouse_error why;
+	uint64_t deadline_us;
 	int code;
 
 	qmp_ignore_cancel(save->qmp);
-	code = qmp_execute(save->qmp, "quit", NULL, NULL, &error);
+	code = save_check_stands(save, &why);
+	if (code == -EBUSY)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
+			"the VM runs again, by another monitor's `cont`, and was not ended: its "
+			"disks are newer than %s, which is complete; remove that image, or "
+			"restore from it only with disks of its time",
+			save->options->image);
+	deadline_us = rouse_clock_us() + (uint64_t)QUIT_TIMEOUT_MS * 1000;
+	if (code == 0)
+		code = qmp_execute(save->qmp, "quit", NULL, NULL, &why);
 	while (code == 0 && rouse_clock_us() < deadline_us) {
 		json_t *event;
 
-		code = qmp_next_event(save->qmp, 1000, &event, NULL, &error);
+		code = qmp_next_event(save->qmp, 1000, &event, NULL, &why);
 		if (code == 0)
 			json_decref(event);
 	}
 	if (code != -EPIPE)
 		rouse_log(save->observer, ROUSE_LOG_WARNING,
 			"the VM is saved, but QEMU does not quit%s%s", code < 0 ? ": " : "",
-			code < 0 ? error.message : "");
+			code < 0 ? why.message : "");
+	return 0;
 }
 
 /* Puts everything back as it was before: the VM runs if it ran. @error says why. */
@@ -533,6 +566,8 @@ static int save_run(struct save *save, struct rouse_writer_stats *stats, struct 
 	if (code == 0)
 		code = save_start_threads(save, &qemu_fd, error);
 	if (code == 0)
+		code = save_forget_events(save, error);
+	if (code == 0)
 		code = save_snapshot_disks(save, error);
 	if (code == 0)
 		code = save_migrate_start(&save->migrate, qemu_fd, error);
@@ -544,6 +579,8 @@ static int save_run(struct save *save, struct rouse_writer_stats *stats, struct 
 		code = save_settle_vm(save, error);
 	if (code == 0)
 		code = save_wait_packed(save, error);
+	if (code == 0 && !save->options->keep_running)
+		code = save_check_stands(save, error);
 	if (code == 0)
 		code = save_pack_commit(save->pack, &save->metadata, stats, error);
 	return code;
@@ -603,12 +640,12 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 		if (code < 0)
 			save_undo(&save, error);
 	}
+	if (code == 0 && save.gone)
+		rouse_log(observer, ROUSE_LOG_WARNING,
+			"QEMU ended after it had sent everything: the image is complete");
+	else if (code == 0 && !options.keep_running)
+		code = save_quit(&save, error);
 	if (code == 0) {
-		if (save.gone)
-			rouse_log(observer, ROUSE_LOG_WARNING,
-				"QEMU ended after it had sent everything: the image is complete");
-		else if (!options.keep_running)
-			save_quit(&save);
 		save_fill_report(&save, report, &stats);
 		save_apply_estimate(&save, report);
 		report->elapsed_us = rouse_clock_us() - began_us;

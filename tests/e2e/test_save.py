@@ -458,6 +458,33 @@ def test_the_migration_is_cancelled_by_another():
         expect_untouched(guest, image, before)
 
 
+def run_again(*commands):
+    """Saves a VM slowly, and lets another monitor run it after QEMU's last byte."""
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        before = settings(guest)
+        guest.monitor.status()
+        with Rouse('save', '--qmp', guest.qmp, '--codec', 'zstd', '--level', 9, '--threads', 1,
+                   image) as run:
+            wait_until(lambda: guest.monitor.status() == 'postmigrate' or not run.running(),
+                       'the end of the stream', pause=0.001)
+            for command in commands:
+                guest.monitor(command)
+            run.end(120).expect(REFUSED, 'runs again')
+        # It may have caught the VM stopped, and let it run.
+        expect_untouched(guest, image, before)
+
+
+@limit(240)
+def test_a_vm_that_another_lets_run_again_is_neither_saved_nor_ended():
+    run_again('cont')
+
+
+@limit(240)
+def test_a_vm_that_ran_again_and_was_stopped_is_neither_saved_nor_ended():
+    run_again('cont', 'stop')
+
+
 # ---- disks -----------------------------------------------------------------------------------
 
 def disk(name, megabytes=8):

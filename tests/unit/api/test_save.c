@@ -32,6 +32,9 @@ struct fake {
 	size_t withheld;       /* bytes that are missing at the stream's end */
 	const char *dies_at;   /* the command after `migrate` that it does not live to answer */
 	const char *migration; /* the state in which the migration ends */
+	/* The how many-eth query-status after `migrate` is preceded by another monitor's `cont`. */
+	unsigned int cont_before;
+	bool stop_behind; /* and by its `stop` then */
 
 	/* What was seen. */
 	unsigned int conts, quits;
@@ -39,6 +42,7 @@ struct fake {
 
 	int listener, fd, stream_fd;
 	bool migrated;
+	unsigned int asked; /* for the run state, since then */
 	const char *status; /* the run state */
 	pthread_t thread;
 };
@@ -109,8 +113,22 @@ static void fake_send_stream(struct fake *fake)
 	fake->status = strcmp(fake->migration, "completed") == 0 ? "postmigrate" : "running";
 }
 
-static json_t *fake_status(const struct fake *fake)
+static void fake_send_event(const struct fake *fake, const char *name)
 {
+	fake_send(fake, json_pack("{s:s, s:{s:i, s:i}}", "event", name, "timestamp", "seconds", 1,
+				"microseconds", 2));
+}
+
+static json_t *fake_status(struct fake *fake)
+{
+	if (fake->migrated && ++fake->asked == fake->cont_before) {
+		fake_send_event(fake, "RESUME");
+		fake->status = "running";
+		if (fake->stop_behind) {
+			fake_send_event(fake, "STOP");
+			fake->status = "paused";
+		}
+	}
 	return json_pack("{s:s, s:b}", "status", fake->status, "running",
 		strcmp(fake->status, "running") == 0);
 }
@@ -148,6 +166,11 @@ static bool fake_serve(struct fake *fake, const json_t *message)
 	if (command == NULL ||
 		(fake->migrated && fake->dies_at != NULL && strcmp(command, fake->dies_at) == 0))
 		return false;
+	/* Somebody stopped it for a moment, before it was saved: that does not matter. */
+	if (strcmp(command, "query-cpus-fast") == 0) {
+		fake_send_event(fake, "STOP");
+		fake_send_event(fake, "RESUME");
+	}
 	result = fake_obey(fake, command);
 	fake_send(fake,
 		json_pack("{s:o, s:O}", "return", result, "id", json_object_get(message, "id")));
@@ -303,6 +326,43 @@ static void a_qemu_that_ends_before_its_last_byte_leaves_no_image(void **state)
 	}
 }
 
+static void a_vm_that_runs_again_is_neither_saved_nor_ended(void **state)
+{
+	struct fake fake = {.cont_before = 1};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), -EBUSY);
+	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
+	assert_int_equal(fake.quits + fake.conts, 0);
+	assert_no_image();
+}
+
+static void a_vm_that_ran_again_and_was_stopped_is_neither_saved_nor_ended(void **state)
+{
+	struct fake fake = {.cont_before = 1, .stop_behind = true};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), -EBUSY);
+	assert_int_equal(fake.quits, 0);
+	assert_int_equal(fake.conts, 1); /* it ran before */
+	assert_no_image();
+}
+
+static void a_vm_that_runs_again_when_its_image_is_complete_is_not_ended(void **state)
+{
+	struct fake fake = {.cont_before = 2};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), -EBUSY);
+	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
+	assert_non_null(strstr(error.message, image_path));
+	assert_int_equal(fake.quits + fake.conts, 0);
+	assert_good_image();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -311,6 +371,9 @@ int main(void)
 		cmocka_unit_test(an_image_is_finished_though_qemu_ends_after_its_last_byte),
 		cmocka_unit_test(an_image_is_finished_though_qemu_ends_when_the_vm_is_to_go_on),
 		cmocka_unit_test(a_qemu_that_ends_before_its_last_byte_leaves_no_image),
+		cmocka_unit_test(a_vm_that_runs_again_is_neither_saved_nor_ended),
+		cmocka_unit_test(a_vm_that_ran_again_and_was_stopped_is_neither_saved_nor_ended),
+		cmocka_unit_test(a_vm_that_runs_again_when_its_image_is_complete_is_not_ended),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -8,7 +8,10 @@
 /** Errors: those of qmp_execute(). */
 int save_vm_is_running(struct qmp *qmp, bool *running, struct rouse_error *error);
 
-/** Lets it run if it does not. Errors: those of qmp_execute(). */
+/**
+ * Lets it run if it does not. Where QEMU is just ending a migration, that is waited for. Errors:
+ * those of qmp_execute().
+ */
 int save_vm_continue(struct qmp *qmp, struct rouse_error *error);
 
 #endif

@@ -32,6 +32,7 @@ struct fake {
 	size_t withheld;       /* bytes that are missing at the stream's end */
 	const char *dies_at;   /* the command after `migrate` that it does not live to answer */
 	const char *migration; /* the state in which the migration ends */
+	unsigned int refusals; /* of `cont`, before the migration is over */
 	/* The how many-eth query-status after `migrate` is preceded by another monitor's `cont`. */
 	unsigned int cont_before;
 	bool stop_behind; /* and by its `stop` then */
@@ -110,7 +111,7 @@ static void fake_send_stream(struct fake *fake)
 		(void)rouse_io_write(fake->stream_fd, data, size - fake->withheld);
 	(void)close(take_fd(&fake->stream_fd));
 	fake->migrated = true;
-	fake->status = strcmp(fake->migration, "completed") == 0 ? "postmigrate" : "running";
+	fake->status = fake->refusals > 0 ? "finish-migrate" : "postmigrate";
 }
 
 static void fake_send_event(const struct fake *fake, const char *name)
@@ -131,6 +132,16 @@ static json_t *fake_status(struct fake *fake)
 	}
 	return json_pack("{s:s, s:b}", "status", fake->status, "running",
 		strcmp(fake->status, "running") == 0);
+}
+
+/* `cont`, while a migration ends: refused so many times. */
+static bool fake_refuses(struct fake *fake, const char *command)
+{
+	if (strcmp(command, "cont") != 0 || strcmp(fake->status, "finish-migrate") != 0)
+		return false;
+	if (--fake->refusals == 0)
+		fake->status = "postmigrate";
+	return true;
 }
 
 /* The answer to a command. */
@@ -161,7 +172,7 @@ static json_t *fake_obey(struct fake *fake, const char *command)
 static bool fake_serve(struct fake *fake, const json_t *message)
 {
 	const char *command = json_string_value(json_object_get(message, "execute"));
-	json_t *result;
+	json_t *id = json_object_get(message, "id");
 
 	if (command == NULL ||
 		(fake->migrated && fake->dies_at != NULL && strcmp(command, fake->dies_at) == 0))
@@ -171,9 +182,12 @@ static bool fake_serve(struct fake *fake, const json_t *message)
 		fake_send_event(fake, "STOP");
 		fake_send_event(fake, "RESUME");
 	}
-	result = fake_obey(fake, command);
-	fake_send(fake,
-		json_pack("{s:o, s:O}", "return", result, "id", json_object_get(message, "id")));
+	if (fake_refuses(fake, command))
+		fake_send(fake, json_pack("{s:{s:s, s:s}, s:O}", "error", "class", "GenericError",
+					"desc", "Migration is not finalized yet", "id", id));
+	else
+		fake_send(fake,
+			json_pack("{s:o, s:O}", "return", fake_obey(fake, command), "id", id));
 	if (strcmp(command, "migrate") == 0)
 		fake_send_stream(fake);
 	return fake->quits == 0;
@@ -363,6 +377,29 @@ static void a_vm_that_runs_again_when_its_image_is_complete_is_not_ended(void **
 	assert_good_image();
 }
 
+static void a_vm_goes_on_though_its_migration_that_failed_is_not_over_yet(void **state)
+{
+	struct fake fake = {.migration = "failed", .withheld = 10000, .refusals = 3};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), -EREMOTEIO);
+	assert_int_equal(fake.conts, 1);
+	assert_int_equal(fake.errors + fake.warnings, 0);
+	assert_no_image();
+}
+
+static void a_vm_goes_on_though_its_migration_that_succeeded_is_not_over_yet(void **state)
+{
+	struct fake fake = {.refusals = 1};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), 0);
+	assert_int_equal(fake.conts, 1);
+	assert_good_image();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -374,6 +411,8 @@ int main(void)
 		cmocka_unit_test(a_vm_that_runs_again_is_neither_saved_nor_ended),
 		cmocka_unit_test(a_vm_that_ran_again_and_was_stopped_is_neither_saved_nor_ended),
 		cmocka_unit_test(a_vm_that_runs_again_when_its_image_is_complete_is_not_ended),
+		cmocka_unit_test(a_vm_goes_on_though_its_migration_that_failed_is_not_over_yet),
+		cmocka_unit_test(a_vm_goes_on_though_its_migration_that_succeeded_is_not_over_yet),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -231,9 +231,10 @@ ROUSE_PUBLIC void rouse_save_options_init(struct rouse_save_options *options);
 
 /**
  * Saves the VM behind a QMP socket. If it fails, for whatever reason, there is no file under the
- * final name that was not there before, and the VM runs if it ran before. One exception: a VM that
- * was to be suspended and that another monitor lets run again just when its image is complete is
- * not ended; the error (-EBUSY) says what is to be done about the image.
+ * final name that was not there before, and the VM runs if it ran before. Two exceptions, which the
+ * error tells. A VM that was to be suspended and that another monitor lets run again just when its
+ * image is complete is not ended (-EBUSY). And a disk that fails in the last step, the directory's
+ * fsync, may not let the new file be taken back.
  *
  * Errors: -ECONNREFUSED, -ENOENT (no VM at that socket), -ETIMEDOUT (QEMU does not answer, or
  * another client holds the socket), -EBUSY (writable disks, a migration is under way, or another

@@ -52,7 +52,8 @@ int rouse_writer_set_section(
 
 /**
  * Writes what is left, fsync, rename, fsync of the directory; frees the writer whether it succeeds
- * or not, and removes the temporary file if not. @stats may be NULL.
+ * or not, and removes the temporary file if not: rouse_temp_file_commit() says what is under the
+ * final name then. @stats may be NULL.
  */
 int rouse_writer_commit(
 	struct rouse_writer *writer, struct rouse_writer_stats *stats, struct rouse_error *error);

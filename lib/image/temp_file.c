@@ -135,10 +135,84 @@ static int link_unnamed(struct rouse_temp_file *file, bool *done)
 	return code;
 }
 
+/*
+ * Gives the file that will be replaced a second name, which is returned. NULL: *code says why;
+ * -ENOENT: there is no such file.
+ */
+static char *keep_old(const struct rouse_temp_file *file, int *code)
+{
+	*code = -EEXIST;
+	for (unsigned int i = 0; *code == -EEXIST && i < TEMPORARY_TRIES; i++) {
+		cleanup_free char *name = make_temporary_name(file->name);
+
+		if (name == NULL)
+			*code = -ENOMEM;
+		else if (linkat(file->directory_fd, file->name, file->directory_fd, name, 0) < 0)
+			*code = -errno;
+		else
+			return take_ptr(&name);
+	}
+	return NULL;
+}
+
+/* The new file loses its name, and the old one, if there was one, gets it again. */
+static int take_back(const struct rouse_temp_file *file, const char *old, int kept)
+{
+	int result;
+
+	if (old == NULL && kept != -ENOENT)
+		return kept;
+	if (old != NULL)
+		result = renameat(file->directory_fd, old, file->directory_fd, file->name);
+	else
+		result = unlinkat(file->directory_fd, file->name, 0);
+	return result < 0 ? -errno : 0;
+}
+
+/*
+ * The final name instead of the temporary one. What had it gets *old, a second name until that is
+ * on the disk. NULL: *kept says why there is none; -ENOENT: nothing had the name.
+ */
+static int rename_over(struct rouse_temp_file *file, char **old, int *kept)
+{
+	int code;
+
+	*old = keep_old(file, kept);
+	if (renameat(file->directory_fd, file->temporary, file->directory_fd, file->name) == 0)
+		return 0;
+	code = -errno;
+	/* NFS may have done it all the same. If not, both names are the old file's: a no-op. */
+	if (*old != NULL && take_back(file, *old, 0) == 0)
+		(void)unlinkat(file->directory_fd, *old, 0);
+	return code;
+}
+
+/*
+ * The name may be on the disk or not. The caller will do as if there were no new file: he lets a VM
+ * go on, for one. So there must be none.
+ */
+static int error_directory(const struct rouse_temp_file *file, const char *old, int kept,
+	int failed, struct rouse_error *error)
+{
+	int code = take_back(file, old, kept);
+	size_t used;
+
+	(void)rouse_error_errno(error, failed, "cannot write the directory of %s", file->name);
+	if (code == 0 || error == NULL)
+		return failed;
+	used = strlen(error->message);
+	(void)snprintf(error->message + used, sizeof(error->message) - used,
+		"; the new file is there all the same and could not be taken back (%s)%s%s",
+		strerrordesc_np(-code), old != NULL ? ", the old one is " : "",
+		old != NULL ? old : "");
+	return failed;
+}
+
 int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *error)
 {
+	cleanup_free char *old = NULL;
 	bool done = false;
-	int code;
+	int kept = -ENOENT, code;
 
 	if (fsync(file->fd) < 0)
 		return rouse_error_errno(error, -errno, "cannot write %s", file->name);
@@ -147,14 +221,15 @@ int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *err
 		if (code < 0)
 			return rouse_error_errno(error, code, "cannot create %s", file->name);
 	}
-	if (!done &&
-		renameat(file->directory_fd, file->temporary, file->directory_fd, file->name) < 0)
-		return rouse_error_errno(error, -errno, "cannot rename to %s", file->name);
+	code = done ? 0 : rename_over(file, &old, &kept);
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot rename to %s", file->name);
 	free(take_ptr(&file->temporary));
 	/* The file has its name already; without this it may lose it in a power failure. */
 	if (fsync(file->directory_fd) < 0 && errno != EINVAL)
-		return rouse_error_errno(
-			error, -errno, "cannot write the directory of %s", file->name);
+		return error_directory(file, old, kept, -errno, error);
+	if (old != NULL)
+		(void)unlinkat(file->directory_fd, old, 0);
 	return 0;
 }
 

@@ -2,7 +2,8 @@
 /*
  * A file that is complete or absent (invariant 5): it has no name, where the file system can do
  * that, or a temporary one, until it is committed. A process that is killed leaves nothing behind
- * where O_TMPFILE works, and a .NAME.XXXXXX.tmp elsewhere.
+ * where O_TMPFILE works, and a .NAME.XXXXXX.tmp elsewhere. One that is killed within a commit may
+ * leave that anywhere: the new file, or the one that it replaced.
  */
 #ifndef ROUSE_IMAGE_TEMP_FILE_H
 #define ROUSE_IMAGE_TEMP_FILE_H
@@ -22,7 +23,12 @@ struct rouse_temp_file {
  */
 int rouse_temp_file_open(const char *path, struct rouse_temp_file *file, struct rouse_error *error);
 
-/** fsync, the final name, fsync of the directory. Then, or if it fails, close with discard(). */
+/**
+ * fsync, the final name, fsync of the directory. Then, or if it fails, close with discard(). If it
+ * fails there is no new file, and the one that was there before is there: also if only the last
+ * step fails. A directory that takes neither back any more, or has no hard links for the file that
+ * was there, keeps the new one: the message says so.
+ */
 int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *error);
 
 /** Closes the file, and removes it if it was not committed. */

@@ -4,6 +4,7 @@
  *
  *   ->  header config | OPEN_RETURN_PATH | ADVISE | DISCARD | ram START
  *       ram PART: pages to have before the start                               (prefetch)
+ *       (QMP) cont, if QEMU was started with -S                                (start)
  *   ->  PACKAGED { LISTEN, device sections, PING 3, RUN }                      (start)
  *       ram PART: pages, as they are asked for and in the background           (place)
  *   <-  REQ_PAGES, REQ_PAGES_ID: a vCPU waits for these                        (wait_fault)
@@ -35,6 +36,7 @@
 #include "base/clock.h"
 #include "base/endian.h"
 #include "base/error.h"
+#include "vmm/qemu_autostart.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_return_path.h"
 #include "vmm/qemu_writer.h"
@@ -73,6 +75,7 @@ struct postcopy_sink {
 	struct rouse_bitmap placed;
 	uint64_t placed_count;
 	bool begun, finished;
+	bool taken_over;
 
 	/* Of who calls start. */
 	bool vcpus_asked;
@@ -287,14 +290,18 @@ static bool state_flag(struct postcopy_sink *s, const bool *flag)
 	return value;
 }
 
-/* A QEMU that was started with -S does not run by itself. */
+static bool is_paused(const char *state)
+{
+	return strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0;
+}
+
+/* A VM that does not run by itself: QEMU could not open its disks for writing, say. Try again. */
 static int nudge(struct postcopy_sink *s, struct rouse_error *error)
 {
 	char state[64];
 	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), error);
 
-	if (code == 0 && s->config.run &&
-		(strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0))
+	if (code == 0 && s->config.run && is_paused(state))
 		code = qmp_execute(s->config.qmp, "cont", NULL, NULL, error);
 	return code;
 }
@@ -302,8 +309,14 @@ static int nudge(struct postcopy_sink *s, struct rouse_error *error)
 static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
 {
 	struct postcopy_sink *s = postcopy_of(sink);
-	int code = send_start(s);
+	int code = 0;
 
+	if (s->config.run)
+		code = qemu_autostart_ensure(
+			s->config.qmp, s->config.pid, s->config.observer, error);
+	if (code < 0)
+		return code;
+	code = send_start(s);
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
 	for (;;) {
@@ -451,14 +464,29 @@ static int send_finish(struct postcopy_sink *s)
 	return code;
 }
 
-static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
+/*
+ * A VM that was taken over and is paused was paused by its user, as a rule, or for a damaged image,
+ * or it was restored with --paused. But if QEMU refused to let it run by itself, or was not asked
+ * (by an older Rouse), it is the same if its restore broke off before it ran: let the user decide.
+ */
+static void tell_if_paused(struct postcopy_sink *s)
 {
-	struct postcopy_sink *s = postcopy_of(sink);
-	struct timespec deadline;
-	int code = send_finish(s), waited = 0;
+	char state[64];
 
-	if (code < 0)
-		return qemu_incoming_broken(s->config.qmp, code, error);
+	if (s->config.run &&
+		qemu_incoming_run_state(s->config.qmp, state, sizeof(state), NULL) == 0 &&
+		is_paused(state))
+		rouse_log(s->config.observer, ROUSE_LOG_WARNING,
+			"the VM is complete, and paused, as it was before it was taken over: "
+			"QMP's cont lets it run");
+}
+
+/* Until QEMU says that it has all. */
+static int await_shut(struct postcopy_sink *s, struct rouse_error *error)
+{
+	struct timespec deadline;
+	int code, waited = 0;
+
 	deadline = rouse_clock_in_ms(FINISH_TIMEOUT_S * 1000);
 	pthread_mutex_lock(&s->state_lock);
 	while (!s->closed && waited == 0)
@@ -469,6 +497,19 @@ static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
 		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
 			"QEMU has all pages but does not end the migration");
 	return code == 0 ? 0 : qemu_incoming_broken(s->config.qmp, code, error);
+}
+
+static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
+{
+	struct postcopy_sink *s = postcopy_of(sink);
+	int code = send_finish(s);
+
+	if (code < 0)
+		return qemu_incoming_broken(s->config.qmp, code, error);
+	code = await_shut(s, error);
+	if (code == 0 && s->taken_over)
+		tell_if_paused(s);
+	return code;
 }
 
 static int postcopy_stop_guest(struct rouse_sink *sink, struct rouse_error *error)
@@ -744,6 +785,7 @@ int qemu_postcopy_sink_resume(
 	if (code < 0)
 		return code;
 	s->begun = true;
+	s->taken_over = true;
 	s->devices_loaded = true;
 	qemu_writer_set_buffer(&s->writer, RUNNING_SOCKET_BYTES);
 	code = take_over(s);

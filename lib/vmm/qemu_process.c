@@ -32,7 +32,8 @@ static size_t unwanted(const char *const *argv)
 		{"global", "migration.x-postcopy-ram="},
 	};
 
-	if (qemu_process_is_option(argv[0], "daemonize"))
+	/* With -S the VM would wait for a `cont`, and who is to send it may be killed before. */
+	if (qemu_process_is_option(argv[0], "daemonize") || qemu_process_is_option(argv[0], "S"))
 		return 1;
 	if (argv[1] == NULL)
 		return 0;

@@ -30,8 +30,9 @@ struct qemu_process {
 
 /**
  * The command line to run: @argv without what belonged to an earlier restore (-incoming, the
- * monitors that Rouse added, -daemonize), with what this one needs. Strings are borrowed from
- * @argv or allocated with the array, in one piece: free() it. NULL: no memory.
+ * monitors that Rouse added, -daemonize) and without -S (qemu_incoming_hold() keeps a VM paused),
+ * with what this one needs. Strings are borrowed from @argv or allocated with the array, in one
+ * piece: free() it. NULL: no memory.
  */
 char **qemu_process_argv(const struct qemu_process_config *config, int migration, int control);
 

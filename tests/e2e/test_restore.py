@@ -541,6 +541,56 @@ def test_killed_while_a_device_waits_in_a_qemu_that_rouse_started():
             monitor.unlink(missing_ok=True)
 
 
+def kill_once_loaded(guest, image, *options):
+    """Before the VM runs, or just after: QEMU has loaded the devices, and Rouse may not know yet."""
+    with Rouse('restore', '--policy', 'lazy', '--background', 'off', *options, '--qmp', guest.qmp,
+               image) as run:
+        wait_until(lambda: guest.monitor.status() != 'inmigrate' or not run.running(),
+                   'the devices to be loaded', pause=0.001)
+        kill_after(run, 0)
+
+
+def test_killed_before_it_let_a_vm_run_that_was_started_with_S_it_runs_after_a_takeover():
+    """Who takes over cannot know whether somebody has paused it, or nobody has let it run."""
+    need_userfaultfd()
+    image = tiny_image('guest')
+    with TinyGuest(incoming='defer', paused=True) as guest:
+        kill_once_loaded(guest, image)
+        result = rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        assert guest.monitor.status() == 'running', result.err
+        assert "QMP's cont" not in result.err, result.err
+        guest.check()
+
+
+def test_a_vm_that_is_to_stay_paused_stays_so_after_a_takeover():
+    need_userfaultfd()
+    image = tiny_image('guest')
+    for started_with_s in (False, True):
+        with TinyGuest(incoming='defer', paused=started_with_s) as guest:
+            kill_once_loaded(guest, image, '--paused')
+            rouse('restore', '--resume', '--qmp', guest.qmp, image) \
+                .expect(0, "paused.*QMP's cont")
+            assert guest.monitor.status() == 'paused'
+            assert not guest.letters(), 'it ran'
+            guest.monitor('cont')
+            guest.check()
+
+
+def test_a_vm_that_its_user_paused_stays_paused_after_a_takeover():
+    need_userfaultfd()
+    image = tiny_image('guest')
+    with TinyGuest(incoming='defer', paused=True) as guest:
+        with Rouse('restore', '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            guest.wait_letters('.')
+            guest.monitor('stop')
+            kill_after(run, 0)
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0, "paused.*QMP's cont")
+        assert guest.monitor.status() == 'paused'
+        guest.monitor('cont')
+        guest.check()
+
+
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -282,7 +282,7 @@ static void an_unknown_or_oversized_message_is_refused(void **state)
 
 static void a_command_line_is_rid_of_an_earlier_restore(void **state)
 {
-	const char *const argv[] = {"qemu", "-m", "1G", "-incoming", "fd:9", "-daemonize",
+	const char *const argv[] = {"qemu", "-S", "-m", "1G", "-incoming", "fd:9", "-daemonize",
 		"-chardev", "socket,id=rouse-control,fd=7", "-mon",
 		"chardev=rouse-control,mode=control", "-chardev", "socket,id=mine,path=/x",
 		"--global", "migration.x-postcopy-ram=on", "-display", "none", NULL};

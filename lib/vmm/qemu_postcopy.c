@@ -786,6 +786,11 @@ int qemu_postcopy_sink_resume(
 		return code;
 	s->begun = true;
 	s->taken_over = true;
+	/*
+	 * Until it has obeyed RUN, which is behind the devices, a QEMU whose connection breaks ends
+	 * instead of waiting for us. So no device is being loaded that could need a page, a zero
+	 * page, say, after finish has said that no more will come.
+	 */
 	s->devices_loaded = true;
 	qemu_writer_set_buffer(&s->writer, RUNNING_SOCKET_BYTES);
 	code = take_over(s);

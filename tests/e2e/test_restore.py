@@ -459,11 +459,11 @@ def test_killed_twice_is_resumed_twice():
         resume_and_check(guest, image)
 
 
-def tiny_image(program):
+def tiny_image(program, **more):
     """With program dma a device touches all of the guest's memory: QEMU's main loop waits."""
     image = work(f'{program}.rouse')
     if not image.exists():
-        with TinyGuest(program=program) as guest:
+        with TinyGuest(program=program, **more) as guest:
             guest.wait_works()
             rouse('save', '--qmp', guest.qmp, image).expect(0)
     return image
@@ -539,6 +539,31 @@ def test_killed_while_a_device_waits_in_a_qemu_that_rouse_started():
                 kill(pid)
             wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end')
             monitor.unlink(missing_ok=True)
+
+
+RING = {'program': 'ring', 'extra': ('-device', 'virtio-balloon-pci')}
+
+
+@limit(120)
+def test_killed_while_a_device_is_loaded_qemu_ends_and_the_vm_can_be_restored_afresh():
+    """A takeover trusts in that: what can be taken over has its devices. If a QEMU waited here for
+    somebody to take over, a page that a device still needs could come too late."""
+    need_userfaultfd()
+    image = tiny_image(**RING)
+    with TinyGuest(incoming='defer', **RING) as guest:
+        wait_until(guest.answers, 'QEMU to be there')
+        # The page of a device takes seconds to come from the disk.
+        with Rouse('restore', '--policy', 'lazy', '--background', 'off', '--throttle', '0,0,4s',
+                   '--qmp', guest.qmp, image) as run:
+            wait_until(lambda: deposits() or not run.running(), 'the image to be opened', 60)
+            wait_until(lambda: not guest.answers() or not run.running(), 'QEMU to stand still')
+            kill_after(run, 0)
+            assert 'the VM' not in run.said(), f'it was loaded already: {run.said()}'
+        wait_until(lambda: has_ended(guest.process), 'QEMU to end')
+        assert not guest.letters(), 'it ran'
+    with TinyGuest(incoming='defer', **RING) as guest:
+        rouse('restore', '--policy', 'lazy', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
 
 
 def kill_once_loaded(guest, image, *options):

@@ -162,7 +162,7 @@ static int send_all(int fd, const uint8_t *bytes, size_t size)
 		size_t n = size < SEND_BYTES ? size : SEND_BYTES;
 		struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
 
-		code = rouse_io_send(fd, &piece, 1);
+		code = rouse_io_send(fd, -1, &piece, 1);
 		bytes += n;
 		size -= n;
 	}
@@ -410,7 +410,7 @@ static int send_migration(struct bench_vm *vm, const uint8_t *pages, size_t size
 	struct qemu_writer writer;
 	int code;
 
-	qemu_writer_init(&writer, vm->fd, vm->blocks, vm->block_count);
+	qemu_writer_init(&writer, vm->fd, -1, vm->blocks, vm->block_count);
 	code = qemu_writer_header(&writer, config, config_size);
 	if (code == 0)
 		code = qemu_writer_ram_start(&writer);

@@ -464,7 +464,8 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  *
  * If this process dies after the VM began to run, or this call fails then, the VM pauses at the
  * next page that it lacks; call again with `resume`, from this process or another one, to take
- * over. A chunk that turns out to be damaged stops the VM. With a flat file the VM has all its
+ * over. A chunk that turns out to be damaged stops the VM. A QEMU that takes no pages is waited for
+ * without a limit; the observer's cancel object ends that. With a flat file the VM has all its
  * memory from its start on, and this process may die.
  *
  * Errors: -ENODATA (a policy that needs a working set, and none), -EUCLEAN (damaged),

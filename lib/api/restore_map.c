@@ -10,6 +10,7 @@
 #include "base/observer.h"
 #include "engine/policy_traits.h"
 #include "source/throttle.h"
+#include "vmm/qemu_incoming.h"
 #include "vmm/qemu_map.h"
 #include "vmm/vcpu_stalls.h"
 
@@ -188,6 +189,8 @@ static int send_now(struct sending *s)
 
 	s->total += s->count;
 	s->count = 0;
+	if (code == -ECANCELED)
+		return qemu_incoming_cancelled(s->error);
 	if (code < 0)
 		(void)restore_qemu_explain(&s->m->qemu, code, s->error);
 	return code;

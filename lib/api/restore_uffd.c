@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/qemu_incoming.h"
 #include "vmm/qemu_uffd.h"
 
 #include <string.h>
@@ -174,6 +175,8 @@ static int small_failure(int code, uint64_t page, struct rouse_error *error)
 			"the image is damaged at the chunk of page %llu (`rouse verify` says "
 			"where): the VM was not started",
 			(unsigned long long)page);
+	if (code == -ECANCELED)
+		return qemu_incoming_cancelled(error);
 	if (code == -EPIPE)
 		return rouse_error_set(
 			error, ROUSE_ERROR_VMM, code, "QEMU ended before the VM was started");

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -77,25 +78,48 @@ int rouse_io_pwrite(int fd, const void *buffer, size_t size, uint64_t offset)
 	return 0;
 }
 
-int rouse_io_send(int fd, struct iovec *pieces, int count)
+int rouse_io_await_room(int fd, int cancel_fd)
+{
+	struct pollfd fds[] = {
+		{.fd = fd, .events = POLLOUT},
+		{.fd = cancel_fd, .events = POLLIN},
+	};
+	int n;
+
+	do {
+		n = poll(fds, 2, -1);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return fds[1].revents != 0 ? -ECANCELED : 0;
+}
+
+int rouse_io_send(int fd, int cancel_fd, struct iovec *pieces, int count)
 {
 	while (count > 0) {
 		struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
+		/* As long as there is room it costs this one call, whoever may cancel. */
+		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		int code;
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
+		if (n < 0 && errno != EAGAIN)
 			return -errno;
+		if (n < 0)
+			n = 0;
 		while (count > 0 && (size_t)n >= pieces->iov_len) {
 			n -= (ssize_t)pieces->iov_len;
 			pieces++;
 			count--;
 		}
-		if (count > 0) {
-			pieces->iov_base = (char *)pieces->iov_base + n;
-			pieces->iov_len -= (size_t)n;
-		}
+		if (count == 0)
+			break;
+		pieces->iov_base = (char *)pieces->iov_base + n;
+		pieces->iov_len -= (size_t)n;
+		code = rouse_io_await_room(fd, cancel_fd);
+		if (code < 0)
+			return code;
 	}
 	return 0;
 }

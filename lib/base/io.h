@@ -16,8 +16,17 @@ int rouse_io_pread(int fd, void *buffer, size_t size, uint64_t offset);
 /** 0 or -errno. */
 int rouse_io_write(int fd, const void *buffer, size_t size);
 int rouse_io_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
-/** Writes all of @count pieces to a socket, without SIGPIPE. @pieces is used up. 0 or -errno. */
-int rouse_io_send(int fd, struct iovec *pieces, int count);
+/**
+ * Writes all of @count pieces to a socket, without SIGPIPE. @pieces is used up. 0 or -errno.
+ * -ECANCELED: the socket took no more, and @cancel_fd (-1: none) became readable; a part may have
+ * been written then.
+ */
+int rouse_io_send(int fd, int cancel_fd, struct iovec *pieces, int count);
+/**
+ * Waits until poll(2) calls a socket writable, or broken, which the next write tells. -ECANCELED:
+ * @cancel_fd (-1: none) is readable, also if the socket is writable.
+ */
+int rouse_io_await_room(int fd, int cancel_fd);
 /**
  * Reads a small file whole into malloc'ed memory, with a NUL behind it (not in *size). Limit:
  * @max bytes, -EFBIG beyond. The caller frees *data.

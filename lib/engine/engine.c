@@ -136,6 +136,12 @@ static bool may_start(struct rouse_engine *e)
 	return false;
 }
 
+static int cancelled_before_the_start(struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
+		"cancelled before the VM ran: the image is as it was");
+}
+
 /* Places what the plan brings, before the start: all of it, unless the guest may start before. */
 static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 {
@@ -149,8 +155,7 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		uint64_t before;
 
 		if (rouse_cancelled(e->config.observer))
-			return rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
-				"cancelled before the VM ran: the image is as it was");
+			return cancelled_before_the_start(error);
 		if (code == -ETIMEDOUT)
 			continue;
 		if (code < 0)
@@ -163,6 +168,9 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		e->stats.prefetched_pages += window->count;
 		e->stored_placed += count_stored(window);
 		rouse_feeder_release(e->feeder, window);
+		/* The VMM may have taken nothing: then the wait for that was what was cancelled. */
+		if (code == -ECANCELED && rouse_cancelled(e->config.observer))
+			return cancelled_before_the_start(error);
 		if (code < 0)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, code,
 				"the VMM ended before the VM was started");

@@ -76,8 +76,8 @@ int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_erro
 	}
 }
 
-/* Holds the background back to its pace; less long if the restore has failed or is cancelled. */
-static void keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_ns)
+/* Holds the background back to its pace. The code of a restore that has failed or is cancelled. */
+static int keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_ns)
 {
 	uint64_t now = rouse_clock_ns(), due_ns, wait_ns = 0;
 
@@ -90,13 +90,17 @@ static void keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_n
 	while (now < due_ns) {
 		const uint64_t step_ns = due_ns - now < MAX_SLEEP_NS ? due_ns - now : MAX_SLEEP_NS;
 		const struct timespec until = rouse_clock_timespec(now + step_ns);
+		int ended;
 
 		(void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 		now = rouse_clock_ns();
-		if (rouse_fault_service_wait(e->faults, 0, NULL) < 0 ||
-			rouse_cancelled(e->config.observer))
-			return;
+		ended = rouse_fault_service_wait(e->faults, 0, NULL);
+		if (ended < 0)
+			return ended;
+		if (rouse_cancelled(e->config.observer))
+			return -ECANCELED;
 	}
+	return 0;
 }
 
 static int place_window(struct rouse_engine *e, const struct rouse_window *window)
@@ -116,7 +120,7 @@ static int place_window(struct rouse_engine *e, const struct rouse_window *windo
 		e->stats.background_pages += placed;
 		e->stored_placed += placed;
 		if (code == 0)
-			keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES, placing_ns);
+			code = keep_pace(e, placed * ROUSE_IMAGE_PAGE_BYTES, placing_ns);
 	}
 	return code;
 }

@@ -40,6 +40,9 @@ int engine_service_failure(struct rouse_engine *e, int code, struct rouse_error 
 			"the VM waits for it and was paused; mend the image, then take over with "
 			"`rouse restore --resume`",
 			error);
+	/* Who waited for the VMM to take pages, here or for a fault, has seen the cancel first. */
+	if (code == -ECANCELED && engine_is_cancelled(e, error))
+		return code;
 	return rouse_error_set(error, ROUSE_ERROR_VMM, code == -ESHUTDOWN ? -EPIPE : code,
 		"the VMM ended the restore before it was complete");
 }

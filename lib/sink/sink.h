@@ -60,7 +60,9 @@ struct rouse_sink_ops {
 
 	/**
 	 * Places pages of a running guest; returns when the bytes are handed over. *placed, which
-	 * may be NULL: how many had not been placed before. -EPIPE: the guest is gone.
+	 * may be NULL: how many had not been placed before. -EPIPE: the guest is gone; -ECANCELED:
+	 * its VMM took nothing, and the restore was cancelled meanwhile. A page of a call that
+	 * failed may count as placed although it is not: the sink then places no more.
 	 */
 	int (*place)(struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count,
 		enum rouse_sink_priority priority, size_t *placed);

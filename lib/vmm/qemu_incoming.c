@@ -466,6 +466,12 @@ int64_t qemu_incoming_blocktime(struct qmp *qmp)
 	return sum * 1000;
 }
 
+int qemu_incoming_cancelled(struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_CANCELLED, -ECANCELED,
+		"cancelled before the VM ran: the image is as it was");
+}
+
 int qemu_incoming_broken(struct qmp *qmp, int code, struct rouse_error *error)
 {
 	struct rouse_error why = {0};

@@ -109,6 +109,9 @@ int qemu_incoming_status(struct qmp *qmp, char *status, size_t size, struct rous
 /** The vCPUs' block time of a finished postcopy, summed, in microseconds; -1 if QEMU has none. */
 int64_t qemu_incoming_blocktime(struct qmp *qmp);
 
+/** The error of a restore that was cancelled before its VM ran: -ECANCELED, kind CANCELLED. */
+int qemu_incoming_cancelled(struct rouse_error *error);
+
 /**
  * Fills @error for a connection that broke with @code: asks QEMU whether it is still there and what
  * it has to say. Returns the error's code.

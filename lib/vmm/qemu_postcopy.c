@@ -28,6 +28,10 @@
  *
  * Threads: see sink.h. The fault thread alone reads the connection; `state` is what it tells the
  * others. The QMP connection belongs to the thread that calls start, finish and stop_guest.
+ *
+ * Whoever waits for QEMU to read looks at the cancel object meanwhile: a QEMU that stands still
+ * would hold up the very thread that ends a cancelled restore. A record may be cut off then; behind
+ * it nothing more is written, no urgent page either (qemu_writer.h).
  */
 #include "vmm/qemu_sink.h"
 
@@ -36,6 +40,7 @@
 #include "base/clock.h"
 #include "base/endian.h"
 #include "base/error.h"
+#include "base/io.h"
 #include "vmm/qemu_autostart.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_return_path.h"
@@ -59,7 +64,10 @@
 #define RUNNING_SOCKET_BYTES (64 << 10)
 #define BACKGROUND_GROUP 16u
 #define DEVICES_PONG 3u
-#define FINISH_TIMEOUT_S 60
+#define FINISH_TIMEOUT_NS UINT64_C(60000000000)
+/* Of that after a cancel: an ordinary end takes milliseconds, and is better than a broken one. */
+#define FINISH_CANCELLED_NS UINT64_C(3000000000)
+#define FINISH_LOOK_MS 100
 /* For a QEMU that is taken over to say something: a thread that waits for that alone does. */
 #define TAKEOVER_SILENCE_MS 30000
 
@@ -193,12 +201,9 @@ static int postcopy_prefetch(
 }
 
 /* Waits until the socket is nearly empty; without the lock, which urgent pages need. */
-static void await_room(const struct postcopy_sink *s)
+static int await_room(const struct postcopy_sink *s)
 {
-	struct pollfd fd = {.fd = s->config.fd, .events = POLLOUT};
-
-	/* If it is broken the write will say so. */
-	(void)poll(&fd, 1, -1);
+	return rouse_io_await_room(s->config.fd, s->writer.cancel_fd);
 }
 
 static int postcopy_place(struct rouse_sink *sink, const struct rouse_sink_page *pages,
@@ -218,7 +223,9 @@ static int postcopy_place(struct rouse_sink *sink, const struct rouse_sink_page 
 			if (atomic_fetch_sub(&s->urgent_waiting, 1) == 1)
 				pthread_cond_broadcast(&s->no_urgent);
 		} else {
-			await_room(s);
+			code = await_room(s);
+			if (code < 0)
+				break;
 			pthread_mutex_lock(&s->lock);
 			while (atomic_load(&s->urgent_waiting) > 0)
 				pthread_cond_wait(&s->no_urgent, &s->lock);
@@ -317,6 +324,8 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 	if (code < 0)
 		return code;
 	code = send_start(s);
+	if (code == -ECANCELED)
+		return qemu_incoming_cancelled(error);
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
 	for (;;) {
@@ -336,7 +345,8 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 			/* It runs, so RUN has been read and PONG 3 is on its way. */
 			uint64_t resumed_ns = *started_ns;
 
-			while (!state_flag(s, &s->devices_loaded) && !state_flag(s, &s->closed)) {
+			while (!state_flag(s, &s->devices_loaded) && !state_flag(s, &s->closed) &&
+				!rouse_cancelled(s->config.observer)) {
 				struct timespec pause = {.tv_nsec = 50000};
 
 				(void)nanosleep(&pause, NULL);
@@ -481,22 +491,29 @@ static void tell_if_paused(struct postcopy_sink *s)
 			"QMP's cont lets it run");
 }
 
-/* Until QEMU says that it has all. */
-static int await_shut(struct postcopy_sink *s, struct rouse_error *error)
+/* Until QEMU says that it has all. -ETIMEDOUT; -ECANCELED: the same, sooner; -EPIPE. */
+static int await_shut(struct postcopy_sink *s)
 {
-	struct timespec deadline;
-	int code, waited = 0;
+	uint64_t deadline_ns = rouse_clock_ns() + FINISH_TIMEOUT_NS;
+	bool cancelled = false;
+	int code;
 
-	deadline = rouse_clock_in_ms(FINISH_TIMEOUT_S * 1000);
 	pthread_mutex_lock(&s->state_lock);
-	while (!s->closed && waited == 0)
-		waited = pthread_cond_timedwait(&s->state_changed, &s->state_lock, &deadline);
-	code = s->shut && s->shut_value == 0 ? 0 : waited != 0 ? -ETIMEDOUT : -EPIPE;
+	while (!s->closed && rouse_clock_ns() < deadline_ns) {
+		const struct timespec look = rouse_clock_in_ms(FINISH_LOOK_MS);
+		int waited = pthread_cond_timedwait(&s->state_changed, &s->state_lock, &look);
+
+		if (waited != 0 && !cancelled && rouse_cancelled(s->config.observer)) {
+			cancelled = true;
+			deadline_ns = rouse_clock_ns() + FINISH_CANCELLED_NS;
+		}
+	}
+	if (!s->closed)
+		code = cancelled ? -ECANCELED : -ETIMEDOUT;
+	else
+		code = s->shut && s->shut_value == 0 ? 0 : -EPIPE;
 	pthread_mutex_unlock(&s->state_lock);
-	if (code == -ETIMEDOUT)
-		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
-			"QEMU has all pages but does not end the migration");
-	return code == 0 ? 0 : qemu_incoming_broken(s->config.qmp, code, error);
+	return code;
 }
 
 static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
@@ -504,12 +521,20 @@ static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
 	struct postcopy_sink *s = postcopy_of(sink);
 	int code = send_finish(s);
 
+	if (code == 0)
+		code = await_shut(s);
+	if (code == -ECANCELED)
+		return rouse_error_set(error, ROUSE_ERROR_CANCELLED, code,
+			"cancelled before QEMU said that it has all pages: if the VM pauses, take "
+			"over with `rouse restore --resume`");
+	if (code == -ETIMEDOUT)
+		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
+			"QEMU has all pages but does not end the migration");
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
-	code = await_shut(s, error);
-	if (code == 0 && s->taken_over)
+	if (s->taken_over)
 		tell_if_paused(s);
-	return code;
+	return 0;
 }
 
 static int postcopy_stop_guest(struct rouse_sink *sink, struct rouse_error *error)
@@ -599,7 +624,8 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&s->state_changed, &monotonic);
 	(void)pthread_condattr_destroy(&monotonic);
-	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
+	qemu_writer_init(&s->writer, config->fd, rouse_observer_cancel_fd(config->observer),
+		config->blocks, config->block_count);
 	*sink = s;
 	return 0;
 }

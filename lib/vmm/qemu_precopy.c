@@ -86,6 +86,8 @@ static int precopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct r
 	struct precopy_sink *s = (struct precopy_sink *)sink;
 	int code = qemu_precopy_send(sink);
 
+	if (code == -ECANCELED)
+		return qemu_incoming_cancelled(error);
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
 	return qemu_incoming_wait_loaded(s->config.qmp, s->config.run, started_ns, error);
@@ -134,6 +136,7 @@ static int precopy_stop_guest(struct rouse_sink *sink, struct rouse_error *error
 
 static void precopy_interrupt(struct rouse_sink *sink)
 {
+	/* Nobody waits for faults, and a write that waits for QEMU looks at the cancel object. */
 	(void)sink;
 }
 
@@ -171,7 +174,8 @@ int qemu_precopy_sink_new(
 	}
 	s->sink.ops = &precopy_ops;
 	s->config = *config;
-	qemu_writer_init(&s->writer, config->fd, config->blocks, config->block_count);
+	qemu_writer_init(&s->writer, config->fd, rouse_observer_cancel_fd(config->observer),
+		config->blocks, config->block_count);
 	*sink = &s->sink;
 	return 0;
 }

@@ -28,7 +28,7 @@ struct qemu_sink_config {
 	const void *devices; /* the device sections */
 	size_t devices_size;
 	bool run; /* the guest is to run once it is there; otherwise it stays paused */
-	const struct rouse_observer *observer;
+	const struct rouse_observer *observer; /* its cancel object ends waits for QEMU to read */
 };
 
 /** -ENOMEM. The sink is freed by its destroy. On failure fd is closed as well. */
@@ -36,8 +36,9 @@ int qemu_precopy_sink_new(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);
 
 /**
- * The first half of its start: sends what prefetch has not, and does not wait for QEMU. Pages that
- * were not given to prefetch are not sent: somebody else has to see to them. -EPIPE.
+ * The first half of its start: sends what prefetch has not, and does not wait for QEMU to load it.
+ * Pages that were not given to prefetch are not sent: somebody else has to see to them. -EPIPE;
+ * -ECANCELED: QEMU read nothing, and the restore was cancelled.
  */
 int qemu_precopy_send(struct rouse_sink *sink);
 

@@ -97,6 +97,8 @@ static int uffd_start(struct rouse_sink *sink, uint64_t *started_ns, struct rous
 	/* Before it is true: a VM that runs must be one that can be taken over. */
 	set_state(s, UFFD_SENT);
 	code = qemu_precopy_send(s->stream);
+	if (code == -ECANCELED)
+		return qemu_incoming_cancelled(error);
 	if (code < 0 && atomic_load(&s->memory.interrupted))
 		return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
 			"a device of the VM waits for a page that nobody gives it");

@@ -10,11 +10,21 @@
 /* A page record's header: the word, and with a change of block the name and its length. */
 #define RECORD_MAX (8 + 1 + 255 + 1)
 
-void qemu_writer_init(
-	struct qemu_writer *writer, int fd, const struct qemu_block *blocks, uint32_t block_count)
+void qemu_writer_init(struct qemu_writer *writer, int fd, int cancel_fd,
+	const struct qemu_block *blocks, uint32_t block_count)
 {
-	*writer = (struct qemu_writer){
-		.fd = fd, .blocks = blocks, .block_count = block_count, .last_block = UINT32_MAX};
+	*writer = (struct qemu_writer){.fd = fd,
+		.cancel_fd = cancel_fd,
+		.blocks = blocks,
+		.block_count = block_count,
+		.last_block = UINT32_MAX};
+}
+
+static int write_pieces(struct qemu_writer *writer, struct iovec *pieces, int count)
+{
+	if (writer->broken == 0)
+		writer->broken = rouse_io_send(writer->fd, writer->cancel_fd, pieces, count);
+	return writer->broken;
 }
 
 void qemu_writer_set_buffer(const struct qemu_writer *writer, int bytes)
@@ -26,7 +36,7 @@ int qemu_writer_raw(struct qemu_writer *writer, const void *bytes, size_t size)
 {
 	struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
 
-	return rouse_io_send(writer->fd, &piece, 1);
+	return write_pieces(writer, &piece, 1);
 }
 
 int qemu_writer_header(struct qemu_writer *writer, const void *config, size_t config_size)
@@ -188,7 +198,7 @@ int qemu_writer_pages(struct qemu_writer *writer, const struct rouse_sink_page *
 		if (index == writer->block_count)
 			return -ERANGE;
 		if (sizeof(records) - used < RECORD_MAX) {
-			int code = rouse_io_send(writer->fd, pieces, piece);
+			int code = write_pieces(writer, pieces, piece);
 
 			if (code < 0)
 				return code;
@@ -204,7 +214,7 @@ int qemu_writer_pages(struct qemu_writer *writer, const struct rouse_sink_page *
 				.iov_len = QEMU_PAGE_BYTES,
 			};
 	}
-	return rouse_io_send(writer->fd, pieces, piece);
+	return write_pieces(writer, pieces, piece);
 }
 
 uint32_t qemu_block_of(const struct qemu_block *blocks, uint32_t count, uint64_t page)

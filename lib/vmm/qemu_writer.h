@@ -2,6 +2,9 @@
 /*
  * The sending half of QEMU's migration stream: sections, commands and pages onto a socket.
  * Not thread-safe. Every function returns 0 or -errno of the socket (-EPIPE: QEMU is gone).
+ * -ECANCELED: QEMU read nothing, and the cancel descriptor became readable. After a failure a
+ * record may be there by half, and QEMU would take what follows for the rest of it: so every later
+ * call fails with the same code and writes nothing.
  */
 #ifndef ROUSE_VMM_QEMU_WRITER_H
 #define ROUSE_VMM_QEMU_WRITER_H
@@ -26,13 +29,16 @@
 
 struct qemu_writer {
 	int fd;
+	int cancel_fd; /* readable: give up; or -1 */
+	int broken;    /* the code of the first write that failed, or 0 */
 	const struct qemu_block *blocks;
 	uint32_t block_count;
 	uint32_t last_block; /* of the last page: the next one of it needs no name */
 };
 
-void qemu_writer_init(
-	struct qemu_writer *writer, int fd, const struct qemu_block *blocks, uint32_t block_count);
+/** @cancel_fd: what ends a write for which QEMU makes no room, or -1. */
+void qemu_writer_init(struct qemu_writer *writer, int fd, int cancel_fd,
+	const struct qemu_block *blocks, uint32_t block_count);
 
 /** Sets how much the socket holds. A hint: a kernel that gives another size changes the speed only.
  */

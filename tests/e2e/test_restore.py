@@ -2,6 +2,7 @@
 """Restoring: every policy, every way to die, every image that must be refused."""
 import contextlib
 import os
+import pathlib
 import shutil
 import signal
 import struct
@@ -345,6 +346,55 @@ def test_interrupt_before_the_start_leaves_nothing_behind():
             restore.signal(signal.SIGINT)
             restore.end(20).expect(CANCELLED)
         wait_until(lambda: not processes_of_this_test('qemu-system'), 'QEMU to end', 10)
+
+
+@contextlib.contextmanager
+def standing_still(guest):
+    """QEMU stopped by a signal: it reads nothing and answers nobody."""
+    stat = pathlib.Path(f'/proc/{guest.process.pid}/stat')
+    os.kill(guest.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: stat.read_text().rpartition(')')[2].split()[0] == 'T', 'QEMU to stop')
+        yield
+    finally:
+        os.kill(guest.process.pid, signal.SIGCONT)
+
+
+def wait_until_held_up(run):
+    """Until the tool's main thread waits without a limit: else it wakes up every 200 ms or so."""
+    status = pathlib.Path(f'/proc/{run.pid}/task/{run.pid}/status')
+
+    def is_held_up():
+        seen = set()
+        for _ in range(10):
+            seen.add(status.read_text().partition('voluntary_ctxt_switches:')[2])
+            time.sleep(0.06)
+        return len(seen) == 1
+
+    wait_until(is_held_up, 'the tool to wait for QEMU')
+
+
+def test_interrupted_while_qemu_stands_still_the_vm_waits_for_the_next_one():
+    need_userfaultfd()
+    with restored(saved_image(), '--policy', 'lazy', '--background', '8MB') as (guest, run):
+        wait_running(guest, run)
+        with standing_still(guest):
+            wait_until_held_up(run)
+            run.signal(signal.SIGINT)
+            run.end(15).expect(CANCELLED, '--resume')
+        resume_and_check(guest, saved_image())
+    assert not deposits()
+
+
+def test_interrupted_while_qemu_stands_still_before_the_start():
+    with restored(saved_image(), '--policy', 'eager', '--throttle', '20MB') as (guest, run):
+        wait_until(lambda: guest.monitor.migration() in ('active', 'setup'), 'the restore to begin')
+        with standing_still(guest):
+            wait_until_held_up(run)
+            run.signal(signal.SIGINT)
+            run.end(15).expect(CANCELLED, 'before the VM ran')
+        # It got a part of the VM.
+        wait_until(lambda: has_ended(guest.process), 'QEMU to end')
 
 
 def test_a_trace_that_is_lost_when_the_user_interrupts_is_told():

@@ -70,7 +70,7 @@ static void *writer_run(void *argument)
 		for (size_t i = 0; i < size; i++)
 			piece[i] = pattern(w->written + i);
 		vector = (struct iovec){.iov_base = piece, .iov_len = size};
-		if (rouse_io_send(w->fd, &vector, 1) < 0)
+		if (rouse_io_send(w->fd, -1, &vector, 1) < 0)
 			break;
 		w->written += size;
 	}

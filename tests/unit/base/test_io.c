@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -68,7 +69,7 @@ static void a_bad_descriptor_is_an_error_everywhere(void **state)
 	assert_int_equal(rouse_io_pread(-1, &byte, 1, 0), -EBADF);
 	assert_int_equal(rouse_io_write(-1, &byte, 1), -EBADF);
 	assert_int_equal(rouse_io_pwrite(-1, &byte, 1, 0), -EBADF);
-	assert_int_equal(rouse_io_send(-1, &piece, 1), -EBADF);
+	assert_int_equal(rouse_io_send(-1, -1, &piece, 1), -EBADF);
 }
 
 static void write_reports_a_full_disk(void **state)
@@ -133,11 +134,64 @@ static void send_survives_short_writes_across_pieces(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	reader.fd = pair[1];
 	assert_int_equal(pthread_create(&thread, NULL, slow_reader, &reader), 0);
-	assert_int_equal(rouse_io_send(pair[0], pieces, 6), 0);
+	assert_int_equal(rouse_io_send(pair[0], -1, pieces, 6), 0);
 	(void)close(pair[0]);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	(void)close(pair[1]);
 	assert_null(reader.complaint);
+}
+
+/* A pair whose second end nobody reads, and what cancels. */
+struct unread {
+	int pair[2], cancel_fd;
+};
+
+static void unread_open(struct unread *u)
+{
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, u->pair), 0);
+	u->cancel_fd = eventfd(0, EFD_CLOEXEC);
+	assert_true(u->cancel_fd >= 0);
+}
+
+static void unread_cancel(const struct unread *u)
+{
+	const uint64_t one = 1;
+
+	assert_int_equal(rouse_io_write(u->cancel_fd, &one, sizeof(one)), 0);
+}
+
+static void unread_close(struct unread *u)
+{
+	(void)close(u->pair[0]);
+	(void)close(u->pair[1]);
+	(void)close(u->cancel_fd);
+}
+
+static void a_cancel_ends_a_send_that_waits(void **state)
+{
+	cleanup_free unsigned char *bytes = big_pattern();
+	struct iovec piece = {bytes, BIG};
+	struct unread u;
+
+	(void)state;
+	unread_open(&u);
+	unread_cancel(&u);
+	assert_int_equal(rouse_io_send(u.pair[0], u.cancel_fd, &piece, 1), -ECANCELED);
+	assert_int_equal(rouse_io_await_room(u.pair[0], u.cancel_fd), -ECANCELED);
+	unread_close(&u);
+}
+
+static void a_cancel_does_not_end_a_send_that_need_not_wait(void **state)
+{
+	struct iovec piece = {.iov_base = (char[]){'x'}, .iov_len = 1};
+	struct unread u;
+
+	(void)state;
+	unread_open(&u);
+	assert_int_equal(rouse_io_await_room(u.pair[0], u.cancel_fd), 0);
+	unread_cancel(&u);
+	assert_int_equal(rouse_io_send(u.pair[0], u.cancel_fd, &piece, 1), 0);
+	unread_close(&u);
 }
 
 static void write_survives_short_writes(void **state)
@@ -169,7 +223,7 @@ static void send_to_a_closed_peer_is_an_error_and_no_signal(void **state)
 	assert_true(old.sa_handler == SIG_DFL);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	(void)close(pair[1]);
-	assert_int_equal(rouse_io_send(pair[0], &piece, 1), -EPIPE);
+	assert_int_equal(rouse_io_send(pair[0], -1, &piece, 1), -EPIPE);
 	(void)close(pair[0]);
 }
 
@@ -237,6 +291,8 @@ int main(void)
 		cmocka_unit_test(a_bad_descriptor_is_an_error_everywhere),
 		cmocka_unit_test(write_reports_a_full_disk),
 		cmocka_unit_test(send_survives_short_writes_across_pieces),
+		cmocka_unit_test(a_cancel_ends_a_send_that_waits),
+		cmocka_unit_test(a_cancel_does_not_end_a_send_that_need_not_wait),
 		cmocka_unit_test(write_survives_short_writes),
 		cmocka_unit_test(send_to_a_closed_peer_is_an_error_and_no_signal),
 		cmocka_unit_test(read_file_reads_all_and_ends_it_with_nul),

@@ -29,7 +29,9 @@ struct fake_sink {
 	bool loads; /* loading a device touches the first wanted page */
 	/* Fired once all wanted pages are in place; the fake frees it. May be NULL. */
 	struct rouse_cancel *on_end_of_wanted;
+	struct rouse_cancel *on_place;  /* fired when pages come; of the test, may be NULL */
 	int fail_place;                 /* a code for place() to fail with */
+	int fail_prefetch;              /* the same for prefetch() */
 	int processors;                 /* of the guest, whose waiting is known; 0: it is not */
 	uint64_t wait_ns, wait_step_ns; /* how long they waited; grows with each look */
 	pthread_mutex_t lock;
@@ -54,6 +56,10 @@ static int fake_prefetch(struct rouse_sink *sink, const struct rouse_sink_page *
 {
 	struct fake_sink *s = (struct fake_sink *)sink;
 
+	if (s->on_place != NULL)
+		rouse_cancel_fire(s->on_place);
+	if (s->fail_prefetch != 0)
+		return s->fail_prefetch;
 	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; i < count; i++)
 		fake_put(s, &pages[i], 1);
@@ -130,6 +136,8 @@ static int fake_place(struct rouse_sink *sink, const struct rouse_sink_page *pag
 	size_t done = 0;
 	int code;
 
+	if (s->on_place != NULL)
+		rouse_cancel_fire(s->on_place);
 	pthread_mutex_lock(&s->lock);
 	code = s->fail_place;
 	for (size_t i = 0; code == 0 && !s->finished && i < count; i++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The engine over real images and a fake guest (fake_sink.h). */
+#include "engine/pacer.h"
 #include "engine_fixture.h"
 
 #include <fcntl.h>
@@ -548,6 +549,81 @@ static void a_guest_that_is_gone_ends_the_restore(void **state)
 	run_close(&run);
 }
 
+/* Cancelled while the sink takes the first pages, and what the sink says to them. */
+static void run_cancelled(struct run *run, const char *path, struct rouse_engine_config config,
+	int sink_says, size_t wanted_count)
+{
+	static const uint64_t wanted[] = {3};
+	struct rouse_cancel *cancel = NULL;
+	struct rouse_observer observer = {0};
+
+	make_image(path, NULL, 0);
+	run_open(run, path);
+	assert_int_equal(rouse_cancel_new(&cancel), 0);
+	observer.cancel = cancel;
+	config.reader = run->reader;
+	config.source = run->source;
+	config.observer = &observer;
+	run->fake = fake_new(PAGES, wanted, wanted_count);
+	run->fake->on_place = cancel;
+	run->fake->fail_place = sink_says;
+	run->fake->fail_prefetch = sink_says;
+	assert_int_equal(rouse_engine_new(&config, &run->engine, &run->error), 0);
+	assert_int_equal(rouse_engine_run(run->engine, &run->fake->sink, &run->error), -ECANCELED);
+	assert_int_equal(run->error.kind, ROUSE_ERROR_CANCELLED);
+	run->fake->on_place = NULL;
+	rouse_cancel_free(cancel);
+}
+
+static void a_wait_of_the_sink_that_is_cancelled_before_the_start_is_a_cancel(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	run_cancelled(&run, fixture->path,
+		(struct rouse_engine_config){.policy = ROUSE_POLICY_EAGER}, -ECANCELED, 0);
+	assert_false(run.fake->started);
+	run_close(&run);
+}
+
+static void a_wait_of_the_sink_that_is_cancelled_in_the_background_is_a_cancel(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	run_cancelled(&run, fixture->path,
+		(struct rouse_engine_config){
+			.policy = ROUSE_POLICY_LAZY, .background = ROUSE_BACKGROUND_MAX},
+		-ECANCELED, 0);
+	assert_non_null(strstr(run.error.message, "--resume"));
+	run_close(&run);
+}
+
+static void a_wait_of_the_sink_that_is_cancelled_for_a_fault_is_a_cancel(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+
+	run_cancelled(&run, fixture->path,
+		(struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY}, -ECANCELED, 1);
+	assert_non_null(strstr(run.error.message, "--resume"));
+	run_close(&run);
+}
+
+static void a_cancel_does_not_wait_for_the_rest_of_a_window(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_engine_stats stats;
+	struct run run;
+
+	/* A piece in a few hours: who goes on with the next one is seen to. */
+	run_cancelled(&run, fixture->path,
+		(struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY, .background = 1}, 0, 0);
+	rouse_engine_get_stats(run.engine, &stats);
+	assert_true(stats.background_pages <= ROUSE_PACER_PIECE);
+	run_close(&run);
+}
+
 /* Faults and background race for every page: all content right, each page placed by one of them. */
 static void faults_and_background_together_deliver_each_page(void **state)
 {
@@ -676,6 +752,10 @@ int main(void)
 		T(after_the_run_nobody_logs_faults_any_more),
 		T(a_fault_on_a_damaged_chunk_is_never_answered),
 		T(a_guest_that_is_gone_ends_the_restore),
+		T(a_wait_of_the_sink_that_is_cancelled_before_the_start_is_a_cancel),
+		T(a_wait_of_the_sink_that_is_cancelled_in_the_background_is_a_cancel),
+		T(a_wait_of_the_sink_that_is_cancelled_for_a_fault_is_a_cancel),
+		T(a_cancel_does_not_wait_for_the_rest_of_a_window),
 		T(faults_and_background_together_deliver_each_page),
 		T(a_background_rate_is_kept),
 		T(auto_tells_how_long_the_guest_waited_for_processors),

@@ -65,7 +65,7 @@ static void *send_stream(void *argument)
 		0, 0, 1, 42, QEMU_VM_SECTION_FOOTER, 0, 0, 0, 9, QEMU_VM_EOF};
 	struct qemu_writer writer;
 
-	qemu_writer_init(&writer, *fd, blocks, BLOCK_COUNT);
+	qemu_writer_init(&writer, *fd, -1, blocks, BLOCK_COUNT);
 	for (uint64_t i = 0; i < PAGE_COUNT; i++) {
 		memset(data[i], (int)(i % 251), sizeof(data[i]));
 		/* Back and forth between blocks, so that names come often. */
@@ -126,7 +126,7 @@ static void a_page_of_no_block_is_refused(void **state)
 	struct qemu_writer writer;
 
 	(void)state;
-	qemu_writer_init(&writer, -1, blocks, BLOCK_COUNT);
+	qemu_writer_init(&writer, -1, -1, blocks, BLOCK_COUNT);
 	assert_int_equal(qemu_writer_pages(&writer, &page, 1), -ERANGE);
 }
 

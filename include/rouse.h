@@ -470,14 +470,14 @@ ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *optio
  *
  * Errors: -ENODATA (a policy that needs a working set, and none), -EUCLEAN (damaged),
  * -EPROTONOSUPPORT (newer format), -EINVAL (another machine or size; options that make no sense:
- * kind USAGE), -ENOTSUP (huge pages; backend map: a VM whose memory cannot be mapped from a file;
- * backend uffd: memory that is shared, locked or pinned), -EFBIG (more device state than QEMU takes
- * on demand: only eager works), -EPERM (QEMU may not use userfaultfd: only eager works; backend
- * uffd: QEMU may not be traced), -EBUSY (QEMU waits for nothing, or another Rouse serves it, or
- * there is nothing to take over), -EPIPE (QEMU died), -ETIMEDOUT (QEMU does not answer, or the
- * directory of the file to learn into is kept locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU
- * refused a command), -EPROTO (it asked for what does not exist), -ECANCELED, and what reading a
- * file can give.
+ * kind USAGE; QEMU has multifd or postcopy-preempt on: kind REFUSED), -ENOTSUP (huge pages; backend
+ * map: a VM whose memory cannot be mapped from a file; backend uffd: memory that is shared, locked
+ * or pinned), -EFBIG (more device state than QEMU takes on demand: only eager works), -EPERM (QEMU
+ * may not use userfaultfd: only eager works; backend uffd: QEMU may not be traced), -EBUSY (QEMU
+ * waits for nothing, or another Rouse serves it, or there is nothing to take over), -EPIPE (QEMU
+ * died), -ETIMEDOUT (QEMU does not answer, or the directory of the file to learn into is kept
+ * locked: kind REFUSED), -EREMOTEIO and -ENOSYS (QEMU refused a command), -EPROTO (it asked for
+ * what does not exist), -ECANCELED, and what reading a file can give.
  */
 ROUSE_PUBLIC int rouse_restore(const struct rouse_restore_options *options,
 	struct rouse_restore_report *report, const struct rouse_observer *observer,

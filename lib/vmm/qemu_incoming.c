@@ -152,11 +152,47 @@ int qemu_incoming_may_postcopy(struct rouse_error *error)
 	return fd >= 0 ? 0 : refuse_postcopy("this user may not use userfaultfd", error);
 }
 
+/* With one of these QEMU waits for further connections before it reads the first one. */
+static bool wants_connections(const char *capability)
+{
+	return strcmp(capability, "multifd") == 0 || strcmp(capability, "postcopy-preempt") == 0;
+}
+
+static int check_connections(struct qmp *qmp, struct rouse_error *error)
+{
+	cleanup_json json_t *list = NULL;
+	const json_t *one;
+	char names[64] = "";
+	size_t i, used = 0;
+	int code = qmp_execute(qmp, "query-migrate-capabilities", NULL, &list, error);
+
+	if (code < 0)
+		return code;
+	json_array_foreach(list, i, one)
+	{
+		const char *name = json_string_value(json_object_get(one, "capability"));
+
+		/* Each is listed once: two names fit. */
+		if (name != NULL && json_is_true(json_object_get(one, "state")) &&
+			wants_connections(name) && used < sizeof(names))
+			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",
+				used > 0 ? " and " : "", name);
+	}
+	if (used == 0)
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EINVAL,
+		"that QEMU would wait for more connections than the one that Rouse makes: set its "
+		"migration capability %s off (QMP's migrate-set-capabilities, or its command line)",
+		names);
+}
+
 int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
-	int code = set_capability(qmp, "events", error);
+	int code = check_connections(qmp, error);
 
+	if (code == 0)
+		code = set_capability(qmp, "events", error);
 	if (code < 0 || !postcopy)
 		return code;
 	code = set_capability(qmp, "postcopy-ram", &why);

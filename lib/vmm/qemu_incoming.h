@@ -35,7 +35,9 @@ int qemu_incoming_may_postcopy(struct rouse_error *error);
 /**
  * Turns on what a restore needs: events, and for @postcopy postcopy-ram and, where QEMU has it,
  * postcopy-blocktime. -EPERM, kind REFUSED: QEMU may not use userfaultfd; the message says what
- * would allow it.
+ * would allow it. -EINVAL, kind REFUSED: with a capability that is on (multifd, postcopy-preempt)
+ * QEMU would wait for more connections than a restore makes, and read nothing: the message names
+ * it, and nothing was turned on.
  */
 int qemu_incoming_prepare(struct qmp *qmp, bool postcopy, struct rouse_error *error);
 

@@ -420,6 +420,29 @@ def test_qemu_that_cannot_start_is_an_error():
               *command[1:]).expect(1, '/nonexistent/qemu')
 
 
+def expect_capabilities_refused(guest, *names):
+    """Refused with these on; then they are off again."""
+    def switch(state):
+        guest.monitor('migrate-set-capabilities', capabilities=[
+            {'capability': name, 'state': state} for name in names])
+    switch(True)
+    for policy in ('eager', 'lazy'):
+        rouse('restore', '--policy', policy, '--qmp', guest.run.qmp, saved_image(), timeout=20) \
+            .expect(REFUSED, f'{names[-1]} off', 'migrate-set-capabilities')
+    switch(False)
+
+
+def test_a_qemu_that_would_wait_for_more_connections_is_refused():
+    with waiting_qemu() as guest:
+        expect_capabilities_refused(guest, 'multifd')
+        if may_use_userfaultfd():
+            expect_capabilities_refused(guest, 'postcopy-ram', 'postcopy-preempt')
+        # It still waits for a VM.
+        rouse('restore', '--policy', 'eager', '--qmp', guest.run.qmp, saved_image()).expect(0)
+        guest.wait_requests()
+        check_memory(guest)
+
+
 def test_no_vm_at_the_socket_is_an_error():
     rouse('restore', '--policy', 'eager', '--qmp', work('nobody-here'), saved_image()) \
         .expect(VMM, 'nobody-here')

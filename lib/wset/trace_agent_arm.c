@@ -101,6 +101,13 @@ static bool register_range(
 	return code >= 0;
 }
 
+static bool register_ram(struct agent *agent, struct trace_area *area, uint64_t mode)
+{
+	area->registered = register_range(
+		agent, agent->record->uffd[area->kind], area->ram, area->bytes, mode);
+	return area->registered != 0;
+}
+
 static bool map_scratches(struct agent *agent)
 {
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
@@ -115,15 +122,14 @@ static bool map_scratches(struct agent *agent)
 static bool register_private(struct agent *agent)
 {
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
-		const struct trace_area *area = &agent->self.areas[i];
+		struct trace_area *area = &agent->self.areas[i];
 
 		if (area->kind != TRACE_KIND_PRIVATE)
 			continue;
 		agent->scratch_registered = true;
 		if (!register_range(agent, agent->self.uffd, area->scratch, area->bytes,
 			    UFFDIO_REGISTER_MODE_MISSING) ||
-			!register_range(agent, agent->self.uffd, area->ram, area->bytes,
-				UFFDIO_REGISTER_MODE_MISSING))
+			!register_ram(agent, area, UFFDIO_REGISTER_MODE_MISSING))
 			return false;
 	}
 	return true;
@@ -270,8 +276,7 @@ static bool arm_all_shared(struct agent *agent)
 		struct trace_area *area = &agent->self.areas[i];
 
 		if (area->kind == TRACE_KIND_SHARED &&
-			(!register_range(agent, agent->record->uffd[TRACE_KIND_SHARED], area->ram,
-				 area->bytes,
+			(!register_ram(agent, area,
 				 UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR) ||
 				!arm_shared(agent, area)))
 			return false;
@@ -372,13 +377,18 @@ static void disarm_private(struct agent *agent)
 	feed_all(agent);
 }
 
+/*
+ * Only what we have registered: a kernel without commit 23ec90eb122f does not look whose it is, and
+ * would end the userfaultfd because of which we were refused. Its pages that are still to come
+ * would be zeros.
+ */
 static void unregister_all(struct agent *agent)
 {
 	for (uint32_t i = 0; i < agent->self.area_count; i++) {
 		const struct trace_area *area = &agent->self.areas[i];
 		struct uffdio_range order = {.start = area->ram, .len = area->bytes};
 
-		if (agent->record->uffd[area->kind] >= 0)
+		if (area->registered != 0)
 			(void)control(agent->record->uffd[area->kind], UFFDIO_UNREGISTER, &order);
 	}
 }

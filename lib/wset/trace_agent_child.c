@@ -62,7 +62,10 @@ void agent_give_children(struct agent *agent, uint64_t page)
 	} while (agent->children != youngest);
 }
 
-/* The child has all: what it still waits for are pages that are zero. */
+/*
+ * The child has all: what it still waits for are pages that are zero. Only what it has from us is
+ * unregistered: see unregister_all().
+ */
 static void end_child(struct agent *agent, struct space *child)
 {
 	struct space **link = &agent->children;
@@ -71,10 +74,11 @@ static void end_child(struct agent *agent, struct space *child)
 		link = &(*link)->next;
 	*link = child->next;
 	for (uint32_t i = 0; i < child->area_count; i++) {
-		struct uffdio_range order = {
-			.start = child->areas[i].ram, .len = child->areas[i].bytes};
+		const struct trace_area *area = &child->areas[i];
+		struct uffdio_range order = {.start = area->ram, .len = area->bytes};
 
-		(void)control(child->uffd, UFFDIO_UNREGISTER, &order);
+		if (area->registered != 0 && area->kind == TRACE_KIND_PRIVATE)
+			(void)control(child->uffd, UFFDIO_UNREGISTER, &order);
 	}
 	(void)call3(SYS_close, (uint64_t)child->uffd, 0, 0);
 	unmap_grown(child);

@@ -99,6 +99,7 @@ static void split_area(struct space *space, uint32_t index, uint64_t offset)
 	second->kind = first->kind;
 	second->dont_fork = first->dont_fork;
 	second->moved = first->moved;
+	second->registered = first->registered;
 	first->bytes = offset;
 	if (first->armed_bytes > offset)
 		first->armed_bytes = offset;

@@ -64,7 +64,8 @@ struct trace_area {
 	uint64_t armed_bytes; /* so much from the beginning has been moved or unmapped */
 	uint32_t kind;
 	uint16_t dont_fork; /* a child does not have it */
-	uint16_t moved;     /* by mremap(2), while it was traced */
+	uint8_t moved;      /* by mremap(2), while it was traced */
+	uint8_t registered; /* with our userfaultfd, and nobody else's */
 };
 
 /* A first touch. */

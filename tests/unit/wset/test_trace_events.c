@@ -7,8 +7,11 @@
 #include "trace_possible.h"
 #include "wset/trace.h"
 
+#include <fcntl.h>
 #include <liburing.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -398,17 +401,52 @@ static void a_process_that_is_debugged_is_refused(void **state)
 	assert_true(checker_end(&checker));
 }
 
+#define ABSENT_PAGE 120u
+
+static void *touch_byte(void *address)
+{
+	*(volatile char *)address = *(volatile char *)address;
+	return NULL;
+}
+
+/* Whether the touch of a page that is not there is told to who has registered it. */
+static bool is_told(int fd, char *address)
+{
+	struct pollfd told = {.fd = fd, .events = POLLIN};
+	struct uffdio_zeropage order = {
+		.range = {.start = (uintptr_t)address, .len = CHECKER_PAGE}};
+	struct uffd_msg message;
+	pthread_t thread;
+	bool good;
+
+	if (pthread_create(&thread, NULL, touch_byte, address) != 0)
+		return false;
+	good = poll(&told, 1, 10000) == 1 && told.revents == POLLIN &&
+	       read(fd, &message, sizeof(message)) == sizeof(message) &&
+	       message.event == UFFD_EVENT_PAGEFAULT &&
+	       message.arg.pagefault.address / CHECKER_PAGE == (uintptr_t)address / CHECKER_PAGE;
+	/* In any case: the thread may wait. */
+	(void)ioctl(fd, UFFDIO_ZEROPAGE, &order);
+	return pthread_join(thread, NULL) == 0 && good;
+}
+
+/* Registers memory with a page that is not there; the second time that is touched. */
 static bool do_register(struct checker_control *control, char *memory, uint32_t *generations)
 {
+	static int fd = -1;
+	char *const absent = memory + ABSENT_PAGE * CHECKER_PAGE;
 	struct uffdio_api api = {.api = UFFD_API};
 	struct uffdio_register order = {.range = {.start = (uintptr_t)memory + 100 * CHECKER_PAGE,
 						.len = 64 * CHECKER_PAGE},
 		.mode = UFFDIO_REGISTER_MODE_MISSING};
-	int fd = (int)syscall(SYS_userfaultfd, 0);
 
-	(void)control, (void)generations;
-	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0 &&
-	       ioctl(fd, UFFDIO_REGISTER, &order) == 0;
+	(void)control;
+	if (fd >= 0)
+		return is_told(fd, absent);
+	generations[ABSENT_PAGE] = 0;
+	fd = (int)syscall(SYS_userfaultfd, O_NONBLOCK); /* poll(2) wants that */
+	return fd >= 0 && madvise(absent, CHECKER_PAGE, MADV_DONTNEED) == 0 &&
+	       ioctl(fd, UFFDIO_API, &api) == 0 && ioctl(fd, UFFDIO_REGISTER, &order) == 0;
 }
 
 static void memory_with_a_userfaultfd_is_refused(void **state)
@@ -422,11 +460,14 @@ static void memory_with_a_userfaultfd_is_refused(void **state)
 	need_trace();
 	begin(false, do_register);
 	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
 	assert_int_equal(try_start(&target, &trace, false, &error), -EBUSY);
 	assert_non_null(strstr(error.message, "userfaultfd already"));
 	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
 	assert_false(found);
 	target_close(target);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
 	assert_true(checker_end(&checker));
 }
 

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* What the agent asks of the kernel: seen from within, with some answers made up. */
+#include "../unit.h"
+
+#include "agent_probe.h"
+#include "trace_possible.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MIB ((uint64_t)1 << 20)
+
+static struct agent_probe probe;
+
+/* Each page begins with its number. At a border of huge pages, if there is room for that. */
+static char *make_memory(uint64_t bytes, bool shared)
+{
+	const uint64_t room = bytes + 2 * MIB;
+	char *memory;
+
+	if (shared) {
+		int fd = memfd_create("watched", MFD_CLOEXEC);
+
+		assert_true(fd >= 0);
+		assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+		memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		assert_int_equal(close(fd), 0);
+	} else {
+		memory = mmap(
+			NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory != MAP_FAILED) {
+			char *const at = memory + (2 * MIB - (uintptr_t)memory % (2 * MIB));
+
+			assert_int_equal(munmap(memory, (size_t)(at - memory)), 0);
+			if (at + bytes < memory + room)
+				assert_int_equal(
+					munmap(at + bytes, (size_t)(memory + room - at - bytes)),
+					0);
+			memory = at;
+		}
+	}
+	assert_ptr_not_equal(memory, MAP_FAILED);
+	(void)madvise(memory, bytes, MADV_NOHUGEPAGE);
+	for (uint64_t at = 0; at < bytes; at += CHECKER_PAGE)
+		*(volatile uint64_t *)(void *)(memory + at) = at / CHECKER_PAGE + 1;
+	return memory;
+}
+
+static void check_memory(char *memory, uint64_t bytes)
+{
+	for (uint64_t at = 0; at < bytes; at += CHECKER_PAGE)
+		assert_int_equal(
+			*(volatile uint64_t *)(void *)(memory + at), at / CHECKER_PAGE + 1);
+}
+
+/* ---- Refused -----------------------------------------------------------------------------------
+ */
+
+static int register_first(char *memory, uint64_t bytes)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register order = {
+		.range = {.start = (uintptr_t)memory, .len = bytes},
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ioctl(fd, UFFDIO_API, &api), 0);
+	assert_int_equal(ioctl(fd, UFFDIO_REGISTER, &order), 0);
+	return fd;
+}
+
+/* Not by what becomes of the other: newer kernels refuse the order. */
+static void check_refused(bool shared)
+{
+	const uint64_t bytes = 4 * MIB;
+	char *free_memory = make_memory(bytes, shared), *taken = make_memory(bytes, shared);
+	const struct agent_probe_range ranges[] = {
+		{free_memory, bytes, shared}, {taken, bytes, shared}};
+	int fd = register_first(taken, bytes);
+
+	probe.before = NULL;
+	agent_probe_begin(&probe, ranges, 2);
+	assert_false(agent_probe_arm(&probe));
+	assert_int_equal(probe.failed_code, -EBUSY);
+	agent_probe_disarm(&probe);
+	assert_int_equal(agent_probe_count(&probe, UFFDIO_REGISTER, taken, bytes), 1);
+	assert_int_equal(agent_probe_count(&probe, UFFDIO_UNREGISTER, taken, bytes), 0);
+	assert_true(agent_probe_count(&probe, UFFDIO_UNREGISTER, free_memory, bytes) > 0);
+	check_memory(free_memory, bytes);
+	check_memory(taken, bytes);
+	assert_int_equal(close(fd), 0);
+	assert_int_equal(munmap(free_memory, bytes), 0);
+	assert_int_equal(munmap(taken, bytes), 0);
+}
+
+static void private_memory_that_another_has_registered_is_not_unregistered(void **state)
+{
+	(void)state;
+	need_trace();
+	check_refused(false);
+}
+
+static void shared_memory_that_another_has_registered_is_not_unregistered(void **state)
+{
+	(void)state;
+	need_trace();
+	check_refused(true);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(private_memory_that_another_has_registered_is_not_unregistered),
+		cmocka_unit_test(shared_memory_that_another_has_registered_is_not_unregistered),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

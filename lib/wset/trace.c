@@ -20,8 +20,9 @@ struct trace {
 	struct target *target;
 	const struct rouse_observer *observer;
 	struct target_agent agent;
-	struct trace_record *record; /* in the agent's memory */
-	struct trace_record end;     /* a copy, of when it had ended */
+	struct trace_record *record;  /* in the agent's memory */
+	struct trace_record laid_out; /* what it was at first: the process cannot change this */
+	struct trace_record end;      /* a copy, of when it had ended */
 	uint64_t pages;
 	int lifeline; /* its closing ends the trace */
 	uint64_t stop_ns;
@@ -87,15 +88,16 @@ static void fill_record(struct trace *trace, const struct trace_record *layout,
 	struct trace_area *areas = (void *)(agent->data + layout->areas_offset);
 	uint64_t first = 0;
 
-	*record = *layout;
-	record->version = TRACE_VERSION;
-	record->lifeline[0] = record->lifeline[1] = -1;
-	record->uffd[0] = record->uffd[1] = -1;
-	record->code_address = agent->code_address;
-	record->code_bytes = agent->code_bytes;
-	record->data_address = agent->data_address;
-	record->data_bytes = agent->data_bytes;
-	record->deadline_ns = rouse_clock_ns() + limit_us * 1000 + DEADLINE_SPARE_NS;
+	trace->laid_out = *layout;
+	trace->laid_out.version = TRACE_VERSION;
+	trace->laid_out.lifeline[0] = trace->laid_out.lifeline[1] = -1;
+	trace->laid_out.uffd[0] = trace->laid_out.uffd[1] = -1;
+	trace->laid_out.code_address = agent->code_address;
+	trace->laid_out.code_bytes = agent->code_bytes;
+	trace->laid_out.data_address = agent->data_address;
+	trace->laid_out.data_bytes = agent->data_bytes;
+	trace->laid_out.deadline_ns = rouse_clock_ns() + limit_us * 1000 + DEADLINE_SPARE_NS;
+	*record = trace->laid_out;
 	for (uint32_t i = 0; i < layout->area_count; i++) {
 		areas[i] = (struct trace_area){
 			.ram = ranges[i].address,
@@ -355,26 +357,29 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error)
 
 static int read_log(struct trace *trace, struct rouse_error *error)
 {
-	const struct trace_entry *log = (void *)(trace->agent.data + trace->end.log_offset);
-	uint64_t count = trace->end.log_count;
+	const struct trace_entry *log = (void *)(trace->agent.data + trace->laid_out.log_offset);
+	const uint64_t count = trace->end.log_count;
 
-	/* The process could have changed the record: so its words are held against ours. */
-	if (trace_record_check(&trace->end, trace->agent.code_bytes + trace->agent.data_bytes) <
-			0 ||
-		trace->end.pages != trace->pages || count > trace->pages)
+	/*
+	 * The process could have changed the record. That it makes sense in itself is not enough:
+	 * only the data is mapped here.
+	 */
+	if (trace_record_check_end(&trace->end, &trace->laid_out) < 0)
 		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
 			"the trace's record was changed by the process");
 	trace->touches = calloc(count > 0 ? count : 1, sizeof(*trace->touches));
 	if (trace->touches == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot read the trace");
 	for (uint64_t i = 0; i < count; i++) {
-		const uint32_t page = log[i].page & ~TRACE_ENTRY_WRITE;
+		/* Once: the process may still have the memory somewhere, and change it. */
+		const uint32_t word = trace_load(&log[i].page);
+		const uint32_t page = word & ~TRACE_ENTRY_WRITE;
 
 		if (page < trace->pages)
 			trace->touches[trace->touch_count++] = (struct trace_touch){.page = page,
 				.ns = log[i].ns,
 				.tid = log[i].tid,
-				.write = (log[i].page & TRACE_ENTRY_WRITE) != 0};
+				.write = (word & TRACE_ENTRY_WRITE) != 0};
 	}
 	return 0;
 }

@@ -16,6 +16,13 @@
  */
 int trace_record_check(const struct trace_record *record, uint64_t memfd_bytes);
 
+/*
+ * Whether a record, read when the trace has ended, still has the sizes and places of @laid_out, the
+ * tracer's own copy of what it wrote at first: it has mapped those, and nothing else. Pure.
+ * -EUCLEAN: the process has changed it.
+ */
+int trace_record_check_end(const struct trace_record *record, const struct trace_record *laid_out);
+
 /* A loaded value of a word that the agent changes. */
 static inline uint32_t trace_load(const uint32_t *word)
 {

@@ -45,6 +45,18 @@ int trace_record_check(const struct trace_record *record, uint64_t memfd_bytes)
 	return 0;
 }
 
+int trace_record_check_end(const struct trace_record *record, const struct trace_record *laid_out)
+{
+	if (record->magic != TRACE_MAGIC || record->version != TRACE_VERSION ||
+		record->code_bytes != laid_out->code_bytes ||
+		record->data_bytes != laid_out->data_bytes ||
+		record->log_offset != laid_out->log_offset ||
+		record->log_room != laid_out->log_room || record->pages != laid_out->pages ||
+		record->log_count > record->log_room)
+		return -EUCLEAN;
+	return 0;
+}
+
 void trace_wake(uint32_t *word)
 {
 	(void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);

@@ -6,6 +6,7 @@
 #include "trace_deeds.h"
 #include "trace_possible.h"
 #include "wset/trace.h"
+#include "wset/trace_record.h"
 
 #include <fcntl.h>
 #include <liburing.h>
@@ -471,6 +472,55 @@ static void memory_with_a_userfaultfd_is_refused(void **state)
 	assert_true(checker_end(&checker));
 }
 
+/* The record of the trace, which the process can find, and change. */
+static struct trace_record *find_record(void)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned long start = 0;
+	char line[512];
+
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (strstr(line, "/memfd:rouse-trace ") != NULL && strstr(line, " rw-s ") != NULL)
+			start = strtoul(line, NULL, 16);
+	}
+	if (file != NULL)
+		(void)fclose(file);
+	return (struct trace_record *)start;
+}
+
+/* Sizes and places that make sense, but are not those that the tracer has mapped. */
+static bool do_falsify(struct checker_control *control, char *memory, uint32_t *generations)
+{
+	struct trace_record *record = find_record();
+
+	(void)control, (void)memory, (void)generations;
+	if (record == NULL)
+		return false;
+	record->data_bytes += record->code_bytes;
+	record->code_bytes = 0;
+	record->log_offset = record->data_bytes - TRACE_PAGE;
+	record->log_room = record->log_count = TRACE_PAGE / sizeof(struct trace_entry);
+	return true;
+}
+
+static void a_record_that_the_process_has_falsified_is_not_believed(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target = NULL;
+	struct trace *trace;
+
+	(void)state;
+	need_trace();
+	begin(false, do_falsify);
+	trace = start(&target, false);
+	assert_true(checker_order(&checker, CHECKER_CALL));
+	assert_int_equal(checker.control->errors, 0);
+	assert_int_equal(trace_stop(trace, &error), -EUCLEAN);
+	trace_free(trace);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
 /* No address space for the memory to be moved to. */
 static bool do_limit(struct checker_control *control, char *memory, uint32_t *generations)
 {
@@ -711,6 +761,7 @@ int main(void)
 		cmocka_unit_test(a_process_that_is_stopped_is_refused),
 		cmocka_unit_test(a_process_that_is_debugged_is_refused),
 		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),
+		cmocka_unit_test(a_record_that_the_process_has_falsified_is_not_believed),
 		cmocka_unit_test(a_process_without_address_space_may_fork),
 		cmocka_unit_test(a_process_without_room_for_a_scratch_area_is_refused),
 		cmocka_unit_test(pinned_pages_are_skipped_and_counted),

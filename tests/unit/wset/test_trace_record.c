@@ -132,6 +132,76 @@ static void number_that_the_process_has_not_is_an_error(void **state)
 	end(&imitation);
 }
 
+/* ---- The record of a trace that has ended ------------------------------------------------------
+ */
+
+#define CODE_BYTES ((uint64_t)3 * TRACE_PAGE)
+#define DATA_BYTES ((uint64_t)64 * TRACE_PAGE)
+#define LOGGED_PAGES 512u
+
+static struct trace_record make_record(void)
+{
+	return (struct trace_record){
+		.magic = TRACE_MAGIC,
+		.version = TRACE_VERSION,
+		.code_bytes = CODE_BYTES,
+		.data_bytes = DATA_BYTES,
+		.areas_offset = TRACE_PAGE,
+		.area_count = 1,
+		.area_room = 2,
+		.gone_offset = (uint64_t)2 * TRACE_PAGE,
+		.seen_offset = (uint64_t)3 * TRACE_PAGE,
+		.log_offset = (uint64_t)4 * TRACE_PAGE,
+		.log_room = LOGGED_PAGES,
+		.pages = LOGGED_PAGES,
+	};
+}
+
+static void record_as_it_was_laid_out_is_taken(void **state)
+{
+	const struct trace_record laid_out = make_record();
+	struct trace_record record = laid_out;
+
+	(void)state;
+	record.log_count = LOGGED_PAGES;
+	assert_int_equal(trace_record_check(&record, CODE_BYTES + DATA_BYTES), 0);
+	assert_int_equal(trace_record_check_end(&record, &laid_out), 0);
+}
+
+/* Inside the memfd, by its own sizes; but the tracer has mapped the data alone. */
+static void record_with_a_log_behind_what_is_mapped_is_refused(void **state)
+{
+	const struct trace_record laid_out = make_record();
+	struct trace_record record = laid_out;
+
+	(void)state;
+	record.code_bytes = 0;
+	record.data_bytes = CODE_BYTES + DATA_BYTES;
+	record.log_count = record.log_room = 2 * TRACE_PAGE / sizeof(struct trace_entry);
+	record.log_offset = record.data_bytes - (uint64_t)2 * TRACE_PAGE;
+	assert_true(record.log_offset >= laid_out.data_bytes);
+	assert_int_equal(trace_record_check(&record, CODE_BYTES + DATA_BYTES), 0);
+	assert_int_equal(trace_record_check_end(&record, &laid_out), -EUCLEAN);
+}
+
+static void record_with_any_other_size_or_place_is_refused(void **state)
+{
+	const struct trace_record laid_out = make_record();
+	struct trace_record record = laid_out;
+	uint64_t *const words[] = {&record.magic, &record.code_bytes, &record.data_bytes,
+		&record.log_offset, &record.log_room, &record.pages};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		record = laid_out;
+		*words[i] += TRACE_PAGE;
+		assert_int_equal(trace_record_check_end(&record, &laid_out), -EUCLEAN);
+	}
+	record = laid_out;
+	record.log_count = record.log_room + 1;
+	assert_int_equal(trace_record_check_end(&record, &laid_out), -EUCLEAN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -140,6 +210,9 @@ int main(void)
 		cmocka_unit_test(fifo_of_a_file_system_is_not_opened),
 		cmocka_unit_test(device_in_place_of_the_pipe_is_not_opened),
 		cmocka_unit_test(number_that_the_process_has_not_is_an_error),
+		cmocka_unit_test(record_as_it_was_laid_out_is_taken),
+		cmocka_unit_test(record_with_a_log_behind_what_is_mapped_is_refused),
+		cmocka_unit_test(record_with_any_other_size_or_place_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,7 +151,7 @@ struct rouse_trace_report {
 	double service_us;        /**< the mean of it for one */
 	double slowdown;        /**< stalled_us by traced_us and threads: an estimate, 0.01: 1 % */
 	unsigned int threads;   /**< that touched something */
-	uint64_t skipped_pages; /**< not moved aside: pinned, shared by fork, mapped anew */
+	uint64_t skipped_pages; /**< not moved aside: pinned, forked, mapped anew, cut short */
 	uint64_t copied_pages;  /**< could not be moved back, and were copied */
 	uint64_t removed_pages; /**< given back by the process meanwhile (a balloon) */
 	uint64_t forks;

@@ -41,9 +41,9 @@ struct trace_report {
 	uint64_t faults;      /**< touches that waited for the agent */
 	uint64_t service_ns;  /**< the sum of what it took to answer them */
 	uint64_t pages;       /**< traced */
-	uint64_t skipped;     /**< not moved aside: pinned, shared by fork, mapped anew */
-	uint64_t copied;      /**< pages put back by copying */
-	uint64_t removed;     /**< pages that the process gave back (MADV_DONTNEED) */
+	uint64_t skipped; /**< not moved aside: pinned, shared, mapped anew, cut short by a fork */
+	uint64_t copied;  /**< pages put back by copying */
+	uint64_t removed; /**< pages that the process gave back (MADV_DONTNEED) */
 	uint64_t forks, remaps;
 	uint64_t lost; /**< touches that the log had no room for */
 };

@@ -170,6 +170,17 @@ static uint64_t piece(uint64_t address, uint64_t left)
 	return left < bytes ? left : bytes;
 }
 
+/* These pages stay where they are, and are not watched; but those with a bit were seen already. */
+static void count_left(struct agent *agent, uint64_t page, uint64_t end)
+{
+	uint64_t pages;
+
+	while (next_clear(agent->self.gone, &page, end, &pages)) {
+		agent->record->counters.skipped += pages;
+		page += pages;
+	}
+}
+
 /* The list of areas may move meanwhile; then there is nothing more to arm. */
 static void arm_private(struct agent *agent, uint32_t index)
 {
@@ -193,7 +204,21 @@ static void arm_private(struct agent *agent, uint32_t index)
 			if (settled == 0)
 				agent_serve_private(agent);
 		}
+		if (agent->hurry)
+			count_left(agent, page, end);
 		agent_serve(agent);
+	}
+}
+
+/* What arming did not come to, because it was cut short. Areas may be in pieces by then. */
+static void count_unarmed(struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->self.area_count; i++) {
+		const struct trace_area *area = &agent->self.areas[i];
+
+		if (area->kind == TRACE_KIND_PRIVATE)
+			count_left(agent, area->first_page + area->armed_bytes / PAGE,
+				area->first_page + area->bytes / PAGE);
 	}
 }
 
@@ -299,6 +324,7 @@ bool agent_arm(struct agent *agent)
 		if (agent->self.areas[i].kind == TRACE_KIND_PRIVATE)
 			arm_private(agent, i);
 	}
+	count_unarmed(agent);
 	agent_unregister_scratch(agent);
 	agent->gap_ns = NULL;
 	record->arm_end_ns = now_ns();

@@ -83,7 +83,7 @@ struct trace_counters {
 	uint64_t zeroed;    /* there was no page */
 	uint64_t continued; /* shared: it was in the page cache */
 	uint64_t repeated;  /* the page had been answered before */
-	uint64_t skipped;   /* pages that could not be moved aside, and were not watched */
+	uint64_t skipped;   /* pages that were not, or could not be, moved aside: not watched */
 	uint64_t removed;   /* pages that the process gave back */
 	uint64_t forks, remaps;
 	uint64_t service_ns; /* from a read of faults to the last of them answered */

@@ -27,7 +27,8 @@ static struct agent_probe_call describe(int fd, uint64_t request, const void *ar
 	const struct uffdio_range *range = argument;
 	const struct uffdio_move *move = argument;
 	const struct uffdio_copy *copy = argument;
-	struct agent_probe_call call = {.request = request, .fd = fd};
+	struct agent_probe_call call = {
+		.request = request, .is_move = request == UFFDIO_MOVE, .fd = fd};
 
 	if (request == UFFDIO_MOVE) {
 		call.address = move->src;

@@ -15,10 +15,11 @@
 /** An ioctl(2) on a userfaultfd. */
 struct agent_probe_call {
 	uint64_t request;
+	bool is_move; /**< UFFDIO_MOVE, which older headers lack */
 	int fd;
-	uint64_t address, bytes; /**< of UFFDIO_MOVE: where from */
+	uint64_t address, bytes; /**< of a move: where from */
 	int64_t result;          /**< 0, or a negative errno value */
-	uint64_t moved;          /**< bytes; of UFFDIO_MOVE only */
+	uint64_t moved;          /**< bytes; of a move only */
 };
 
 struct agent_probe_range {

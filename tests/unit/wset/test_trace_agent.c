@@ -8,16 +8,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB ((uint64_t)1 << 20)
 
 static struct agent_probe probe;
 
-/* Each page begins with its number. At a border of huge pages, if there is room for that. */
+/*
+ * Not before need_trace(), which forks: a page that a child had cannot be moved.
+ * Each page begins with its number. Private memory begins at a border of huge pages.
+ */
 static char *make_memory(uint64_t bytes, bool shared)
 {
 	const uint64_t room = bytes + 2 * MIB;
@@ -114,11 +120,85 @@ static void shared_memory_that_another_has_registered_is_not_unregistered(void *
 	check_refused(true);
 }
 
+/* ---- Cut short ---------------------------------------------------------------------------------
+ */
+
+#define AREA_BYTES (64 * MIB)
+
+struct forker {
+	pthread_t thread;
+	uint64_t moved; /* bytes, by when it forks */
+	bool started;
+};
+
+static void *fork_once(void *context)
+{
+	const pid_t pid = fork();
+	int status;
+
+	(void)context;
+	if (pid == 0)
+		_exit(0);
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? NULL : (void *)1;
+}
+
+/* Before the fourth piece of 8 MiB goes: a fork, which waits for the agent from then on. */
+static bool fork_meanwhile(struct agent_probe *probe_, struct agent_probe_call *call)
+{
+	struct forker *forker = probe_->context;
+	struct pollfd told = {.fd = call->fd, .events = POLLIN};
+
+	if (!call->is_move || forker->started)
+		return false;
+	for (size_t i = forker->moved = 0; i < probe_->call_count; i++)
+		forker->moved += probe_->calls[i].moved;
+	if (forker->moved < 24 * MIB)
+		return false;
+	forker->started = true;
+	assert_int_equal(pthread_create(&forker->thread, NULL, fork_once, NULL), 0);
+	assert_int_equal(poll(&told, 1, 30000), 1);
+	return false;
+}
+
+static void pages_that_a_fork_left_unarmed_are_counted(void **state)
+{
+	struct agent_probe_range ranges[2];
+	struct forker forker = {0};
+	char *first, *second;
+	uint64_t moved = 0;
+	void *bad;
+
+	(void)state;
+	need_trace();
+	first = make_memory(AREA_BYTES, false);
+	second = make_memory(AREA_BYTES, false);
+	ranges[0] = (struct agent_probe_range){first, AREA_BYTES, false};
+	ranges[1] = (struct agent_probe_range){second, AREA_BYTES, false};
+	probe.before = fork_meanwhile;
+	probe.context = &forker;
+	agent_probe_begin(&probe, ranges, 2);
+	assert_true(agent_probe_arm(&probe));
+	assert_true(forker.started);
+	assert_int_equal(probe.forks, 1);
+	for (size_t i = 0; i < probe.call_count; i++)
+		moved += probe.calls[i].moved;
+	assert_true(moved < AREA_BYTES);
+	assert_int_equal(probe.skipped, (2 * AREA_BYTES - moved) / CHECKER_PAGE);
+	agent_probe_disarm(&probe);
+	assert_int_equal(pthread_join(forker.thread, &bad), 0);
+	assert_null(bad);
+	check_memory(first, AREA_BYTES);
+	check_memory(second, AREA_BYTES);
+	assert_int_equal(munmap(first, AREA_BYTES), 0);
+	assert_int_equal(munmap(second, AREA_BYTES), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(private_memory_that_another_has_registered_is_not_unregistered),
 		cmocka_unit_test(shared_memory_that_another_has_registered_is_not_unregistered),
+		cmocka_unit_test(pages_that_a_fork_left_unarmed_are_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

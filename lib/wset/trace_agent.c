@@ -134,6 +134,7 @@ void agent_main(struct trace_record *record)
 	agent.slot = base + record->data_bytes - agent.slot_bytes;
 	agent.slot_used = false;
 	agent.scratch_registered = false;
+	agent.naps = 0;
 	agent.hurry = false;
 	agent.ending = false;
 	agent.looked_ns = 0;

@@ -43,6 +43,8 @@ struct uffdio_poison {
 #define NOWHERE (UINT64_C(1) << 63) /* no address of a process */
 #define MESSAGES 64
 #define TRIES 64u
+#define BUSY_TRIES 16u      /* for a huge page that is in use, with a nap before each */
+#define BUSY_NAPS 1024u     /* of one arming; then what is in use is left at once */
 #define CHILD_PIECE 256u    /* pages given to a child between two looks at the faults */
 #define HANDSHAKE_WAITS 150 /* of 20 ms */
 #define POLL_MOST_MS 1000
@@ -54,6 +56,7 @@ enum {
 	E_AGAIN = 11,
 	E_NOMEM = 12,
 	E_FAULT = 14,
+	E_BUSY = 16,
 	E_EXIST = 17,
 };
 enum {
@@ -112,8 +115,9 @@ struct agent {
 	uint64_t slot_bytes;
 	bool slot_used;
 	bool scratch_registered;
-	bool hurry;  /* no more arming */
-	bool ending; /* no more tracing: there are too many areas */
+	uint32_t naps; /* taken while arming, because of pages in use */
+	bool hurry;    /* no more arming */
+	bool ending;   /* no more tracing: there are too many areas */
 	uint64_t looked_ns;
 	uint64_t *gap_ns; /* where the longest time without a look is kept; or NULL */
 	struct uffd_msg messages[MESSAGES];

@@ -135,10 +135,34 @@ static bool register_private(struct agent *agent)
 	return true;
 }
 
+/* Pages that cannot be moved are left, and not watched. */
+static uint64_t leave_pages(struct agent *agent, uint64_t page, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++)
+		set_bit(agent->self.gone, page + i);
+	agent->record->counters.skipped += pages;
+	return pages;
+}
+
 /*
- * Moves pages aside, as many of a run as one call takes; how many are settled. 0: not now. A page
- * that cannot be moved is left, and not watched.
+ * A run of pages whose first, at a border of huge pages, is in use. If it is a huge page, no part
+ * of it may be moved alone: for that the kernel has to split it, which it cannot while the page is
+ * pinned. Linux 6.18.44 says EBUSY; the move_pages() of others (mm/userfaultfd.c) tries again and
+ * again, and returns only when the process is killed. So all up to the next border is left.
  */
+static uint64_t leave_huge(struct agent *agent, uint64_t page, uint64_t pages, unsigned int *again)
+{
+	/* Most are in use by a read or write of the guest that will have ended in a moment. */
+	if (agent->naps < BUSY_NAPS && (*again)++ < BUSY_TRIES) {
+		agent->naps++;
+		nap();
+		return 0;
+	}
+	*again = 0;
+	return leave_pages(agent, page, pages < HUGE / PAGE ? pages : HUGE / PAGE);
+}
+
+/* Moves pages aside, as many of a run as one call takes; how many are settled. 0: not now. */
 static uint64_t move_aside(struct agent *agent, const struct trace_area *area, uint64_t page,
 	uint64_t pages, unsigned int *again)
 {
@@ -151,14 +175,14 @@ static uint64_t move_aside(struct agent *agent, const struct trace_area *area, u
 		return moved / PAGE;
 	if (code == -E_AGAIN && (*again)++ < TRIES)
 		return 0;
+	if ((code == -E_BUSY || code == -E_AGAIN) && pages > 1 && (area->ram + offset) % HUGE == 0)
+		return leave_huge(agent, page, pages, again);
 	*again = 0;
 	if (pages > 1)
 		code = agent_move(
 			agent->self.uffd, area->scratch + offset, area->ram + offset, PAGE, &moved);
-	if (code < 0 && code != -E_NOENT) { /* ENOENT: a hole */
-		set_bit(agent->self.gone, page);
-		agent->record->counters.skipped++;
-	}
+	if (code < 0 && code != -E_NOENT) /* ENOENT: a hole */
+		return leave_pages(agent, page, 1);
 	return 1;
 }
 

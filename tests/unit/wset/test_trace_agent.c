@@ -193,12 +193,59 @@ static void pages_that_a_fork_left_unarmed_are_counted(void **state)
 	assert_int_equal(munmap(second, AREA_BYTES), 0);
 }
 
+/* ---- In use ------------------------------------------------------------------------------------
+ */
+
+#define BUSY_AT (8 * MIB) /* where a call begins: so much is moved at once */
+
+/* What the kernel says of a huge page that is pinned, when that is to be moved whole. */
+static bool say_busy(struct agent_probe *probe_, struct agent_probe_call *call)
+{
+	const uint64_t from = (uintptr_t)probe_->context;
+
+	if (!call->is_move || call->address < from || call->address >= from + 2 * MIB)
+		return false;
+	call->result = -EBUSY;
+	return true;
+}
+
+static void no_part_of_a_huge_page_in_use_is_moved(void **state)
+{
+	const uint64_t bytes = 16 * MIB;
+	struct agent_probe_range range;
+	uint64_t busy;
+	char *memory;
+
+	(void)state;
+	need_trace();
+	memory = make_memory(bytes, false);
+	range = (struct agent_probe_range){memory, bytes, false};
+	busy = (uintptr_t)memory + BUSY_AT;
+	probe.before = say_busy;
+	probe.context = memory + BUSY_AT;
+	agent_probe_begin(&probe, &range, 1);
+	assert_true(agent_probe_arm(&probe));
+	for (size_t i = 0; i < probe.call_count; i++) {
+		const struct agent_probe_call *call = &probe.calls[i];
+
+		if (call->is_move && call->address >= busy && call->address < busy + 2 * MIB) {
+			assert_int_equal(call->address, busy);
+			assert_true(call->bytes >= 2 * MIB);
+		}
+	}
+	assert_int_equal(probe.skipped, 2 * MIB / CHECKER_PAGE);
+	agent_probe_disarm(&probe);
+	check_memory(memory, bytes);
+	assert_int_equal(munmap(memory, bytes), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(private_memory_that_another_has_registered_is_not_unregistered),
 		cmocka_unit_test(shared_memory_that_another_has_registered_is_not_unregistered),
 		cmocka_unit_test(pages_that_a_fork_left_unarmed_are_counted),
+		cmocka_unit_test(no_part_of_a_huge_page_in_use_is_moved),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -687,8 +687,9 @@ ROUSE_PUBLIC void rouse_trace_options_init(struct rouse_trace_options *options);
  * seccomp is on it, or it may not use userfaultfd), -EBUSY (it is stopped; its memory has a
  * userfaultfd already: postcopy or background-snapshot), -EALREADY (it is being traced),
  * -ENOTSUP (the kernel, or nothing in it can be traced), -EINVAL (options that make no sense: kind
- * USAGE; more than 1 TiB), -EUCLEAN (the process changed the trace's record), -ENOMEM, -ECANCELED,
- * those of rouse_save() for the QMP socket, and of the file.
+ * USAGE; more than 1 TiB), -EUCLEAN (the process changed the trace's record), -ETIMEDOUT (the trace
+ * does not get on: it ends by itself when it can), -ENOMEM, -ECANCELED, those of rouse_save() for
+ * the QMP socket, and of the file.
  */
 ROUSE_PUBLIC int rouse_trace(const struct rouse_trace_options *options,
 	struct rouse_trace_report *report, const struct rouse_observer *observer,

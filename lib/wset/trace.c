@@ -14,6 +14,8 @@
 /* The agent ends the trace by itself so much later than it should have been told to. */
 #define DEADLINE_SPARE_NS UINT64_C(30000000000)
 #define DEATH_TIMEOUT_MS 1000
+/* What the agent does between two looks around takes milliseconds; when it waits, a second. */
+#define SILENCE_S 20
 #define ALIGN_PAGE(bytes_) (((bytes_) + TRACE_PAGE - 1) / TRACE_PAGE * TRACE_PAGE)
 
 struct trace {
@@ -181,6 +183,32 @@ static int refuse_stopped(const struct trace *trace, struct rouse_error *error)
 		target_pid(trace->target));
 }
 
+/* How long the agent has not come round. Zeros at first. */
+struct silence {
+	uint32_t beats;
+	uint64_t since_ns;
+};
+
+static bool is_silent(const struct trace *trace, struct silence *silence)
+{
+	const uint32_t beats = trace_load(&trace->record->beats);
+	const uint64_t ns = rouse_clock_ns();
+
+	if (silence->since_ns == 0 || beats != silence->beats)
+		*silence = (struct silence){.beats = beats, .since_ns = ns};
+	return ns - silence->since_ns > SILENCE_S * UINT64_C(1000000000);
+}
+
+/* It goes on by itself if it can, and cleans up alone. */
+static int refuse_silent(const struct trace *trace, struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ETIMEDOUT,
+		"the trace in process %d has not moved for %d s: the process gets no processor or "
+		"memory, or a device (VFIO, io_uring) pins what is to be moved. When that is over "
+		"the trace ends by itself, and nothing is lost: rouse trace --disarm --pid %d",
+		target_pid(trace->target), SILENCE_S, target_pid(trace->target));
+}
+
 /* The agent has not begun to wait for us, or not got so far; whether to go on waiting. */
 static int still_coming(const struct trace *trace, struct rouse_error *error)
 {
@@ -259,6 +287,8 @@ static int explain(const struct trace_record *record, struct rouse_error *error)
 
 static int wait_armed(const struct trace *trace, struct rouse_error *error)
 {
+	struct silence silence = {0};
+
 	for (;;) {
 		const uint32_t state = trace_load(&trace->record->state);
 		int code;
@@ -271,6 +301,8 @@ static int wait_armed(const struct trace *trace, struct rouse_error *error)
 			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ECANCELED,
 				"the trace was ended by somebody else");
 		code = still_coming(trace, error);
+		if (code == 0 && is_silent(trace, &silence))
+			code = refuse_silent(trace, error);
 		if (code < 0)
 			return code;
 		trace_sleep(&trace->record->state, state);
@@ -386,11 +418,13 @@ static int read_log(struct trace *trace, struct rouse_error *error)
 
 /*
  * Waits until the agent has ended. Either the kernel cleared its tid, or it unmapped the record
- * before, because somebody else ended the trace. -ESRCH, -EBUSY: the process is stopped.
+ * before, because somebody else ended the trace. -ESRCH, -EBUSY: the process is stopped;
+ * -ETIMEDOUT: the agent does not come to its end.
  */
 static int wait_ended(struct trace *trace)
 {
 	struct trace_record *record = trace->record;
+	struct silence silence = {0};
 	uint32_t tid;
 
 	while ((tid = trace_load(&record->tid)) != 0) {
@@ -403,6 +437,8 @@ static int wait_ended(struct trace *trace)
 			return 0;
 		if (is_stopped(trace))
 			return -EBUSY;
+		if (is_silent(trace, &silence))
+			return -ETIMEDOUT;
 		trace_sleep(&record->tid, tid);
 	}
 	return 0;
@@ -434,9 +470,9 @@ int trace_stop(struct trace *trace, struct rouse_error *error)
 	code = wait_ended(trace);
 	if (code == 0 && !target_alive(trace->target))
 		code = -ESRCH;
-	if (code == -EBUSY) {
+	if (code == -EBUSY || code == -ETIMEDOUT) {
 		__atomic_store_n(&record->orderly, 0, __ATOMIC_SEQ_CST);
-		return refuse_stopped(trace, error);
+		return code == -EBUSY ? refuse_stopped(trace, error) : refuse_silent(trace, error);
 	}
 	if (code < 0)
 		return rouse_error_set(error, ROUSE_ERROR_SYSTEM, code, "process %d has ended",

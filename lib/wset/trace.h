@@ -60,6 +60,7 @@ struct trace;
  *             CAP_SYS_PTRACE can be told of that
  *   -EBUSY    the memory has a userfaultfd already (postcopy, background-snapshot)
  *   -ENOTSUP  this kernel's userfaultfd cannot move pages (6.8 or later can)
+ *   -ETIMEDOUT the agent does not get on: what it moves is pinned, or the process gets no processor
  *   -ESRCH    the process ended; -ECANCELED; and those of target_stop()
  */
 int trace_start(struct target *target, const struct trace_range *ranges, uint32_t count,
@@ -74,7 +75,8 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error);
 
 /**
  * Ends the trace and takes its agent out of the process. Then the touches and the report are there.
- * -EBUSY: the process is stopped; the agent puts everything back as soon as it goes on. -ESRCH.
+ * -EBUSY: the process is stopped; -ETIMEDOUT: the agent does not get on. It puts everything back as
+ * soon as it can go on. -ESRCH.
  */
 int trace_stop(struct trace *trace, struct rouse_error *error);
 

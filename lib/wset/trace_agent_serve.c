@@ -359,4 +359,5 @@ void agent_serve(struct agent *agent)
 	if (agent->children != NULL)
 		agent_feed_child(agent);
 	agent->looked_ns = now_ns();
+	__atomic_store_n(&agent->record->beats, agent->record->beats + 1, __ATOMIC_RELAXED);
 }

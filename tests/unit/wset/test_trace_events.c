@@ -8,6 +8,7 @@
 #include "wset/trace.h"
 #include "wset/trace_record.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/userfaultfd.h>
@@ -360,6 +361,60 @@ static void a_process_that_is_stopped_puts_everything_back_when_it_goes_on(void 
 	(void)kill(checker.pid, SIGCONT);
 	assert_true(checker_wait(&checker, 500));
 	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	target_close(target);
+	assert_true(checker_end(&checker));
+}
+
+static pid_t find_agent(void)
+{
+	char path[320], name[32] = "";
+	struct dirent *entry;
+	pid_t found = 0;
+	DIR *list;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", checker.pid);
+	list = opendir(path);
+	assert_non_null(list);
+	while ((entry = readdir(list)) != NULL) {
+		FILE *file;
+
+		(void)snprintf(
+			path, sizeof(path), "/proc/%d/task/%s/comm", checker.pid, entry->d_name);
+		file = entry->d_name[0] != '.' ? fopen(path, "re") : NULL;
+		if (file != NULL && fgets(name, sizeof(name), file) != NULL &&
+			strcmp(name, "rouse-trace\n") == 0)
+			found = (pid_t)strtol(entry->d_name, NULL, 10);
+		if (file != NULL)
+			(void)fclose(file);
+	}
+	(void)closedir(list);
+	return found;
+}
+
+/* As in a call that does not return. It takes as long as a tracer waits. */
+static void an_agent_that_does_not_get_on_is_not_waited_for_for_ever(void **state)
+{
+	struct rouse_error error = {0};
+	struct target *target;
+	struct trace *trace;
+	bool found;
+	pid_t agent;
+
+	(void)state;
+	need_trace();
+	begin(false, NULL);
+	trace = start(&target, false);
+	agent = find_agent();
+	assert_true(agent > 0);
+	assert_int_equal(ptrace(PTRACE_SEIZE, agent, NULL, NULL), 0);
+	assert_int_equal(ptrace(PTRACE_INTERRUPT, agent, NULL, NULL), 0);
+	assert_int_equal(waitpid(agent, NULL, __WALL), agent);
+	assert_int_equal(trace_stop(trace, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.message, "--disarm"));
+	trace_free(trace);
+	assert_int_equal(ptrace(PTRACE_DETACH, agent, NULL, NULL), 0);
+	assert_int_equal(trace_disarm(target, NULL, &found, &error), 0);
+	assert_int_equal(find_agent(), 0);
 	target_close(target);
 	assert_true(checker_end(&checker));
 }
@@ -820,6 +875,7 @@ int main(void)
 		cmocka_unit_test(a_process_that_executes_another_program_is_left_alone),
 		cmocka_unit_test(a_process_that_is_killed_ends_the_trace),
 		cmocka_unit_test(a_process_that_is_stopped_puts_everything_back_when_it_goes_on),
+		cmocka_unit_test(an_agent_that_does_not_get_on_is_not_waited_for_for_ever),
 		cmocka_unit_test(a_process_that_is_stopped_is_refused),
 		cmocka_unit_test(a_process_that_is_debugged_is_refused),
 		cmocka_unit_test(memory_with_a_userfaultfd_is_refused),

@@ -39,8 +39,62 @@ int trace_session_new(const struct trace_session_config *config, struct trace_se
 	return 0;
 }
 
+/*
+ * Whether some of its memory is pinned, for as long as a device or a ring of buffers has it. What
+ * VFIO's older way pins is counted as locked, with other things: so its devices are looked for.
+ */
+static bool has_pinned_memory(const struct target *target)
+{
+	char value[64];
+
+	if (target_status(target, "VmPin", value, sizeof(value)) == 0 && strcmp(value, "0 kB") != 0)
+		return true;
+	return target_find_fd(target, "anon_inode:[vfio-device]", 0) >= 0;
+}
+
+/*
+ * Private memory is traced by moving it. Some kernels do not come back from moving a page that they
+ * would have to take out of a larger one that is pinned, and nobody can tell which those are: the
+ * agent sees a part of them only. Shared memory is not moved.
+ */
+static int leave_out_pinned(struct trace_session *session, struct rouse_error *error)
+{
+	struct trace_blocks *blocks = &session->blocks;
+	uint64_t left_out = 0;
+	uint32_t kept = 0;
+
+	if (!has_pinned_memory(session->target))
+		return 0;
+	for (uint32_t i = 0; i < blocks->range_count; i++) {
+		if (!blocks->ranges[i].shared) {
+			left_out += blocks->ranges[i].bytes;
+			continue;
+		}
+		blocks->ranges[kept] = blocks->ranges[i];
+		blocks->places[kept++] = blocks->places[i];
+	}
+	blocks->range_count = kept;
+	blocks->traced_bytes -= left_out;
+	blocks->untraced_bytes += left_out;
+	if (kept == 0)
+		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -ENOTSUP,
+			"process %d has pinned memory (VFIO, io_uring): then private memory cannot "
+			"be moved safely, and is not traced. A scan can watch it",
+			target_pid(session->target));
+	if (left_out > 0)
+		rouse_log(session->observer, ROUSE_LOG_WARNING,
+			"%llu KiB of private memory are not traced: some memory of the process is "
+			"pinned (VFIO, io_uring)",
+			(unsigned long long)left_out / 1024);
+	return 0;
+}
+
 int trace_session_start(struct trace_session *session, uint64_t limit_us, struct rouse_error *error)
 {
+	int code = leave_out_pinned(session, error);
+
+	if (code < 0)
+		return code;
 	return trace_start(session->target, session->blocks.ranges, session->blocks.range_count,
 		limit_us, session->observer, &session->trace, error);
 }

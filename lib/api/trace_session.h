@@ -24,7 +24,10 @@ struct trace_session_config {
  */
 int trace_session_new(const struct trace_session_config *config, struct trace_session **session,
 	struct rouse_error *error);
-/** As trace_start(), for @limit_us at most. */
+/**
+ * As trace_start(), for @limit_us at most. Private memory of a process that has pinned memory is
+ * left out; -ENOTSUP: then there is none.
+ */
 int trace_session_start(
 	struct trace_session *session, uint64_t limit_us, struct rouse_error *error);
 /** As trace_wait(). */

@@ -167,6 +167,13 @@ static int insert_agent(struct trace *trace, const struct trace_range *ranges, u
 	return code;
 }
 
+static bool is_done(const struct trace *trace)
+{
+	const uint32_t state = trace_load(&trace->record->state);
+
+	return state == TRACE_STATE_DONE || state == TRACE_STATE_FAILED;
+}
+
 static bool is_stopped(const struct trace *trace)
 {
 	char value[64];
@@ -352,11 +359,9 @@ int trace_start(struct target *target, const struct trace_range *ranges, uint32_
 static int was_ended(const struct trace *trace, struct rouse_error *error)
 {
 	struct pollfd ended = {.fd = target_pidfd(trace->target), .events = POLLIN};
-	const uint32_t state = trace_load(&trace->record->state);
 	int code = 0;
 
-	if (state != TRACE_STATE_DONE && state != TRACE_STATE_FAILED &&
-		poll(&ended, 1, DEATH_TIMEOUT_MS) > 0)
+	if (!is_done(trace) && poll(&ended, 1, DEATH_TIMEOUT_MS) > 0)
 		code = still_coming(trace, error);
 	return code < 0 ? code : 1;
 }
@@ -382,7 +387,7 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error)
 			return rouse_error_errno(error, -errno, "cannot wait");
 		if (fds[1].revents != 0 || fds[2].revents != 0)
 			return still_coming(trace, error);
-		if (fds[0].revents != 0 || trace_load(&trace->record->tid) == 0)
+		if (fds[0].revents != 0 || trace_load(&trace->record->tid) == 0 || is_done(trace))
 			return was_ended(trace, error);
 	}
 }
@@ -417,38 +422,44 @@ static int read_log(struct trace *trace, struct rouse_error *error)
 }
 
 /*
- * Waits until the agent has ended. Either the kernel cleared its tid, or it unmapped the record
- * before, because somebody else ended the trace. -ESRCH, -EBUSY: the process is stopped;
- * -ETIMEDOUT: the agent does not come to its end.
+ * Waits until the agent has put everything back, or, if @gone, until its thread has ended: then the
+ * kernel clears its number. -ESRCH; -EBUSY: the process is stopped; -ETIMEDOUT: the agent does not
+ * get on.
  */
-static int wait_ended(struct trace *trace)
+static int wait_ended(struct trace *trace, bool gone)
 {
 	struct trace_record *record = trace->record;
 	struct silence silence = {0};
-	uint32_t tid;
 
-	while ((tid = trace_load(&record->tid)) != 0) {
-		const uint32_t state = trace_load(&record->state);
+	for (;;) {
+		const uint32_t tid = trace_load(&record->tid), state = trace_load(&record->state);
 
+		if (tid == 0 || (!gone && is_done(trace)))
+			return 0;
 		if (!target_alive(trace->target))
 			return -ESRCH;
-		if ((state == TRACE_STATE_DONE || state == TRACE_STATE_FAILED) &&
-			trace_find_thread(trace->target) == 0)
-			return 0;
 		if (is_stopped(trace))
 			return -EBUSY;
 		if (is_silent(trace, &silence))
 			return -ETIMEDOUT;
-		trace_sleep(&record->tid, tid);
+		if (gone)
+			trace_sleep(&record->tid, tid);
+		else
+			trace_sleep(&record->state, state);
 	}
-	return 0;
 }
 
+/* Lets the agent go, and takes out what it leaves. */
 static void clean_up(struct trace *trace)
 {
-	struct rouse_error why = {0};
-	int code = target_stop(trace->target, &why);
+	struct rouse_error why = {.message = "its thread does not end"};
+	int code;
 
+	if (trace->lifeline >= 0)
+		(void)close(take_fd(&trace->lifeline));
+	code = wait_ended(trace, true);
+	if (code == 0)
+		code = target_stop(trace->target, &why);
 	if (code == 0)
 		code = target_agent_unload(trace->target, &trace->agent, &why);
 	target_go(trace->target);
@@ -459,27 +470,42 @@ static void clean_up(struct trace *trace)
 			target_pid(trace->target), why.message, target_pid(trace->target));
 }
 
-int trace_stop(struct trace *trace, struct rouse_error *error)
+/* The agent waits meanwhile, but not for ever, and leaves no log to read when it goes. */
+static int read_end(struct trace *trace, struct rouse_error *error)
 {
-	struct trace_record *record = trace->record;
 	int code;
 
-	__atomic_store_n(&record->orderly, 1, __ATOMIC_SEQ_CST);
+	trace->end = *trace->record;
+	code = read_log(trace, error);
+	if (code == 0 && trace_load(&trace->record->emptied) != 0)
+		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -ECANCELED,
+			"the trace was ended by somebody else, and its log is gone");
+	return code;
+}
+
+int trace_stop(struct trace *trace, struct rouse_error *error)
+{
+	int code;
+
 	if (trace->lifeline >= 0)
-		(void)close(take_fd(&trace->lifeline));
-	code = wait_ended(trace);
+		trace_tell(trace->lifeline);
+	code = wait_ended(trace, false);
 	if (code == 0 && !target_alive(trace->target))
 		code = -ESRCH;
-	if (code == -EBUSY || code == -ETIMEDOUT) {
-		__atomic_store_n(&record->orderly, 0, __ATOMIC_SEQ_CST);
-		return code == -EBUSY ? refuse_stopped(trace, error) : refuse_silent(trace, error);
+	if (code == 0) {
+		code = read_end(trace, error);
+		clean_up(trace);
+		return code;
 	}
-	if (code < 0)
-		return rouse_error_set(error, ROUSE_ERROR_SYSTEM, code, "process %d has ended",
-			target_pid(trace->target));
-	trace->end = *record;
-	clean_up(trace);
-	return read_log(trace, error);
+	/* The agent cleans up alone, when it can. */
+	if (trace->lifeline >= 0)
+		(void)close(take_fd(&trace->lifeline));
+	if (code == -EBUSY)
+		return refuse_stopped(trace, error);
+	if (code == -ETIMEDOUT)
+		return refuse_silent(trace, error);
+	return rouse_error_set(
+		error, ROUSE_ERROR_SYSTEM, code, "process %d has ended", target_pid(trace->target));
 }
 
 const struct trace_touch *trace_touches(const struct trace *trace, size_t *count)

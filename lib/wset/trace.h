@@ -76,7 +76,7 @@ int trace_wait(struct trace *trace, uint64_t us, struct rouse_error *error);
 /**
  * Ends the trace and takes its agent out of the process. Then the touches and the report are there.
  * -EBUSY: the process is stopped; -ETIMEDOUT: the agent does not get on. It puts everything back as
- * soon as it can go on. -ESRCH.
+ * soon as it can go on. -ESRCH; -ECANCELED: another has ended the trace, and the log is gone.
  */
 int trace_stop(struct trace *trace, struct rouse_error *error);
 

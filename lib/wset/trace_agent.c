@@ -84,37 +84,50 @@ static void trace(struct agent *agent)
 	}
 }
 
-/* Without a stack, which is in what it unmaps. Only the code remains. */
-static _Noreturn void vanish(const struct trace_record *record)
+_Static_assert(sizeof(struct trace_record) <= PAGE, "what stays is one page");
+
+/*
+ * Gives all memory back but the code and the record, and ends. Without a stack, which is in what
+ * goes. The memory is that of a file, which lives as long as anything of it is mapped: to unmap it
+ * would free nothing. And the record stays mapped for what the kernel writes when a thread ends: a
+ * zero to where its number was, which must not meet other memory.
+ */
+static _Noreturn void vanish(const struct trace_record *record, uint64_t data_bytes)
 {
-	__asm__ volatile("mov $11, %%eax\n" /* munmap */
+	__asm__ volatile("mov $28, %%eax\n" /* madvise */
 			 "syscall\n"
 			 "xor %%edi, %%edi\n"
 			 "mov $60, %%eax\n" /* exit: of this thread */
 			 "syscall\n"
 			 "hlt\n"
 			 :
-			 : "D"(record->data_address), "S"(record->data_bytes)
+			 : "D"(word(record) + PAGE), "S"(data_bytes - PAGE), "d"(REMOVE)
 			 : "rax", "rcx", "r11", "memory");
 	__builtin_unreachable();
 }
 
-static _Noreturn void leave(struct trace_record *record)
+/*
+ * Everything is as it was. The log is there until the tracer has read it, which it tells by closing
+ * its end of the lifeline; if it is gone the kernel does.
+ */
+static void leave(struct trace_record *record)
 {
-	close_fd(&record->lifeline[0]);
+	struct poll told = {record->lifeline[0], 0, 0};
+
 	close_fd(&record->lifeline[1]);
 	set_state(record,
 		record->failed_step == TRACE_STEP_NONE ? TRACE_STATE_DONE : TRACE_STATE_FAILED);
-	if (__atomic_load_n(&record->orderly, __ATOMIC_SEQ_CST) == 0)
-		vanish(record);
-	for (;;)
-		(void)call3(60, 0, 0, 0);
+	if (told.fd >= 0)
+		(void)call3(SYS_poll, word(&told), 1, LINGER_MS);
+	close_fd(&record->lifeline[0]);
+	__atomic_store_n(&record->emptied, 1, __ATOMIC_SEQ_CST);
 }
 
 void agent_main(struct trace_record *record);
 void agent_main(struct trace_record *record)
 {
 	char *const base = (char *)record;
+	const uint64_t data_bytes = record->data_bytes; /* as the tracer wrote it */
 	struct agent agent;
 	int64_t code;
 
@@ -156,4 +169,5 @@ void agent_main(struct trace_record *record)
 		agent_disarm(&agent);
 	}
 	leave(record);
+	vanish(record, data_bytes);
 }

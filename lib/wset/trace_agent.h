@@ -48,6 +48,7 @@ struct uffdio_poison {
 #define CHILD_PIECE 256u    /* pages given to a child between two looks at the faults */
 #define HANDSHAKE_WAITS 150 /* of 20 ms */
 #define POLL_MOST_MS 1000
+#define LINGER_MS 10000 /* so long a tracer may take to read the log */
 #define SECOND_NS UINT64_C(1000000000)
 
 enum {
@@ -80,6 +81,7 @@ enum {
 #define FLAGS_NONBLOCK 04000
 #define FLAGS_CLOEXEC 02000000
 #define DONTNEED 4
+#define REMOVE 9
 #define DONTFORK 10
 
 struct time {

@@ -68,7 +68,7 @@ static void tell_agent(const struct target *target, const struct remains *remain
 		return;
 	lifeline = trace_open_lifeline(target, remains->record.lifeline[0]);
 	if (lifeline >= 0)
-		(void)!write(lifeline, "", 1);
+		trace_tell(lifeline);
 }
 
 static int check_waiting(const struct target *target, uint64_t limit_ns,

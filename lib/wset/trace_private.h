@@ -47,6 +47,9 @@ int trace_find_thread(const struct target *target);
  */
 int trace_open_lifeline(const struct target *target, int fd);
 
+/* Tells the agent by a writing end of its pipe that the trace is to end. It may be gone. */
+void trace_tell(int lifeline);
+
 /* Whether a mapping is an agent's. */
 bool trace_is_agents(const struct target_map *map);
 

@@ -97,7 +97,7 @@ struct trace_record {
 	uint32_t state;   /* futex: enum trace_state */
 	uint32_t tid;     /* futex: the agent; 0 when it has ended (CLONE_CHILD_CLEARTID) */
 	uint32_t taken;   /* futex: the tracer has the lifeline */
-	uint32_t orderly; /* the tracer unmaps all this; otherwise the agent does, but its code */
+	uint32_t emptied; /* only this page has its memory still: the log is gone */
 	uint32_t beats;   /* how often the agent has come round: it is at work while that grows */
 	uint32_t failed_step;
 	int32_t failed_code;

@@ -8,7 +8,7 @@
 
 #include "../target/checker.h"
 #include "trace_possible.h"
-#include "wset/trace.h"
+#include "wset/trace_private.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -16,12 +16,14 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define RANDOM_KILLS 100u
 #define TRACE_US 2000u
+#define LEFT_BYTES 65536u /* the agent's code and record are less; its memory is much more */
 
 static void trace_once(const struct checker *checker, bool shared)
 {
@@ -81,6 +83,65 @@ static bool disarm(const struct checker *checker)
 	return found;
 }
 
+/* How much memory there is in the file that a mapping is of. False: that is not ours to see. */
+static bool file_bytes(const struct checker *checker, const struct target_map *map, uint64_t *bytes)
+{
+	struct stat status;
+	char path[96];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", checker->pid,
+		(unsigned long long)map->start, (unsigned long long)map->end);
+	if (stat(path, &status) < 0)
+		return false;
+	*bytes = (uint64_t)status.st_blocks * 512;
+	return true;
+}
+
+/* The record of an agent, where it is mapped. False: there is none. */
+static bool read_record(
+	const struct target *target, struct target_map *map, struct trace_record *record)
+{
+	struct target_map *maps;
+	bool found = false;
+	size_t count;
+
+	assert_int_equal(target_maps(target, &maps, &count, NULL), 0);
+	for (size_t i = 0; i < count; i++) {
+		if (!trace_is_agents(&maps[i]) || !maps[i].write)
+			continue;
+		*map = maps[i];
+		found = target_read(target, map->start, record, sizeof(*record)) == 0;
+	}
+	free(maps);
+	return found;
+}
+
+/*
+ * What stays of an agent that has come to its end is its code and its record. Whether one has. One
+ * whose tracer had not taken its lifeline yet waits for seconds, and is told by disarming.
+ */
+static bool is_emptied(const struct checker *checker)
+{
+	const time_t began = time(NULL);
+	struct target *target = NULL;
+	struct trace_record record;
+	struct target_map map;
+	uint64_t bytes;
+	bool there;
+
+	assert_int_equal(target_open(checker->pid, &target, NULL), 0);
+	there = read_record(target, &map, &record) && record.state >= TRACE_STATE_ARMING;
+	while (there && record.tid != 0) {
+		assert_true(time(NULL) - began < 30);
+		(void)usleep(200);
+		assert_true(read_record(target, &map, &record));
+	}
+	target_close(target);
+	if (there && file_bytes(checker, &map, &bytes))
+		assert_in_range(bytes, 1, LEFT_BYTES);
+	return there;
+}
+
 /* Runs a tracer up to its @steps-th system call stop, and kills it there. False: it ended before.
  */
 static bool kill_at_step(struct checker *checker, bool shared, unsigned int steps)
@@ -110,21 +171,24 @@ static void check_every_step(bool shared)
 {
 	const struct checker_config config = {.pages = 1536, .shared = shared, .holes_from = 1500};
 	struct checker checker;
-	unsigned int step = 1, left = 0;
+	unsigned int step = 1, left = 0, emptied = 0;
 
 	checker_start(&checker, &config);
 	assert_true(checker_order(&checker, CHECKER_WORK));
 	while (kill_at_step(&checker, shared, step)) {
 		assert_true(checker_wait(&checker, 30));
+		emptied += is_emptied(&checker);
 		left += disarm(&checker);
 		assert_true(checker_wait(&checker, 30));
 		assert_int_equal(checker.control->errors, 0);
 		step += CHECKER_STRIDE;
 	}
-	print_message("killed at %u system calls, something was left after %u\n",
-		(step - 1) / CHECKER_STRIDE, left);
+	print_message("killed at %u system calls, something was left after %u, without memory "
+		      "after %u\n",
+		(step - 1) / CHECKER_STRIDE, left, emptied);
 	assert_true(step > 100);
 	assert_true(left > 10);
+	assert_true(emptied > 10);
 	assert_true(checker_end(&checker));
 }
 

@@ -132,6 +132,20 @@ static void number_that_the_process_has_not_is_an_error(void **state)
 	end(&imitation);
 }
 
+static void telling_an_agent_that_is_gone_raises_no_signal(void **state)
+{
+	sigset_t pending;
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	assert_int_equal(close(ends[0]), 0);
+	trace_tell(ends[1]);
+	assert_int_equal(sigpending(&pending), 0);
+	assert_false(sigismember(&pending, SIGPIPE));
+	assert_int_equal(close(ends[1]), 0);
+}
+
 /* ---- The record of a trace that has ended ------------------------------------------------------
  */
 
@@ -210,6 +224,7 @@ int main(void)
 		cmocka_unit_test(fifo_of_a_file_system_is_not_opened),
 		cmocka_unit_test(device_in_place_of_the_pipe_is_not_opened),
 		cmocka_unit_test(number_that_the_process_has_not_is_an_error),
+		cmocka_unit_test(telling_an_agent_that_is_gone_raises_no_signal),
 		cmocka_unit_test(record_as_it_was_laid_out_is_taken),
 		cmocka_unit_test(record_with_a_log_behind_what_is_mapped_is_refused),
 		cmocka_unit_test(record_with_any_other_size_or_place_is_refused),

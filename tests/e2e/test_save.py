@@ -261,6 +261,7 @@ def test_a_migration_under_way_is_left_alone():
     with working_guest() as guest:
         guest.monitor('migrate-set-parameters', **{'max-bandwidth': 1 << 16})
         guest.monitor('migrate', uri='exec:cat > /dev/null')
+        wait_until(lambda: guest.monitor.migration() == 'active', 'the migration to begin')
         save(guest, image).expect(REFUSED, 'under way')
         assert guest.monitor.migration() == 'active'
         guest.monitor('migrate_cancel')

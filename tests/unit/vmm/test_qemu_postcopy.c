@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The postcopy sink: who lets a VM run, and when its migration is ended. */
+/* The postcopy sink: who lets a VM run. */
 #include "../unit.h"
 
 #include "base/error.h"

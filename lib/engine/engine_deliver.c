@@ -83,7 +83,11 @@ static int keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_ns
 
 	if (rouse_pacer_wants_sample(&e->pacer, now)) {
 		int processors = engine_guest_wait(e, &wait_ns);
+		uint64_t faults = rouse_fault_service_count(e->faults);
 
+		if (faults != e->faults_paced)
+			rouse_pacer_missed(&e->pacer, now);
+		e->faults_paced = faults;
 		rouse_pacer_sample(&e->pacer, now, wait_ns, processors);
 	}
 	due_ns = rouse_pacer_placed(&e->pacer, now, bytes, placing_ns);

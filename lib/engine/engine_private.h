@@ -30,6 +30,7 @@ struct rouse_engine {
 	struct rouse_feeder *feeder;
 	struct rouse_fault_service *faults;
 	struct rouse_pacer pacer;
+	uint64_t faults_paced; /* that the pacer knows of */
 	struct rouse_engine_stats stats;
 	struct stage_clock stages;
 	uint64_t stored_total;  /* pages that are not zero */

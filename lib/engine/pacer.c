@@ -7,11 +7,12 @@
 /*
  * Slower than this the guest loses more by what it misses later than it wins by processors; a
  * gibibyte is there after three to four seconds. But a machine that can barely place that much
- * would be left to the background: there it gets a share of what the machine can do. Either makes
- * sure that a restore ends.
+ * would be left to the background: there it gets a share of what the machine can do, while the
+ * guest misses nothing. Either makes sure that a restore ends.
  */
 #define LEAST_RATE (300 * MB)
 #define LEAST_SHARE 0.5
+#define MISS_REMEMBERED_NS UINT64_C(1000000000)
 #define MOST_RATE (4000 * MB) /* more than a socket carries: no limit */
 #define PERIOD_NS UINT64_C(10000000)
 /* Share of the processors' time that they may wait: what TTR(90 %) allows. */
@@ -28,10 +29,12 @@
 #define AUTO_CREDIT_NS UINT64_C(2000000)
 #define FIXED_CREDIT_NS UINT64_C(100000000)
 
-static double least_rate(const struct rouse_pacer *pacer)
+static double least_rate(const struct rouse_pacer *pacer, uint64_t now_ns)
 {
 	const double share = LEAST_SHARE * pacer->speed;
 
+	if (pacer->has_missed && now_ns - pacer->missed_ns < MISS_REMEMBERED_NS)
+		return LEAST_RATE;
 	return share > 0 && share < LEAST_RATE ? share : LEAST_RATE;
 }
 
@@ -46,7 +49,7 @@ void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, double spe
 	};
 	/* While a guest catches up on its timers. */
 	if (pacer->adaptive)
-		pacer->rate = least_rate(pacer);
+		pacer->rate = least_rate(pacer, now_ns);
 }
 
 bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns)
@@ -70,10 +73,10 @@ static void learn_speed(struct rouse_pacer *pacer, double elapsed_ns)
 	pacer->speed = pacer->speed > 0 ? (pacer->speed + reached) / 2 : reached;
 }
 
-static double adapted(const struct rouse_pacer *pacer, double elapsed_ns, double share)
+static double adapted(
+	const struct rouse_pacer *pacer, double elapsed_ns, double share, double least)
 {
 	const double used_ns = (double)pacer->bytes * 1e9 / pacer->rate;
-	const double least = least_rate(pacer);
 	double rate = pacer->rate;
 
 	if (share > BUDGET)
@@ -92,17 +95,25 @@ void rouse_pacer_sample(
 		double elapsed_ns = (double)(now_ns - pacer->sampled_ns);
 		double waited_ns =
 			wait_ns > pacer->wait_ns ? (double)(wait_ns - pacer->wait_ns) : 0;
+		double least;
 
 		learn_speed(pacer, elapsed_ns);
+		least = least_rate(pacer, now_ns);
 		pacer->rate = processors > 0 ? adapted(pacer, elapsed_ns,
-						       waited_ns / (elapsed_ns * processors))
-					     : least_rate(pacer);
+						       waited_ns / (elapsed_ns * processors), least)
+					     : least;
 	}
 	pacer->sampled = true;
 	pacer->sampled_ns = now_ns;
 	pacer->wait_ns = wait_ns;
 	pacer->bytes = 0;
 	pacer->placing_ns = 0;
+}
+
+void rouse_pacer_missed(struct rouse_pacer *pacer, uint64_t now_ns)
+{
+	pacer->has_missed = true;
+	pacer->missed_ns = now_ns;
 }
 
 uint64_t rouse_pacer_placed(

@@ -6,6 +6,7 @@
  *
  *   for each piece:  place it;  rouse_pacer_placed() -> wait until then
  *   now and then:    rouse_pacer_sample()            -> a new rate
+ *   after a fault:   rouse_pacer_missed()
  *
  * The control is that of TCP's congestion window (Chiu and Jain 1989, and RFC 7661 for "only if the
  * rate was used"): up by a tenth while the guest has its processors, down to the half at most when
@@ -31,6 +32,8 @@ struct rouse_pacer {
 	uint64_t bytes;      /* placed since the last sample */
 	uint64_t placing_ns; /* what placing them took */
 	double speed;        /* bytes/s that this machine can place; 0: not known */
+	bool has_missed;     /* the guest has waited for a page */
+	uint64_t missed_ns;  /* when it did last */
 };
 
 /**
@@ -49,6 +52,9 @@ bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns);
  */
 void rouse_pacer_sample(
 	struct rouse_pacer *pacer, uint64_t now_ns, uint64_t wait_ns, int processors);
+
+/** The guest has waited for a page of late: what it misses matters more than its processors. */
+void rouse_pacer_missed(struct rouse_pacer *pacer, uint64_t now_ns);
 
 /**
  * Takes note of @bytes that were placed, which took @placing_ns without what they were waited for.

@@ -155,6 +155,26 @@ static void a_slow_machine_whose_guest_waits_for_nobody_is_used_whole(void **sta
 	assert_true(deliver(&w, 1000) > 90e6);
 }
 
+/* Each page that is missing costs it more than processors. */
+static void a_slow_machine_whose_guest_misses_pages_is_used_whole(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.share_at_gb = 1000;
+	w.machine = 200e6;
+	for (int i = 0; i < 10; i++) {
+		rouse_pacer_missed(&w.pacer, w.now_ns);
+		(void)deliver(&w, 100);
+	}
+	rouse_pacer_missed(&w.pacer, w.now_ns);
+	assert_true(deliver(&w, 900) > 180e6);
+	/* That is over soon. */
+	(void)deliver(&w, 1000);
+	assert_true(deliver(&w, 1000) < 130e6);
+}
+
 /* What is slow there is not the machine: little of it would be taken. */
 static void a_slow_source_does_not_lower_the_least_rate(void **state)
 {
@@ -306,6 +326,7 @@ int main(void)
 		cmocka_unit_test(a_machine_that_cannot_place_the_least_rate_keeps_half_of_its_time),
 		cmocka_unit_test(a_machine_that_can_place_twice_the_least_rate_keeps_to_it),
 		cmocka_unit_test(a_slow_machine_whose_guest_waits_for_nobody_is_used_whole),
+		cmocka_unit_test(a_slow_machine_whose_guest_misses_pages_is_used_whole),
 		cmocka_unit_test(a_slow_source_does_not_lower_the_least_rate),
 		cmocka_unit_test(a_machine_that_gets_faster_gets_the_least_rate_back),
 		cmocka_unit_test(without_the_signal_a_slow_machine_keeps_half_of_its_time),

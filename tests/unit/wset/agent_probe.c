@@ -64,7 +64,7 @@ static int64_t control(int fd, uint64_t request, void *argument)
 
 static void *get(uint64_t count, uint64_t bytes)
 {
-	void *memory = calloc(count, bytes);
+	void *memory = calloc(count + 1, bytes);
 
 	if (memory == NULL)
 		abort();

@@ -261,6 +261,18 @@ static int adopt_record(struct qemu_hold *hold, int there, uint64_t pages, uint6
 	return copy.uffd;
 }
 
+/* Its Rouse died after the last page, before it had closed all in QEMU. */
+static int close_complete(struct qemu_hold *hold, struct rouse_error *error)
+{
+	const int code = qemu_hold_release(hold, error);
+
+	if (code < 0)
+		return rouse_error_prefix(error,
+			"that VM has no restore that broke off, but descriptors of it are left");
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+		"that VM has no restore that broke off: it has all its memory");
+}
+
 int qemu_hold_adopt(struct qemu_hold *hold, int pid, const struct qemu_block *blocks,
 	uint32_t count, uint64_t checkpoint, struct rouse_error *error)
 {
@@ -278,6 +290,8 @@ int qemu_hold_adopt(struct qemu_hold *hold, int pid, const struct qemu_block *bl
 			hold, there, qemu_blocks_pages(blocks, count), checkpoint, error);
 		code = uffd < 0 ? uffd : 0;
 	}
+	if (code == 0 && hold->record->state == UFFD_COMPLETE)
+		code = close_complete(hold, error);
 	if (code == 0 && target_find_fd(hold->target, UFFD_LINK, uffd) != uffd)
 		code = rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
 			"the userfaultfd is no longer in that QEMU");

@@ -284,6 +284,8 @@ static int uffd_finish(struct rouse_sink *sink, struct rouse_error *error)
 	code = uffd_sink_unregister(&s->memory);
 	if (code < 0)
 		return broken(s, code, error);
+	/* Whoever finds it half closed knows then that nothing was lost. */
+	set_state(s, UFFD_COMPLETE);
 	code = qemu_hold_release(&s->hold, &why);
 	if (code == -ESRCH)
 		return broken(s, -EPIPE, error);

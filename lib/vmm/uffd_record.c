@@ -25,7 +25,7 @@ int uffd_record_check(const struct uffd_record *record, uint64_t bytes)
 		return -EUCLEAN;
 	if (record->version != UFFD_RECORD_VERSION)
 		return -EPROTONOSUPPORT;
-	if (record->state > UFFD_RUNNING || record->uffd < 0 || record->pages == 0 ||
+	if (record->state > UFFD_COMPLETE || record->uffd < 0 || record->pages == 0 ||
 		record->pages > UFFD_RECORD_MAX_PAGES || bytes < uffd_record_bytes(record->pages) ||
 		record->area_count == 0 || record->area_count > UFFD_RECORD_AREAS)
 		return -EUCLEAN;

@@ -25,6 +25,8 @@ enum uffd_record_state {
 	UFFD_ARMED,   /* nothing has been sent: QEMU gives up if we die */
 	UFFD_SENT,    /* QEMU gets all that it needs to load the VM, but for pages */
 	UFFD_RUNNING, /* the guest runs, or stays paused as was asked */
+	/* Nothing is missing or registered any more: what is left in QEMU is to be closed. */
+	UFFD_COMPLETE,
 };
 
 struct uffd_record {

@@ -188,12 +188,12 @@ static void what_somebody_else_has_registered_is_left_as_it_is(void **state)
 static const struct qemu_block block = {.name = "pc.ram", .used_bytes = BYTES};
 
 /* As any Rouse leaves it: nobody has a lock. */
-static bool leave_record(void)
+static bool leave_record(enum uffd_record_state how_far)
 {
 	struct uffd_record record = {
 		.magic = UFFD_RECORD_MAGIC,
 		.version = UFFD_RECORD_VERSION,
-		.state = UFFD_RUNNING,
+		.state = how_far,
 		.checkpoint = CHECKPOINT,
 		.pages = PAGES,
 		.area_count = 1,
@@ -243,7 +243,21 @@ static void end_role(pid_t pid)
 static int play_qemu(pid_t other)
 {
 	(void)other;
-	return leave_record() ? 0 : -1;
+	return leave_record(UFFD_RUNNING) ? 0 : -1;
+}
+
+/* Its Rouse was killed at its end, before it had closed anything, or one of the two. */
+static int play_complete_qemu(pid_t other)
+{
+	(void)other;
+	return leave_record(UFFD_COMPLETE) ? 0 : -1;
+}
+
+static int play_half_closed_qemu(pid_t other)
+{
+	(void)other;
+	/* The userfaultfd is the descriptor that was opened last. */
+	return leave_record(UFFD_COMPLETE) && close(dup(0) - 1) == 0 ? 0 : -1;
 }
 
 static int adopt(struct qemu_hold *hold, pid_t qemu, struct rouse_error *error)
@@ -399,6 +413,31 @@ static void an_older_rouse_and_this_one_keep_off_each_other(void **state)
 	end_role(qemu);
 }
 
+static void assert_is_closed(int (*role)(pid_t other))
+{
+	struct rouse_error error = {0};
+	struct qemu_hold hold;
+	int said;
+	const pid_t qemu = start_role(role, 0, &said);
+
+	if (said == 0 && (adopt(&hold, qemu, &error) == -EPERM || error.kind == 0)) {
+		end_role(qemu);
+		skip();
+	}
+	assert_int_equal(said, 0);
+	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
+	assert_non_null(strstr(error.message, "no restore that broke off"));
+	assert_int_equal(adopt(&hold, qemu, NULL), -ENOENT);
+	end_role(qemu);
+}
+
+static void what_a_rouse_has_left_that_died_at_its_end_is_closed(void **state)
+{
+	(void)state;
+	assert_is_closed(play_complete_qemu);
+	assert_is_closed(play_half_closed_qemu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -408,6 +447,7 @@ int main(void)
 		cmocka_unit_test(
 			a_record_can_be_adopted_once_its_holder_has_died_whatever_children_it_leaves),
 		cmocka_unit_test(an_older_rouse_and_this_one_keep_off_each_other),
+		cmocka_unit_test(what_a_rouse_has_left_that_died_at_its_end_is_closed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -93,7 +93,7 @@ static void what_is_impossible_is_refused(void **state)
 	record.area_count = 0;
 	assert_int_equal(uffd_record_check(&record, uffd_record_bytes(PAGES)), -EUCLEAN);
 	record = good();
-	record.state = UFFD_RUNNING + 1;
+	record.state = UFFD_COMPLETE + 1;
 	assert_int_equal(uffd_record_check(&record, uffd_record_bytes(PAGES)), -EUCLEAN);
 	record = good();
 	record.uffd = -1;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Lines of /proc/net/unix, schedstat and stat files: a name that is taken is one that we would
  * give. */
+#include "vmm/proc_socket.h"
 #include "vmm/qemu_rescue.h"
 #include "vmm/vcpu_stalls.h"
 #include "vmm/vcpu_wait.h"
@@ -27,7 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = malloc(size + 1);
 	struct thread_stat stat;
-	uint64_t wait_ns = 0;
+	uint64_t wait_ns = 0, inode;
+	const char *path;
 
 	if (text == NULL)
 		return 0;
@@ -35,6 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(text, data, size);
 	text[size] = '\0';
 	read_unix_line(text);
+	if (proc_socket_parse_listener(text, &inode, &path) && path[0] != '/')
+		abort();
 	/* Not terminated: what lies behind it must not be read. */
 	if (schedstat_parse((const char *)data, size, &wait_ns) == 0 &&
 		memchr(data, '\n', size) == NULL && memchr(data, ' ', size) == NULL)

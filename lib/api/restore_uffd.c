@@ -3,12 +3,11 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "vmm/proc_socket.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_uffd.h"
 
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 int restore_uffd_take(
 	struct restore_qemu *qemu, uint64_t checkpoint, bool run, struct rouse_error *error)
@@ -23,30 +22,18 @@ int restore_uffd_take(
 		checkpoint, run, error);
 }
 
-/* Whose socket it is. To be told that, nobody there need accept us. */
-static int pid_behind(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct ucred peer = {0};
-	socklen_t size = sizeof(peer);
-	cleanup_close int fd = -1;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return -errno;
-	return peer.pid > 0 ? peer.pid : -ESRCH;
-}
-
 int restore_uffd_adopt(struct restore_qemu *qemu, const char *socket, uint64_t checkpoint,
 	struct rouse_error *error)
 {
 	struct rouse_error why = {0};
-	int pid = pid_behind(socket), code = -ENOENT;
+	/* To be told whose socket it is, nobody there need accept us. */
+	int pid = proc_socket_listener(socket), code = -ENOENT;
 
+	if (pid == -EAGAIN)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EAGAIN,
+			"QEMU accepts no connection at %s, and its process cannot be told: run as "
+			"its user, where it runs",
+			socket);
 	if (pid > 0)
 		code = qemu_hold_adopt(
 			&qemu->hold, pid, qemu->blocks, qemu->block_count, checkpoint, &why);

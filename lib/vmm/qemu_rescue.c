@@ -3,9 +3,8 @@
 #include "vmm/qemu_rescue.h"
 
 #include "base/cleanup.h"
-#include "base/io.h"
+#include "vmm/proc_socket.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
@@ -17,58 +16,11 @@
 
 #define FD_NAME "rouse-monitor"
 
-static void close_directory(DIR **directory)
-{
-	if (*directory != NULL)
-		(void)closedir(*directory);
-}
-#define cleanup_closedir cleanup_with(close_directory)
-
 static int pidfd_open_of(int pid)
 {
 	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 
 	return fd < 0 ? -errno : fd;
-}
-
-/* Whether a process runs as @user. The owner of /proc/PID is root for whoever wants that. */
-static bool runs_as(int pid, uid_t user)
-{
-	cleanup_free char *text = NULL;
-	const char *at;
-	char path[64];
-	size_t size;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	if (rouse_io_read_file(path, 65536, &text, &size) < 0)
-		return false;
-	at = strstr(text, "\nUid:\t"); /* real, effective, ... */
-	at = at != NULL ? strchr(at + strlen("\nUid:\t"), '\t') : NULL;
-	return at != NULL && strtoul(at + 1, NULL, 10) == user;
-}
-
-/* The number that the socket @inode has in a process. -ENOENT: none; -EACCES: may not look. */
-static int find_in_process(int pid, uint64_t inode)
-{
-	char path[64], wanted[64], target[64];
-	cleanup_closedir DIR *list = NULL;
-	const struct dirent *entry;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	(void)snprintf(wanted, sizeof(wanted), "socket:[%llu]", (unsigned long long)inode);
-	list = opendir(path);
-	if (list == NULL)
-		return -errno;
-	while ((entry = readdir(list)) != NULL) {
-		ssize_t n = readlinkat(dirfd(list), entry->d_name, target, sizeof(target) - 1);
-
-		if (n <= 0)
-			continue;
-		target[n] = '\0';
-		if (strcmp(target, wanted) == 0)
-			return (int)strtol(entry->d_name, NULL, 10);
-	}
-	return -ENOENT;
 }
 
 static socklen_t make_address(const struct qemu_rescue_name *name, struct sockaddr_un *address)
@@ -110,9 +62,9 @@ static int fetch(const struct qemu_rescue_name *name, uint64_t inode, uid_t owne
 
 	if (process < 0)
 		return process;
-	if (!runs_as(name->pid, owner))
+	if (!proc_runs_as(name->pid, owner))
 		return -ENOENT;
-	number = find_in_process(name->pid, inode);
+	number = proc_socket_find(name->pid, inode);
 	if (number < 0)
 		return number == -EACCES ? -EPERM : number;
 	fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);

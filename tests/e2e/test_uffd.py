@@ -3,7 +3,9 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
+import time
 
 from e2e import (
     CANCELLED, FILE, REFUSED, VMM, Rouse, copy_of, flip_bytes, front_bytes, has_ended, kill, limit,
@@ -275,6 +277,35 @@ def test_killed_while_a_device_waits_for_a_page():
         if stood_still:
             return
     raise AssertionError('no device waited in any attempt: this tests nothing')
+
+
+def connect(client, path):
+    """False: so many wait already to be accepted that this one may not."""
+    client.setblocking(False)
+    try:
+        client.connect(str(path))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@limit(120)
+def test_taken_over_although_the_monitor_takes_no_more_connections():
+    """It serves one at a time, and few may wait."""
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            kill_when_it_serves(run, 0.02)
+        with contextlib.ExitStack() as clients:
+            def is_full():
+                return not connect(clients.enter_context(socket.socket(socket.AF_UNIX)), guest.qmp)
+            wait_until(is_full, 'the monitor to be full')
+            time.sleep(0.3)
+            assert is_full()
+            rouse('restore', '--resume', '--qmp', guest.qmp, tiny_image()).expect(0)
+            guest.check()
+            assert not remains(guest.process.pid)
 
 
 def kill_again_and_again(generator, program, image):

@@ -32,7 +32,8 @@ def remains(pid):
             link = os.readlink(f'/proc/{pid}/fd/{fd}')
         except FileNotFoundError:
             continue
-        if 'userfaultfd' in link or 'memfd:rouse-restore' in link:
+        # Not /dev/userfaultfd, which newer QEMUs keep open for themselves.
+        if link == 'anon_inode:[userfaultfd]' or 'memfd:rouse-restore' in link:
             found.append(link)
     return found
 

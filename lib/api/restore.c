@@ -232,7 +232,8 @@ static int write_record(
 		.reader = r->reader,
 		.policy = r->policy,
 		.prefetched = chosen_set(r),
-		.left_out = r->left_out};
+		.left_out = r->left_out,
+		.transport_ns = (uint64_t)(report->transport_us * 1000)};
 
 	rouse_engine_get_stats(r->engine, &stats);
 	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
@@ -275,7 +276,8 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 		rouse_log(r->observer, ROUSE_LOG_WARNING,
 			"nothing was learned: the VM was paused when it was saved, and still is");
 	else if (code == 0 && options->learn != NULL)
-		code = restore_learn_end(&r->learn, r->engine, &report->learn, error);
+		code = restore_learn_end(&r->learn, r->engine,
+			(uint64_t)(report->transport_us * 1000), &report->learn, error);
 	return code;
 }
 

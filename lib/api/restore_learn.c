@@ -146,12 +146,12 @@ static struct rouse_wset_look look_of(const struct restore_learn *learn, const s
 	return look;
 }
 
-static int look_at(
-	struct restore_learn *learn, const struct rouse_engine *engine, struct seen *seen)
+static int look_at(struct restore_learn *learn, const struct rouse_engine *engine,
+	uint64_t transport_ns, struct seen *seen)
 {
 	const uint64_t pages = rouse_reader_page_count(learn->reader);
 	int code = restore_record_faults(
-		engine, learn->reader, learn->options->learn_us, &seen->trace);
+		engine, learn->reader, learn->options->learn_us, transport_ns, &seen->trace);
 
 	if (code == 0)
 		code = rouse_bitmap_init(&seen->touched, pages);
@@ -245,7 +245,7 @@ static void say(const struct restore_learn *learn, const struct rouse_learn_repo
 }
 
 int restore_learn_end(struct restore_learn *learn, const struct rouse_engine *engine,
-	struct rouse_learn_report *report, struct rouse_error *error)
+	uint64_t transport_ns, struct rouse_learn_report *report, struct rouse_error *error)
 {
 	cleanup_with(close_wset) struct rouse_wset *improved = NULL;
 	cleanup_with(seen_finish) struct seen seen = {0};
@@ -262,7 +262,7 @@ int restore_learn_end(struct restore_learn *learn, const struct rouse_engine *en
 			(double)learn->options->learn_us / 1e6);
 		return 0;
 	}
-	code = look_at(learn, engine, &seen);
+	code = look_at(learn, engine, transport_ns, &seen);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot learn the working set");
 	code = improve(learn, &seen, &improved, error);

@@ -40,11 +40,12 @@ int restore_learn_choose(struct restore_learn *learn, enum rouse_policy policy,
 	struct rouse_error *error);
 
 /**
- * Improves the file by what the restore has seen, and fills in @report. If the VM did not run for
+ * Improves the file by what the restore has seen, and fills in @report. @transport_ns: as in struct
+ * restore_record_clock. If the VM did not run for
  * long enough nothing is learned, which is no error. Errors of the file.
  */
 int restore_learn_end(struct restore_learn *learn, const struct rouse_engine *engine,
-	struct rouse_learn_report *report, struct rouse_error *error);
+	uint64_t transport_ns, struct rouse_learn_report *report, struct rouse_error *error);
 
 /** Safe on a zeroed structure. */
 void restore_learn_finish(struct restore_learn *learn);

@@ -43,16 +43,29 @@ static int new_set(const struct rouse_reader *reader, uint64_t room, struct rous
 
 /*
  * The time of a page is that of its touch in a VM that never waits, as it will be once the set is
- * prefetched: what earlier faults took is left out. All of them, though other vCPUs went on
- * meanwhile: too early is the safe side, for who must bring the page in time.
+ * prefetched: what earlier faults took is left out, by what Rouse saw and what QEMU saw besides.
+ * All of them, though other vCPUs went on meanwhile: too early is the safe side, for who must bring
+ * the page in time. Their order stays.
  */
-static void add_faults(
-	struct rouse_wset *wset, const struct rouse_engine *engine, uint64_t until_us)
+uint64_t restore_record_touch_us(
+	struct restore_record_clock *clock, uint64_t after_ns, uint64_t service_ns)
 {
+	const uint64_t time_us =
+		(after_ns > clock->waited_ns ? after_ns - clock->waited_ns : 0) / 1000;
+
+	clock->waited_ns += service_ns + clock->transport_ns;
+	if (time_us > clock->last_us)
+		clock->last_us = time_us;
+	return clock->last_us;
+}
+
+static void add_faults(struct rouse_wset *wset, const struct rouse_engine *engine,
+	uint64_t until_us, uint64_t transport_ns)
+{
+	struct restore_record_clock clock = {.transport_ns = transport_ns};
 	struct rouse_engine_stats stats;
 	uint64_t count;
 	const struct rouse_fault *faults = rouse_engine_faults(engine, &count);
-	uint64_t served_ns = 0;
 
 	rouse_engine_get_stats(engine, &stats);
 	for (uint64_t i = 0; i < count; i++) {
@@ -63,8 +76,7 @@ static void add_faults(
 
 			if (after_ns / 1000 > until_us)
 				continue;
-			time_us = (after_ns > served_ns ? after_ns - served_ns : 0) / 1000;
-			served_ns += faults[i].service_ns;
+			time_us = restore_record_touch_us(&clock, after_ns, faults[i].service_ns);
 		}
 		wset->pages[wset->page_count++] = (struct rouse_wset_page){
 			.page = faults[i].page,
@@ -76,7 +88,7 @@ static void add_faults(
 }
 
 int restore_record_faults(const struct rouse_engine *engine, const struct rouse_reader *reader,
-	uint64_t until_us, struct rouse_wset **trace)
+	uint64_t until_us, uint64_t transport_ns, struct rouse_wset **trace)
 {
 	uint64_t count;
 	int code;
@@ -85,8 +97,7 @@ int restore_record_faults(const struct rouse_engine *engine, const struct rouse_
 	code = new_set(reader, count, trace);
 	if (code < 0)
 		return code;
-	add_faults(*trace, engine, until_us);
-	qsort((*trace)->pages, (*trace)->page_count, sizeof(*(*trace)->pages), compare_times);
+	add_faults(*trace, engine, until_us, transport_ns);
 	return 0;
 }
 
@@ -141,7 +152,7 @@ int restore_record_write(
 		return rouse_error_errno(error, code, "cannot record the working set");
 	if (record->policy == ROUSE_POLICY_WS)
 		add_prefetched(wset, record);
-	add_faults(wset, record->engine, record->until_us);
+	add_faults(wset, record->engine, record->until_us, record->transport_ns);
 	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_times);
 	wset->flags = record->complete ? ROUSE_WSET_FLAG_COMPLETE : 0;
 	return rouse_wset_write(wset, path, error);

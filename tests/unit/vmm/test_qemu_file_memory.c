@@ -41,32 +41,35 @@ static int rewrite(const char *const *argv, const char *directory, char *text)
 		assert_string_equal(text_, expected);                    \
 	} while (0)
 
+#define LIKE_A_CLONE ",share=off,x-use-canonical-path-for-ramblock-id=off"
+
 static void a_private_file_becomes_anonymous_memory(void **state)
 {
+	static const char file[] =
+		"memory-backend-file,id=pc.ram,size=1G,mem-path=/no/a,,b" LIKE_A_CLONE;
+
 	(void)state;
-	REWRITTEN("qemu -object memory-backend-ram,id=pc.ram,size=1G,share=off,"
-		  "x-use-canonical-path-for-ramblock-id=off -machine memory-backend=pc.ram",
-		"-object",
-		"memory-backend-file,id=pc.ram,size=1G,mem-path=/no/a,,b,share=off,"
-		"x-use-canonical-path-for-ramblock-id=off",
-		"-machine", "memory-backend=pc.ram");
+	REWRITTEN("qemu -object memory-backend-ram,id=pc.ram,size=1G" LIKE_A_CLONE
+		  " -machine memory-backend=pc.ram",
+		"-object", file, "-machine", "memory-backend=pc.ram");
 	/* A file that is not there would be made. */
 	REWRITTEN("qemu --object memory-backend-ram,id=a,,b,size=1M", "--object",
-		"memory-backend-file,align=2M,id=a,,b,size=1M,pmem=on,mem-path=relative,readonly="
-		"off");
+		"memory-backend-file,align=2M,id=a,,b,size=1M,pmem=on,mem-path=x,readonly=off");
 	REWRITTEN("qemu -object memory-backend-ram,size=1M,id=m", "-object",
 		"qom-type=memory-backend-file,mem-path=/no/x,size=1M,id=m");
 }
 
 static void a_private_file_in_json_becomes_anonymous_memory(void **state)
 {
+	static const char file[] =
+		"{\"qom-type\": \"memory-backend-file\", \"id\": \"m\", \"size\": 4096, "
+		"\"share\": false, \"mem-path\": \"/no/x\", \"host-nodes\": [0, 1]}";
+
 	(void)state;
 	REWRITTEN("qemu -object "
 		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"m\",\"size\":4096,"
 		  "\"share\":false,\"host-nodes\":[0,1]}",
-		"-object",
-		"{\"qom-type\": \"memory-backend-file\", \"id\": \"m\", \"size\": 4096, "
-		"\"share\": false, \"mem-path\": \"/no/x\", \"host-nodes\": [0, 1]}");
+		"-object", file);
 }
 
 static void the_option_for_a_file_is_left_out(void **state)

@@ -344,6 +344,8 @@ static int let_all_go_on(struct uffd_sink *sink)
 
 int uffd_sink_unregister(struct uffd_sink *sink)
 {
+	int code;
+
 	for (size_t i = 0; i < sink->area_count; i++) {
 		struct uffdio_range range = {
 			.start = sink->areas[i].address, .len = sink->areas[i].pages * PAGE_BYTES};
@@ -352,5 +354,11 @@ int uffd_sink_unregister(struct uffd_sink *sink)
 		if (ioctl(sink->fd, UFFDIO_UNREGISTER, &range) < 0 && errno != EINVAL)
 			return errno == ESRCH ? -EPIPE : -errno;
 	}
-	return let_all_go_on(sink);
+	/*
+	 * The kernel wakes who waits, and then ends the registration: a fault that comes in between
+	 * waits until every descriptor is closed. Linux 6.18: one in a hundred of those that come
+	 * while this call is made.
+	 */
+	code = uffd_sink_wake_all(sink);
+	return code == 0 ? let_all_go_on(sink) : code;
 }

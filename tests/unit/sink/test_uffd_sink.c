@@ -11,10 +11,12 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #define PAGES 64u
 #define FIRST 7u /* the number of the first page of the memory */
@@ -396,6 +398,50 @@ static void what_is_missing_at_the_end_is_zero(void **state)
 	teardown(&m);
 }
 
+struct late_toucher {
+	struct toucher touch;
+	atomic_bool ready, go;
+};
+
+static void *touch_when_told(void *argument)
+{
+	struct late_toucher *late = argument;
+
+	atomic_store(&late->ready, true);
+	while (!atomic_load(&late->go))
+		;
+	return touch(&late->touch);
+}
+
+/* The kernel does not wake who begins to wait just while the registration ends. */
+static void who_begins_to_wait_at_the_very_end_goes_on(void **state)
+{
+	(void)state;
+	for (unsigned int round = 0; round < 300; round++) {
+		struct late_toucher late = {.ready = false};
+		struct timespec deadline;
+		struct memory m;
+
+		setup(&m);
+		late.touch.at = m.bytes + 5 * UFFD_SINK_PAGE;
+		assert_int_equal(
+			pthread_create(&late.touch.thread, NULL, touch_when_told, &late), 0);
+		while (!atomic_load(&late.ready))
+			;
+		atomic_store(&late.go, true);
+		/* Some moment or other. */
+		for (volatile unsigned int i = 0; i < round * 37 % 400; i++)
+			;
+		assert_int_equal(uffd_sink_unregister(&m.sink), 0);
+		(void)clock_gettime(CLOCK_REALTIME, &deadline);
+		deadline.tv_sec += 20;
+		if (pthread_timedjoin_np(late.touch.thread, NULL, &deadline) != 0)
+			fail_msg("round %u: it still waits", round);
+		assert_int_equal(late.touch.seen, 0);
+		teardown(&m);
+	}
+}
+
 static void nobody_waits_for_a_process_that_has_ended(void **state)
 {
 	struct memory m;
@@ -703,6 +749,7 @@ int main(void)
 		cmocka_unit_test(who_waited_for_a_dead_handler_asks_again),
 		cmocka_unit_test(a_fault_tells_which_thread_waits_and_since_when),
 		cmocka_unit_test(what_is_missing_at_the_end_is_zero),
+		cmocka_unit_test(who_begins_to_wait_at_the_very_end_goes_on),
 		cmocka_unit_test(nobody_waits_for_a_process_that_has_ended),
 		cmocka_unit_test(two_threads_place_each_page_once),
 		cmocka_unit_test(a_fault_is_answered_while_memory_is_being_given_back),

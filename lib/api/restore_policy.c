@@ -13,6 +13,8 @@
 
 #define PROBE_READS 3
 #define PROBE_BULK (1u << 20)
+/* Of what is predicted without probing: on a disk that seeks it takes a tenth of that. */
+#define PROBE_WORTH_US 500000u
 /* What the medium gives. Above 0, both. */
 struct medium {
 	double bytes_per_s, random_read_ns;
@@ -156,6 +158,12 @@ static void predict(
 	}
 	gather(question, &medium, &facts);
 	rouse_policy_predict(&facts, &prediction);
+	/* A large set takes long anyway; and what was read first may have been near, or a burst. */
+	if (packed && prediction.ttr_us[ROUSE_POLICY_WS] > PROBE_WORTH_US &&
+		probe(question, &medium)) {
+		gather(question, &medium, &facts);
+		rouse_policy_predict(&facts, &prediction);
+	}
 	choice->policy = prediction.best;
 	memcpy(choice->predicted_us, prediction.ttr_us, sizeof(choice->predicted_us));
 	explain(choice, &medium);

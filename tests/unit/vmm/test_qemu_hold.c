@@ -154,6 +154,7 @@ static void memory_is_emptied_and_registered(void **state)
 	end(&p);
 #else
 	(void)state;
+	print_message("sanitizers have mappings of their own\n");
 	skip();
 #endif
 }
@@ -174,6 +175,7 @@ static void what_somebody_else_has_registered_is_left_as_it_is(void **state)
 	end(&p);
 #else
 	(void)state;
+	print_message("sanitizers have mappings of their own\n");
 	skip();
 #endif
 }
@@ -417,14 +419,17 @@ static void assert_is_closed(int (*role)(pid_t other))
 {
 	struct rouse_error error = {0};
 	struct qemu_hold hold;
-	int said;
+	int said, code;
 	const pid_t qemu = start_role(role, 0, &said);
 
-	if (said == 0 && (adopt(&hold, qemu, &error) == -EPERM || error.kind == 0)) {
+	code = said == 0 ? adopt(&hold, qemu, &error) : -EPERM;
+	if (code == -EPERM || code == -ENOSYS) {
+		print_message(
+			"%s\n", said < 0 ? "this user may not use userfaultfd" : error.message);
 		end_role(qemu);
 		skip();
 	}
-	assert_int_equal(said, 0);
+	assert_int_equal(code, -EBUSY);
 	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
 	assert_non_null(strstr(error.message, "no restore that broke off"));
 	assert_int_equal(adopt(&hold, qemu, NULL), -ENOENT);

@@ -210,7 +210,7 @@ static int locate(struct walk *walk, const uint64_t *pages, size_t count)
 }
 
 int rouse_image_some_pages(struct rouse_source *source, struct rouse_reader *reader,
-	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user,
+	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user, const char *phase,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
 	cleanup_with(walk_finish) struct walk walk = {
@@ -226,6 +226,9 @@ int rouse_image_some_pages(struct rouse_source *source, struct rouse_reader *rea
 			left < ROUSE_PAGE_TABLE_PAGES ? left : ROUSE_PAGE_TABLE_PAGES);
 		if (code == 0)
 			code = walk_stretch(&walk, observer);
+		if (code == 0)
+			rouse_progress(observer, phase, i * ROUSE_IMAGE_PAGE_BYTES,
+				count * ROUSE_IMAGE_PAGE_BYTES);
 	}
 	return code;
 }

@@ -24,7 +24,7 @@ int rouse_image_each_page(struct rouse_source *source, struct rouse_reader *read
  * read again whenever another came in between. -ERANGE: there is no such page.
  */
 int rouse_image_some_pages(struct rouse_source *source, struct rouse_reader *reader,
-	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user,
+	const uint64_t *pages, size_t count, rouse_page_fn *page, void *user, const char *phase,
 	const struct rouse_observer *observer, struct rouse_error *error);
 
 #endif

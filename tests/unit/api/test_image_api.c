@@ -300,6 +300,37 @@ static void pack_lays_what_a_learned_set_remembers_in_locality_blocks(void **sta
 	close_image(&image);
 }
 
+/* 4003 is neither at the end of its 16 pages nor at their beginning; 1007 is at the end, and 1008
+ * begins the neighbours'. */
+static void pack_lays_what_is_beside_the_set_in_front_of_the_rest(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct rouse_layout layout = {.chunk_pages = 16};
+	struct rouse_wset_block block = {.name = "pc.ram", .used_bytes = PAGES * PAGE};
+	struct rouse_wset_page set[] = {{.page = 1007, .time_us = 3}, {.page = 4003, .time_us = 7}};
+	struct rouse_wset wset = {
+		.blocks = &block, .block_count = 1, .pages = set, .page_count = 2};
+	static const uint64_t near[] = {993, 1006, 1009, 1023, 4001, 4014};
+	static const uint64_t far[] = {1, 991, 1026, 3999, 4017, PAGES - 1};
+	char out[128], wset_path[128];
+	struct open_image image;
+
+	write_image(fixture);
+	(void)snprintf(out, sizeof(out), "%s/out.rouse", fixture->directory);
+	(void)snprintf(wset_path, sizeof(wset_path), "%s/vm.wset", fixture->directory);
+	assert_int_equal(rouse_wset_write(&wset, wset_path, NULL), 0);
+	assert_int_equal(rouse_pack(fixture->path, wset_path, out, &layout, NULL, NULL, NULL), 0);
+	image = open_image(out);
+	for (size_t i = 0; i < sizeof(near) / sizeof(near[0]); i++) {
+		for (size_t k = 0; k < sizeof(far) / sizeof(far[0]); k++)
+			assert_true(chunk_of(&image, near[i]) <= chunk_of(&image, far[k]));
+	}
+	assert_true(chunk_of(&image, 4014) < chunk_of(&image, 991));
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert_page_is(&image, page, seed_of(page));
+	close_image(&image);
+}
+
 static void pack_without_a_set_over_itself_is_safe(void **state)
 {
 	const struct fixture *fixture = *state;
@@ -418,6 +449,7 @@ int main(void)
 		image_test(any_flipped_byte_is_noticed),
 		image_test(pack_lays_out_for_another_working_set),
 		image_test(pack_lays_what_a_learned_set_remembers_in_locality_blocks),
+		image_test(pack_lays_what_is_beside_the_set_in_front_of_the_rest),
 		image_test(pack_without_a_set_over_itself_is_safe),
 		image_test(pack_refuses_the_working_set_of_another_vm),
 		image_test(pack_of_a_damaged_image_leaves_no_file),

@@ -62,6 +62,8 @@ class Saved(NamedTuple):
 class Story:
     """What all steps need."""
 
+    recordings = 1  # restores that a working set is learnt from
+
     def __init__(self, args):
         self.args = args
         self.terminal = Terminal()
@@ -170,17 +172,29 @@ def save_guest(story, workload, image):
     return normal
 
 
-def learn_working_set(story, workload, image, packed):
-    """Restores once, records what the guest touches first, lays the image out for that."""
-    wset = story.file(f"{workload}.wset")
-    story.terminal.progress(f"{workload}: a restore that records the working set", 0, 1)
+def record(story, workload, image, wset):
+    """Restores once, and records what the guest touches first."""
     seconds = RECORD_SECONDS[workload]
     with restored_by_rouse(story.tool, story.machine, image, "lazy",
                            options=("--record", f"{wset}:{seconds}")) as restored:
         check_integrity(story, restored, "the recording restore")
+
+
+def learn_working_set(story, workload, image, packed):
+    """Records what the guest touches first in one restore, or more of them, which are merged, and
+    lays the image out for that."""
+    wset = story.file(f"{workload}.wset")
+    for number in range(story.recordings):
+        story.terminal.progress(f"{workload}: restores that record the working set", number,
+                                story.recordings)
+        record(story, workload, image, wset if number == 0 else wset + ".new")
+        if number > 0:
+            story.tool.run("wset", "merge", "-o", wset, wset, wset + ".new")
     report = story.tool.run_json("pack", "--json", image, "-w", wset, packed)
+    more = f" of each of {story.recordings} restores" if story.recordings > 1 else ""
     story.say(f"{workload}: working set of {report['wset_pages']} pages "
-              f"({report['wset_pages'] * 4096 / 1e6:.0f} MB), touched in the first {seconds} s")
+              f"({report['wset_pages'] * 4096 / 1e6:.0f} MB), touched in the first "
+              f"{RECORD_SECONDS[workload]} s" + more)
 
 
 def prepare(story, workload):

@@ -36,6 +36,8 @@ from harness import drop_from_cache
 ALL_POLICIES = POLICIES + FURTHER_POLICIES + PEERS
 NAME = max(map(len, ALL_POLICIES)) + 1  # width of a policy's column
 FURTHER_EVERY = 2       # the further storages take part in each second round
+OTHERS_EVERY = 3        # and what others do, which differs by seconds, in each third
+OTHERS = PEERS + ("qemu",)
 CACHED = ("cold: what is restored from, for every policy: dropped from the page cache before each "
           "restore, and mincore(2) found none of it there. Warm: programs, libraries, firmware, "
           "the guest's kernel. What is kept below a virtual disk is not known.")
@@ -83,11 +85,13 @@ class Limit:
 
 
 def plan(ways, saved, number):
-    """What a round restores: the further storages take part in each second one."""
+    """What a round restores: the further storages take part in each second one, what others do in
+    each third."""
     args = ways.bench.args
     cells = [(storage, policy) for storage in args.storages for policy in args.policies
              if (saved.workload, storage) not in args.left_out
-             and (storage not in run_demo.FURTHER_STORAGES or number % FURTHER_EVERY == 1)]
+             and (storage not in run_demo.FURTHER_STORAGES or number % FURTHER_EVERY == 1)
+             and (policy not in OTHERS or number % OTHERS_EVERY == 1)]
     return [cell for cell in common.rotated(cells, number - 1) if ways.possible(saved, *cell)]
 
 

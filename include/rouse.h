@@ -255,7 +255,7 @@ enum rouse_policy {
 	ROUSE_POLICY_EAGER,
 	ROUSE_POLICY_LAZY,
 	ROUSE_POLICY_WS,
-	ROUSE_POLICY_PACED, /**< as ws, but starts when what is missing will come in time */
+	ROUSE_POLICY_PACED, /**< as ws, but starts as soon as the rest of the set may come later */
 	/* How others restore, to compare with; AUTO never takes them: rouse-restore(1). */
 	ROUSE_POLICY_REAP,            /**< the set first, then only what is asked for */
 	ROUSE_POLICY_FAASNAP,         /**< at once; the set meanwhile */

@@ -185,6 +185,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.policy = r->policy,
 		.wset = chosen_set(r),
 		.leave_out = r->left_out,
+		.late_is_cheap = r->choice.late_is_cheap,
 		.resume = r->options.resume,
 		.background = choose_background(r),
 		.quiet_us = choose_quiet(r),

@@ -15,6 +15,10 @@
 #define PROBE_BULK (1u << 20)
 /* Of what is predicted without probing: on a disk that seeks it takes a tenth of that. */
 #define PROBE_WORTH_US 500000u
+/* A first read that took so long may have been unlucky; longer than that the medium is like that.
+ */
+#define DOUBTFUL_NS 2e6
+#define CERTAIN_NS 10e6
 /* What the medium gives. Above 0, both. */
 struct medium {
 	double bytes_per_s, random_read_ns;
@@ -58,6 +62,24 @@ static int by_value(const void *a, const void *b)
 	const double x = *(const double *)a, y = *(const double *)b;
 
 	return (x > y) - (x < y);
+}
+
+/* One more random read costs less than taking a fast medium for one that seeks. */
+static void look_again(const struct restore_policy_question *question, struct medium *medium)
+{
+	const uint64_t size = rouse_source_size(question->source);
+	uint8_t buffer[ROUSE_IMAGE_PAGE_BYTES];
+	int code = 0;
+	double ns;
+
+	if (medium->random_read_ns < DOUBTFUL_NS || medium->random_read_ns > CERTAIN_NS ||
+		size < sizeof(buffer))
+		return;
+	/* Far from the front, behind which there may be a hole. */
+	ns = timed_read_ns(
+		question->source, (size - sizeof(buffer)) / 8 * 7, buffer, sizeof(buffer), &code);
+	if (code == 0 && ns < medium->random_read_ns)
+		medium->random_read_ns = at_least_one(ns);
 }
 
 /* Reads here and there among the chunks. False: the image is too small for it, or unreadable. */
@@ -139,34 +161,60 @@ static void explain(struct restore_policy_choice *choice, const struct medium *m
 		medium->bytes_per_s / 1e6, medium->random_read_ns / 1e6);
 }
 
+/* What there is to know, and what follows from it. False: the image is too small to measure. */
+static bool measure(const struct restore_policy_question *question, struct medium *medium,
+	struct rouse_policy_facts *facts, struct rouse_policy_prediction *prediction)
+{
+	const bool packed = question->set == NULL && has_set(question);
+
+	/* With a packed set the TTR may be 40 ms: too short for probing, and the front tells. */
+	if (packed) {
+		look_at_opening(question->reader, medium);
+		look_again(question, medium);
+	} else if (!probe(question, medium)) {
+		return false;
+	}
+	gather(question, medium, facts);
+	rouse_policy_predict(facts, prediction);
+	/* A large set takes long anyway; and what was read first may have been near, or a burst. */
+	if (packed && prediction->ttr_us[ROUSE_POLICY_WS] > PROBE_WORTH_US &&
+		probe(question, medium)) {
+		gather(question, medium, facts);
+		rouse_policy_predict(facts, prediction);
+	}
+	return true;
+}
+
 static void predict(
 	const struct restore_policy_question *question, struct restore_policy_choice *choice)
 {
-	const bool packed = question->set == NULL && has_set(question);
 	struct rouse_policy_prediction prediction;
 	struct rouse_policy_facts facts;
 	struct medium medium;
 
-	/* With a packed set the TTR may be 40 ms: too short for probing, and the front tells. */
-	if (packed) {
-		look_at_opening(question->reader, &medium);
-	} else if (!probe(question, &medium)) {
+	if (!measure(question, &medium, &facts, &prediction)) {
 		choice->policy = has_set(question) ? ROUSE_POLICY_WS : ROUSE_POLICY_LAZY;
 		(void)snprintf(choice->reason, sizeof(choice->reason),
 			"the image is too small to measure its medium");
 		return;
 	}
-	gather(question, &medium, &facts);
-	rouse_policy_predict(&facts, &prediction);
-	/* A large set takes long anyway; and what was read first may have been near, or a burst. */
-	if (packed && prediction.ttr_us[ROUSE_POLICY_WS] > PROBE_WORTH_US &&
-		probe(question, &medium)) {
-		gather(question, &medium, &facts);
-		rouse_policy_predict(&facts, &prediction);
-	}
 	choice->policy = prediction.best;
+	choice->late_is_cheap = rouse_policy_late_is_cheap(&facts);
 	memcpy(choice->predicted_us, prediction.ttr_us, sizeof(choice->predicted_us));
 	explain(choice, &medium);
+}
+
+/* PACED that was asked for: it starts by what a late page costs. */
+static void look_at_paced(
+	const struct restore_policy_question *question, struct restore_policy_choice *choice)
+{
+	struct rouse_policy_prediction prediction;
+	struct rouse_policy_facts facts;
+	struct medium medium;
+
+	if (has_set(question) && !question->options->resume &&
+		measure(question, &medium, &facts, &prediction))
+		choice->late_is_cheap = rouse_policy_late_is_cheap(&facts);
 }
 
 static void choose(
@@ -199,4 +247,6 @@ void restore_policy_choose(
 	*choice = (struct restore_policy_choice){.policy = question->options->policy};
 	if (choice->policy == ROUSE_POLICY_AUTO)
 		choose(question, choice);
+	else if (choice->policy == ROUSE_POLICY_PACED)
+		look_at_paced(question, choice);
 }

@@ -21,12 +21,13 @@ struct restore_policy_choice {
 	enum rouse_policy policy;
 	char reason[160]; /* of AUTO, a sentence; empty otherwise */
 	uint64_t predicted_us[ROUSE_POLICY_COUNT];
+	bool late_is_cheap; /* of PACED: struct rouse_paced_start */
 };
 
 /**
- * With AUTO, and no working set that is packed at the front of the image, it reads about 1 MiB to
- * see how fast the medium is: some 40 ms on a disk of 100 MB/s. Never fails: what cannot be read is
- * the engine's to say.
+ * With AUTO or PACED, and no working set that is packed at the front of the image, it reads about 1
+ * MiB to see how fast the medium is: some 40 ms on a disk of 100 MB/s. Never fails: what cannot be
+ * read is the engine's to say.
  */
 void restore_policy_choose(
 	const struct restore_policy_question *question, struct restore_policy_choice *choice);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/observer.h"
+#include "engine/policy_choice.h"
 
 #include <stdlib.h>
 
@@ -121,6 +122,27 @@ static uint64_t count_stored(const struct rouse_window *window)
 	return stored;
 }
 
+/*
+ * Whether the packed set comes as fast as from a medium where random reads cost little. What
+ * opening has shown may have been a burst; by now some 40 ms have passed.
+ */
+static bool stream_is_fast(const struct rouse_engine *e)
+{
+	const struct rouse_image_wset *wset = rouse_reader_wset(e->config.reader);
+	struct rouse_stage_time times[ROUSE_STAGE_COUNT];
+	const struct rouse_stage_time *read = &times[ROUSE_STAGE_READ_BULK];
+	uint64_t pages = 0, bytes = 0;
+
+	if (e->config.wset != NULL) /* not packed: its medium was probed */
+		return true;
+	stage_clock_get(&e->stages, times);
+	for (uint32_t i = 0; i < wset->chunk_count && pages < read->pages; i++) {
+		pages += wset->chunks[i].pages;
+		bytes += wset->chunks[i].stored_bytes;
+	}
+	return (double)bytes * 1e9 > ROUSE_POLICY_CHEAP_BYTES_PER_S * (double)read->ns;
+}
+
 /* Whether the guest may start before the set is all there. */
 static bool may_start(struct rouse_engine *e)
 {
@@ -128,6 +150,7 @@ static bool may_start(struct rouse_engine *e)
 	case ROUSE_START_AT_ONCE:
 		return true;
 	case ROUSE_START_PACED:
+		e->paced.late_is_cheap = e->config.late_is_cheap && stream_is_fast(e);
 		return rouse_paced_start_ready(&e->paced, e->stats.prefetched_pages,
 			rouse_clock_ns() - e->reading_from_ns);
 	case ROUSE_START_COMPLETE:

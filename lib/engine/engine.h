@@ -5,7 +5,8 @@
  *   eager    everything, then start
  *   lazy     start, then on demand, the rest in the background
  *   ws       the working set, then start, the rest on demand and in the background
- *   paced    as ws, but the start is as soon as what is missing of the set will come in time
+ *   paced    as ws, but the start is as soon as what is missing of the set will come in time, or
+ *            where a late page costs little, as soon as its first pages are there
  *   and those of other systems, to compare with: policy_traits.h
  *
  *   image --feeder--> prefetch --> start --> background --> finish        (the caller's thread)
@@ -27,6 +28,7 @@ struct rouse_engine_config {
 	enum rouse_policy policy; /* not AUTO */
 	const struct rouse_wset
 		*wset;       /* for those with a set: instead of the image's own; or NULL */
+	bool late_is_cheap;  /* PACED: as far as opening has shown; struct rouse_paced_start */
 	bool resume;         /* the sink has been started by another process */
 	uint64_t background; /* as in struct rouse_restore_options */
 	uint64_t quiet_us;   /* for so long after the start only the set comes unasked */

@@ -17,6 +17,8 @@ bool rouse_paced_start_ready(struct rouse_paced_start *paced, size_t placed, uin
 
 	if (placed >= paced->count)
 		return true;
+	if (paced->late_is_cheap && placed >= ROUSE_PACED_FIRST_PAGES)
+		return true;
 	if (placed == 0) /* nothing is known of the disk */
 		return false;
 	page_ns = (double)elapsed_ns / (double)placed;

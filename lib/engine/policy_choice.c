@@ -57,6 +57,21 @@ static double predict_ws(const struct rouse_policy_facts *facts)
 		count * wset_page_ns(facts), ROUSE_POLICY_START_NS + count * ROUSE_POLICY_PLACE_NS);
 }
 
+bool rouse_policy_late_is_cheap(const struct rouse_policy_facts *facts)
+{
+	return facts->random_read_ns < ROUSE_POLICY_CHEAP_READ_NS &&
+	       facts->bytes_per_s > ROUSE_POLICY_CHEAP_BYTES_PER_S;
+}
+
+static double predict_paced(const struct rouse_policy_facts *facts)
+{
+	const double first_ns = ROUSE_PACED_FIRST_PAGES * wset_page_ns(facts);
+
+	if (rouse_policy_late_is_cheap(facts) && first_ns < facts->late_ns)
+		return ROUSE_POLICY_START_NS + first_ns;
+	return ROUSE_POLICY_START_NS + facts->late_ns;
+}
+
 static double predict_lazy(const struct rouse_policy_facts *facts)
 {
 	const double faults = (double)facts->stored_bytes / 1e6 * ROUSE_POLICY_FAULTS_PER_MB;
@@ -93,7 +108,7 @@ void rouse_policy_predict(
 	us[ROUSE_POLICY_LAZY] = to_us(ROUSE_POLICY_START_NS + predict_lazy(facts));
 	if (facts->wset_pages > 0) {
 		us[ROUSE_POLICY_WS] = to_us(predict_ws(facts));
-		us[ROUSE_POLICY_PACED] = to_us(ROUSE_POLICY_START_NS + facts->late_ns);
+		us[ROUSE_POLICY_PACED] = to_us(predict_paced(facts));
 	}
 	prediction->best = find_best(us);
 }

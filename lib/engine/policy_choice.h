@@ -11,6 +11,7 @@
  *	lazy    V + F (L + C)                       F = S * ROUSE_POLICY_FAULTS_PER_MB: measured
  *	ws      max(s / B, V + n P)      + the scattered set's reads, where the image is not packed
  *	paced   V + max over i of (i * max(s / (n B), P) - touch_i / 2): paced_start.h
+ *	        V + the first pages, where a random read costs little
  *
  * The constants are medians of this project's benchmark (docs/performance.md) and need not be right
  * for a machine, only for the order of the four, which differ by factors.
@@ -26,6 +27,15 @@
 #define ROUSE_POLICY_START_NS 30e6
 #define ROUSE_POLICY_PLACE_NS 2200.0
 #define ROUSE_POLICY_FAULT_NS 250e3
+
+/**
+ * A random read costs little below this many nanoseconds, on a medium that streams faster than this:
+ * of the benchmark's (docs/performance.md) 0.1 and 1 ms do, 10 and 20 ms do not, which have 100 and
+ * 125 MB/s. The rate is asked for because what is known of a random read is often a single one,
+ * which may have been lucky: disks that seek do not stream so fast.
+ */
+#define ROUSE_POLICY_CHEAP_READ_NS 2e6
+#define ROUSE_POLICY_CHEAP_BYTES_PER_S 300e6
 
 struct rouse_policy_facts {
 	uint64_t stored_bytes, stored_pages; /* of all chunks; pages that are not zero */
@@ -46,6 +56,9 @@ struct rouse_policy_prediction {
  * The other facts must be there.
  */
 void rouse_policy_facts_touch(struct rouse_policy_facts *facts, uint64_t k, uint32_t time_us);
+
+/** Whether a page of the set may come late: struct rouse_paced_start. */
+bool rouse_policy_late_is_cheap(const struct rouse_policy_facts *facts);
 
 /**
  * The simpler of two that are about as good is the better one: ws before paced, unless it takes

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The engine over real images and a fake guest (fake_sink.h). */
+#include "engine/paced_start.h"
 #include "engine/pacer.h"
 #include "engine_fixture.h"
 
@@ -153,12 +154,13 @@ static void make_paced_image(const char *path, uint32_t step_us)
 }
 
 /* arrived[]: how many pages of the set came in which way, as in the fake's state. */
-static void run_paced(const char *path, uint32_t step_us, struct run *run, size_t arrived[4])
+static void run_paced_by(
+	struct run *run, const struct rouse_wset *wset, bool late_is_cheap, size_t arrived[4])
 {
-	make_paced_image(path, step_us);
-	run_open(run, path);
 	assert_int_equal(run_engine(run,
 				 (struct rouse_engine_config){.policy = ROUSE_POLICY_PACED,
+					 .wset = wset,
+					 .late_is_cheap = late_is_cheap,
 					 .background = ROUSE_BACKGROUND_MAX},
 				 NULL, 0),
 		0);
@@ -167,6 +169,13 @@ static void run_paced(const char *path, uint32_t step_us, struct run *run, size_
 	for (uint32_t i = 0; i < COUNT; i++)
 		arrived[run->fake->state[FIRST + i]]++;
 	assert_int_equal(arrived[0], 0);
+}
+
+static void run_paced(const char *path, uint32_t step_us, struct run *run, size_t arrived[4])
+{
+	make_paced_image(path, step_us);
+	run_open(run, path);
+	run_paced_by(run, NULL, false, arrived);
 }
 
 static void paced_starts_before_the_set_is_there_and_delivers_it(void **state)
@@ -192,6 +201,24 @@ static void paced_waits_for_a_set_that_is_touched_at_once(void **state)
 
 	run_paced(fixture->path, 0, &run, arrived);
 	assert_int_equal(arrived[3], 0);
+	run_close(&run);
+}
+
+/* Given, since the rate at which a packed one comes is the machine's. */
+static void paced_starts_with_the_first_pages_where_a_late_one_costs_little(void **state)
+{
+	const struct fixture *fixture = *state;
+	static struct rouse_wset_page pages[COUNT];
+	const struct rouse_wset wset = {.pages = pages, .page_count = COUNT};
+	struct run run;
+	size_t arrived[4];
+
+	for (uint32_t i = 0; i < COUNT; i++)
+		pages[i].page = FIRST + i;
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	run_paced_by(&run, &wset, true, arrived);
+	assert_true(arrived[1] >= ROUSE_PACED_FIRST_PAGES && arrived[1] < COUNT);
 	run_close(&run);
 }
 
@@ -740,6 +767,7 @@ int main(void)
 		T(damage_in_what_a_paced_start_has_left_stops_the_guest),
 		T(damage_met_before_a_paced_start_starts_nothing),
 		T(paced_waits_for_a_set_that_is_touched_at_once),
+		T(paced_starts_with_the_first_pages_where_a_late_one_costs_little),
 		T(reap_places_the_set_and_then_single_pages),
 		T(faasnap_starts_before_anything_is_placed_and_delivers_the_set),
 		T(lazy_background_places_single_pages_and_the_rest_unasked),

@@ -73,6 +73,20 @@ static void pages_that_are_touched_at_once_must_all_be_there(void **state)
 	assert_int_equal(start_after(&w, 1), COUNT);
 }
 
+static void where_a_late_page_costs_little_the_first_ones_are_enough(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 0);
+	w.paced.late_is_cheap = true;
+	assert_int_equal(start_after(&w, 100000), ROUSE_PACED_FIRST_PAGES);
+	/* The times may allow an earlier start. */
+	world_init(&w, 1000000);
+	w.paced.late_is_cheap = true;
+	assert_int_equal(start_after(&w, 1), 1);
+}
+
 static void one_early_page_at_the_end_holds_the_start(void **state)
 {
 	struct world w;
@@ -106,6 +120,7 @@ int main(void)
 		cmocka_unit_test(a_disk_that_is_faster_than_the_touches_starts_early),
 		cmocka_unit_test(a_disk_that_is_slower_than_the_touches_waits_for_the_difference),
 		cmocka_unit_test(pages_that_are_touched_at_once_must_all_be_there),
+		cmocka_unit_test(where_a_late_page_costs_little_the_first_ones_are_enough),
 		cmocka_unit_test(one_early_page_at_the_end_holds_the_start),
 		cmocka_unit_test(a_whole_set_starts_whatever_the_times),
 	};

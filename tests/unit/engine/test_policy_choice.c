@@ -94,6 +94,30 @@ static void a_set_whose_placing_can_be_felt_is_paced(void **state)
 	assert_int_equal(best_of(&facts), ROUSE_POLICY_PACED);
 }
 
+static void a_large_set_is_paced_where_a_late_page_costs_little(void **state)
+{
+	struct rouse_policy_facts disk = image_on(1200, 100), mid = image_on(500, 1000);
+
+	(void)state;
+	add_set(&disk, 190000, 0);
+	assert_int_equal(best_of(&disk), ROUSE_POLICY_PACED);
+	add_set(&mid, 190000, 0);
+	assert_int_equal(best_of(&mid), ROUSE_POLICY_PACED);
+}
+
+/* A disk that seeks may show one short read: its rate tells. */
+static void a_late_page_is_not_cheap_on_a_slow_disk_that_was_lucky_once(void **state)
+{
+	struct rouse_policy_facts facts = image_on(100, 100);
+
+	(void)state;
+	assert_false(rouse_policy_late_is_cheap(&facts));
+	facts = image_on(500, 10000);
+	assert_false(rouse_policy_late_is_cheap(&facts));
+	facts = image_on(500, 1000);
+	assert_true(rouse_policy_late_is_cheap(&facts));
+}
+
 static void a_large_set_that_is_touched_at_once_is_waited_for(void **state)
 {
 	struct rouse_policy_facts facts = image_on(100, 10000);
@@ -137,6 +161,8 @@ int main(void)
 		cmocka_unit_test(a_small_set_is_waited_for_on_every_disk),
 		cmocka_unit_test(a_large_set_that_is_touched_slowly_is_paced),
 		cmocka_unit_test(a_set_whose_placing_can_be_felt_is_paced),
+		cmocka_unit_test(a_large_set_is_paced_where_a_late_page_costs_little),
+		cmocka_unit_test(a_late_page_is_not_cheap_on_a_slow_disk_that_was_lucky_once),
 		cmocka_unit_test(a_large_set_that_is_touched_at_once_is_waited_for),
 		cmocka_unit_test(a_scattered_set_on_a_disk_that_seeks_loses_to_reading_everything),
 		cmocka_unit_test(absurd_numbers_give_a_policy),

@@ -29,10 +29,10 @@
 #define ROUSE_POLICY_FAULT_NS 250e3
 
 /**
- * A random read costs little below this many nanoseconds, on a medium that streams faster than this:
- * of the benchmark's (docs/performance.md) 0.1 and 1 ms do, 10 and 20 ms do not, which have 100 and
- * 125 MB/s. The rate is asked for because what is known of a random read is often a single one,
- * which may have been lucky: disks that seek do not stream so fast.
+ * A random read costs little below this many nanoseconds, on a medium that streams faster than
+ * this: of the benchmark's (docs/performance.md) 0.1 and 1 ms do, 10 and 20 ms do not, which have
+ * 100 and 125 MB/s. The rate is asked for because what is known of a random read is often a single
+ * one, which may have been lucky: disks that seek do not stream so fast.
  */
 #define ROUSE_POLICY_CHEAP_READ_NS 2e6
 #define ROUSE_POLICY_CHEAP_BYTES_PER_S 300e6

@@ -301,6 +301,8 @@ int qemu_hold_adopt(struct qemu_hold *hold, int pid, const struct qemu_block *bl
 		if (hold->uffd < 0)
 			code = rouse_error_errno(error, hold->uffd, "cannot fetch a userfaultfd");
 	}
+	if (code == 0)
+		code = qemu_hold_mark_present(hold, error);
 	if (code < 0)
 		qemu_hold_finish(hold);
 	return code;

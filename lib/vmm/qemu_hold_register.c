@@ -7,9 +7,12 @@
  *	MADV_DONTNEED      in QEMU: what its start has put there would stay, as in postcopy
  *	UFFDIO_REGISTER    by us
  *	/proc/PID/pagemap  is it empty? Another thread may have touched it: then again
+ *
+ * And what is there already when a restore is taken over.
  */
 #include "vmm/qemu_hold_private.h"
 
+#include "base/bitmap.h"
 #include "base/cleanup.h"
 
 #include <fcntl.h>
@@ -128,25 +131,35 @@ static int register_areas(const struct qemu_hold *hold, struct rouse_error *erro
 	return 0;
 }
 
-/* 1: nothing is there; 0: something is. */
-static int is_empty_area(int pagemap, const struct uffd_area *area, uint64_t *entries)
+/*
+ * 1: nothing is there; 0: something is. With @placed each page that is there is marked in it, and
+ * the result is 1.
+ */
+static int look_at_area(
+	int pagemap, const struct uffd_area *area, uint64_t *entries, struct rouse_bitmap *placed)
 {
 	for (uint64_t page = 0; page < area->pages; page += PAGEMAP_PAGES) {
 		const uint64_t left = area->pages - page;
 		const size_t bytes = (left < PAGEMAP_PAGES ? left : PAGEMAP_PAGES) * 8;
 		const off_t offset = (off_t)((area->address / UFFD_SINK_PAGE + page) * 8);
 
+		errno = 0;
 		if (pread(pagemap, entries, bytes, offset) != (ssize_t)bytes)
 			return errno != 0 ? -errno : -EIO;
 		for (size_t i = 0; i < bytes / 8; i++) {
-			if ((entries[i] & PAGEMAP_THERE) != 0)
+			if ((entries[i] & PAGEMAP_THERE) == 0)
+				continue;
+			if (placed == NULL)
 				return 0;
+			rouse_bitmap_set(placed, area->first_page + page + i);
 		}
 	}
 	return 1;
 }
 
-static int is_empty(const struct qemu_hold *hold, struct rouse_error *error)
+/* All areas. */
+static int look(
+	const struct qemu_hold *hold, struct rouse_bitmap *placed, struct rouse_error *error)
 {
 	cleanup_free uint64_t *entries = malloc(PAGEMAP_PAGES * sizeof(*entries));
 	cleanup_close int pagemap = -1;
@@ -158,10 +171,16 @@ static int is_empty(const struct qemu_hold *hold, struct rouse_error *error)
 	if (entries == NULL || pagemap < 0)
 		return rouse_error_errno(
 			error, entries == NULL ? -ENOMEM : -errno, "cannot read %s", path);
-	errno = 0;
 	for (size_t i = 0; i < hold->area_count && result == 1; i++)
-		result = is_empty_area(pagemap, &hold->areas[i], entries);
+		result = look_at_area(pagemap, &hold->areas[i], entries, placed);
 	return result >= 0 ? result : rouse_error_errno(error, result, "cannot read %s", path);
+}
+
+int qemu_hold_mark_present(struct qemu_hold *hold, struct rouse_error *error)
+{
+	const int code = look(hold, &hold->placed, error);
+
+	return code < 0 ? code : 0;
 }
 
 /* 1: it is empty and registered; 0: something was touched in between, and nothing is registered. */
@@ -173,7 +192,7 @@ static int empty_and_register(const struct qemu_hold *hold, struct rouse_error *
 		code = register_areas(hold, error);
 	if (code < 0)
 		return code;
-	code = is_empty(hold, error);
+	code = look(hold, NULL, error);
 	/* What is registered cannot be emptied: that waits to be read of. */
 	if (code != 1)
 		unregister_areas(hold, hold->area_count);

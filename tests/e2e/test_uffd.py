@@ -200,8 +200,8 @@ def test_a_balloon_grows_while_pages_come():
                       '--qmp', guest.qmp, image) as run:
             wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
             guest.wait_letters('b')
-            if background != 'max':
-                assert run.running(), 'it was over before the balloon grew'
+            # With a background it may be over before, on a busy machine.
+            assert run.running() or background != 'off', 'it was over before the balloon grew'
             balloon_goes_on(guest)
             if background == 'off':
                 run.signal(signal.SIGINT)
@@ -521,6 +521,39 @@ def test_background_off_ends_after_a_takeover():
         with Rouse('restore', '--resume', *off, '--qmp', guest.qmp, tiny_image()) as run:
             guest.check()
             assert run.running(), 'it ended, although pages are still missing'
+            rouse('save', '--keep-running', '--qmp', guest.folder / 'monitor',
+                  work('again.rouse')).expect(0)
+            run.end().expect(0)
+        assert not remains(guest.process.pid)
+
+
+def forget_marks(pid, count):
+    """Takes marks out of the record in a QEMU, as if its Rouse had been killed after placing these
+    pages and before marking them."""
+    path, = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd')
+             if 'memfd:rouse-restore' in os.readlink(f'/proc/{pid}/fd/{fd}'))
+    with open(path, 'r+b', buffering=0) as record:
+        record.seek(4096)
+        marks = bytearray(record.read())
+        marked = [at for at, bits in enumerate(marks) if bits]
+        assert len(marked) >= count, 'too few pages came before the kill'
+        for at in marked[:count]:
+            marks[at] = 0
+        record.seek(4096)
+        record.write(marks)
+
+
+def test_page_that_was_placed_and_not_marked_is_found_by_who_takes_over():
+    """Nobody asks for it, so that without the background nobody would ever mark it."""
+    need_userfaultfd()
+    off = ('--background', 'off')
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', *off, '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            kill_when_it_serves(run, 0.3)
+        forget_marks(guest.process.pid, 3)
+        with Rouse('restore', '--resume', *off, '--qmp', guest.qmp, tiny_image()) as run:
+            guest.check()
             rouse('save', '--keep-running', '--qmp', guest.folder / 'monitor',
                   work('again.rouse')).expect(0)
             run.end().expect(0)

@@ -8,12 +8,14 @@
 #include "base/observer.h"
 #include "engine/pacer.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #define PAGE ROUSE_IMAGE_PAGE_BYTES
 /* Pages of one read: what a fault of the guest may have to wait for at the disk. */
@@ -156,18 +158,54 @@ static int warm_set(struct map_warm *w)
 
 /* ---- All, in order -------------------------------------------------------------------------- */
 
+/* The next pages of the file that are no hole: [from, to). */
+struct data {
+	uint64_t from, to;
+};
+
+/* What is known of the file at @index and behind it. Where nobody can tell, all of it is data. */
+static void find_data(const struct map_warm *w, uint64_t index, struct data *data)
+{
+	const uint64_t end = w->config.file->flat.page_count;
+	const off_t from = lseek(w->config.file->fd, (off_t)(index * PAGE), SEEK_DATA);
+	off_t to;
+
+	*data = (struct data){.from = from < 0 && errno == ENXIO ? end : index, .to = end};
+	if (from < 0)
+		return;
+	data->from = (uint64_t)from / PAGE;
+	to = lseek(w->config.file->fd, from, SEEK_HOLE);
+	if (to >= 0)
+		data->to = ((uint64_t)to + PAGE - 1) / PAGE;
+}
+
+/*
+ * Whether the page is to be read. With @data zero pages as well, unless they are holes: what was
+ * written there since is found in no other way.
+ */
+static bool is_wanted(const struct map_warm *w, uint64_t index, struct data *data)
+{
+	if (rouse_bitmap_test(&w->read, index))
+		return false;
+	if (!rouse_flat_is_zero(w->config.file, index))
+		return true;
+	if (data == NULL)
+		return false;
+	if (index >= data->to)
+		find_data(w, index, data);
+	return index >= data->from;
+}
+
 /* The next run that has something to read, from *at on. False: there is none below @end. */
-static bool next_run(
-	const struct map_warm *w, uint64_t *at, uint64_t end, uint32_t most, struct run *run)
+static bool next_run(const struct map_warm *w, uint64_t *at, uint64_t end, uint32_t most,
+	struct data *data, struct run *run)
 {
 	uint64_t index = *at;
 
-	while (index < end &&
-		(rouse_flat_is_zero(w->config.file, index) || rouse_bitmap_test(&w->read, index)))
+	while (index < end && !is_wanted(w, index, data))
 		index++;
 	*run = (struct run){.index = index};
-	while (index < end && run->pages < most && !rouse_flat_is_zero(w->config.file, index) &&
-		!rouse_bitmap_test(&w->read, index)) {
+	while (index < end && run->pages < most && is_wanted(w, index, data)) {
 		run->pages++;
 		index++;
 	}
@@ -178,18 +216,20 @@ static bool next_run(
 static int warm_all(struct map_warm *w)
 {
 	const uint64_t end = w->config.file->flat.page_count;
+	struct data data = {0};
 	uint64_t at = 0;
 	struct run run;
 
 	(void)posix_fadvise(w->config.file->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	while (next_run(w, &at, end, RUN_PAGES, &run)) {
+	while (next_run(w, &at, end, RUN_PAGES, &data, &run)) {
 		int code = is_ended(w) ? cancelled(&w->why) : read_run(w, &run, &w->why);
 
 		if (code < 0)
 			return code;
-		for (uint32_t i = 0; i < run.pages; i++)
+		for (uint32_t i = 0; i < run.pages; i++) {
 			rouse_bitmap_set(&w->read, run.index + i);
-		w->stats.first_pages += run.pages;
+			w->stats.first_pages += !rouse_flat_is_zero(w->config.file, run.index + i);
+		}
 		__atomic_store_n(&w->at, at, __ATOMIC_RELAXED);
 	}
 	(void)posix_fadvise(w->config.file->fd, 0, 0, POSIX_FADV_NORMAL);
@@ -293,7 +333,7 @@ int map_warm_rest(struct map_warm *w, uint64_t background, const struct vcpu_wai
 
 	rouse_pacer_init(&pacer, background, 0, begun_ns);
 	while (code == 0 &&
-		next_run(w, &at, end, pacer.limited ? ROUSE_PACER_PIECE : RUN_PAGES, &run)) {
+		next_run(w, &at, end, pacer.limited ? ROUSE_PACER_PIECE : RUN_PAGES, NULL, &run)) {
 		code = is_ended(w) ? cancelled(error) : read_run(w, &run, error);
 		if (code < 0)
 			break;

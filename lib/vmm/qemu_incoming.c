@@ -453,14 +453,17 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 {
 	const int slice_ms = given_up != NULL ? 50 : 1000;
 	const uint64_t deadline = rouse_clock_ns() + LOAD_TIMEOUT_NS;
-	uint64_t resumed_ns = 0;
+	uint64_t when_ns = 0;
+	bool resumed = false;
 	int code;
 
 	/* A VM that was saved running says RESUME before the migration is complete. */
 	do {
-		code = wait_for(qmp, 1u << 1 | 1u << 2, slice_ms, started_ns, error);
+		code = wait_for(qmp, 1u << 1 | 1u << 2, slice_ms, &when_ns, error);
+		/* From here on it has started, whatever comes: it is not ended any more. */
 		if (code == 1)
-			resumed_ns = *started_ns;
+			*started_ns = when_ns;
+		resumed = resumed || code == 1;
 		if (code == 0 && given_up != NULL && atomic_load(given_up))
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
 				"a device of the VM waits for a page that nobody gives it");
@@ -470,12 +473,14 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 	} while (code == 0 || code == 1);
 	if (code < 0)
 		return code;
-	if (!run)
-		return qmp_execute(qmp, "stop", NULL, NULL, error);
-	if (resumed_ns != 0) {
-		*started_ns = resumed_ns;
-		return 0;
+	if (!run) {
+		code = qmp_execute(qmp, "stop", NULL, NULL, error);
+		if (code == 0)
+			*started_ns = when_ns;
+		return code;
 	}
+	if (resumed)
+		return 0;
 	code = qmp_execute(qmp, "cont", NULL, NULL, error);
 	if (code == 0)
 		code = wait_for(qmp, 1u << 1, 10000, started_ns, error);

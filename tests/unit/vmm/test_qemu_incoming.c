@@ -65,11 +65,52 @@ static void what_is_on_and_does_no_harm_is_left_alone(void **state)
 	assert_int_equal(set, 3);
 }
 
+/* Loads a VM into a QEMU that says this and knows no command. */
+static int load(const char *said, bool run, uint64_t *started_ns)
+{
+	struct fake_monitor monitor;
+	int code;
+
+	fake_monitor_open(&monitor, NULL);
+	assert_int_equal(send(monitor.fd, said, strlen(said), MSG_NOSIGNAL), strlen(said));
+	code = qemu_incoming_wait_loaded(monitor.qmp, run, started_ns, NULL);
+	fake_monitor_close(&monitor);
+	return code;
+}
+
+#define COMPLETED "{\"event\": \"MIGRATION\", \"data\": {\"status\": \"completed\"}}\n"
+#define RESUME "{\"event\": \"RESUME\"}\n"
+
+static void a_vm_that_is_not_let_run_has_not_started(void **state)
+{
+	uint64_t started_ns = 0;
+
+	(void)state;
+	assert_true(load(COMPLETED, true, &started_ns) < 0);
+	assert_int_equal(started_ns, 0);
+	assert_true(load(COMPLETED, false, &started_ns) < 0);
+	assert_int_equal(started_ns, 0);
+}
+
+static void a_vm_that_ran_has_started_whatever_fails_then(void **state)
+{
+	uint64_t started_ns = 0;
+
+	(void)state;
+	assert_true(load(RESUME COMPLETED, false, &started_ns) < 0);
+	assert_int_not_equal(started_ns, 0);
+	started_ns = 0;
+	assert_int_equal(load(RESUME COMPLETED, true, &started_ns), 0);
+	assert_int_not_equal(started_ns, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_qemu_that_would_wait_for_more_connections_is_refused),
 		cmocka_unit_test(what_is_on_and_does_no_harm_is_left_alone),
+		cmocka_unit_test(a_vm_that_is_not_let_run_has_not_started),
+		cmocka_unit_test(a_vm_that_ran_has_started_whatever_fails_then),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

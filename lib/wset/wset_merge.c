@@ -200,6 +200,10 @@ static void set_share(struct merge *m)
 							      : ROUSE_WSET_MAX_RUNS;
 }
 
+/*
+ * A page that the newer set has is never forgotten: one of many restores weighs next to nothing,
+ * and a page that is new could not wait for the second. The budget bounds what waits.
+ */
 static int join(struct merge *m)
 {
 	const struct entry *a = m->a.list, *b = m->b.list;
@@ -211,14 +215,15 @@ static int join(struct merge *m)
 	while (a < end_a || b < end_b) {
 		struct entry e;
 
-		if (b == end_b || (a < end_a && a->page.page < b->page.page))
+		if (b == end_b || (a < end_a && a->page.page < b->page.page)) {
 			e = not_touched(m, a++);
-		else if (a == end_a || b->page.page < a->page.page)
+			if (e.page.weight < m->rules->forget * ROUSE_WSET_WEIGHT_ONE)
+				continue;
+		} else if (a == end_a || b->page.page < a->page.page) {
 			e = new_page(m, b++);
-		else
+		} else {
 			e = touched(m, a++, b++);
-		if (e.page.weight < m->rules->forget * ROUSE_WSET_WEIGHT_ONE)
-			continue;
+		}
 		e.member = e.member && e.page.weight >= m->rules->keep * ROUSE_WSET_WEIGHT_ONE;
 		m->out.list[m->out.count++] = e;
 	}

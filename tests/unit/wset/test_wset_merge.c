@@ -147,6 +147,23 @@ static void new_page_comes_in_when_a_second_restore_touches_it(void **state)
 	rouse_wset_close(sum);
 }
 
+/* One of many restores weighs less than what is forgotten. */
+static void new_page_is_remembered_however_many_restores_there_were(void **state)
+{
+	const struct rouse_wset_rules rules = {.decay = 1, .keep = 0.06};
+	struct rouse_wset *sum = NULL;
+
+	(void)state;
+	for (unsigned int i = 0; i < 21; i++)
+		add_with(&sum, make_set(1000, 200, 3), NULL, rules);
+	add_with(&sum, make_set(1000, 201, 3), NULL, rules);
+	assert_true(waits(sum, 1000 + 3 * 200));
+	add_with(&sum, make_set(1000, 201, 3), NULL, rules);
+	assert_true(has_page(sum, 1000 + 3 * 200));
+	assert_int_equal(find_page(sum->pages, sum->page_count, 1000 + 3 * 200)->count, 2);
+	rouse_wset_close(sum);
+}
+
 static void confirm_1_makes_the_union(void **state)
 {
 	struct rouse_wset *sum = NULL;
@@ -405,6 +422,7 @@ int main(void)
 		cmocka_unit_test(odd_run_does_not_pass_a_small_budget_either),
 		cmocka_unit_test(many_odd_runs_stay_within_the_budget),
 		cmocka_unit_test(new_page_comes_in_when_a_second_restore_touches_it),
+		cmocka_unit_test(new_page_is_remembered_however_many_restores_there_were),
 		cmocka_unit_test(confirm_1_makes_the_union),
 		cmocka_unit_test(unused_page_leaves_the_set_and_is_forgotten),
 		cmocka_unit_test(page_that_waits_and_is_used_again_comes_back),

@@ -117,7 +117,8 @@ static int check_option(const char *option, const char *value, struct rouse_erro
 	static const struct {
 		const char *word, *why;
 	} devices[] = {
-		{"virtio-balloon", "a balloon would punch holes into the file"},
+		/* virtio's and Hyper-V's. */
+		{"balloon", "a balloon would punch holes into the file"},
 		{"virtio-mem", "it would punch holes into the file"},
 		{"vhost-user", "another process needs the memory shared"},
 	};

@@ -113,6 +113,7 @@ static void what_cannot_be_rewritten_is_refused(void **state)
 	REFUSED(&pc_ram, "-readconfig", "/etc/vm");
 	REFUSED(&mem0, "-object", "memory-backend-ram,id=mem0,host-nodes=0,policy=bind");
 	REFUSED(&pc_ram, "-device", "virtio-balloon-pci");
+	REFUSED(&pc_ram, "-device", "hv-balloon,id=b");
 	REFUSED(&pc_ram, "-device", "{\"driver\": \"virtio-mem-pci\"}");
 	REFUSED(&pc_ram, "-device", "vhost-user-fs-pci,chardev=c");
 	REFUSED(&pc_ram, "-netdev", "vhost-user,id=n,chardev=c");

@@ -2,9 +2,12 @@
 #include "api/restore_options.h"
 
 #include "base/error.h"
+#include "base/io.h"
 #include "engine/policy_traits.h"
+#include "wset/wset.h"
 
 #include <errno.h>
+#include <string.h>
 
 void rouse_restore_options_init(struct rouse_restore_options *options)
 {
@@ -22,6 +25,20 @@ static bool may_use_set(enum rouse_policy policy)
 {
 	return policy == ROUSE_POLICY_AUTO ||
 	       rouse_policy_traits(policy)->prefetch == ROUSE_PREFETCH_SET;
+}
+
+/* Before anything is started: what a restore has seen is written when it is over. */
+static int check_places(const struct rouse_restore_options *options, struct rouse_error *error)
+{
+	const char *record = options->record, *learn = options->learn;
+
+	if (record == NULL)
+		return 0;
+	if (learn != NULL && (strcmp(record, learn) == 0 || rouse_io_is_same_file(record, learn)))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"record and learn into two files: what is recorded replaces what was "
+			"learned");
+	return rouse_wset_check_place(record, error);
 }
 
 int restore_options_check(const struct rouse_restore_options *options, struct rouse_error *error)
@@ -65,5 +82,7 @@ int restore_options_check(const struct rouse_restore_options *options, struct ro
 	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
 		 options->ttr.window_us == 0)
 		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
-	return wrong == NULL ? 0 : rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);
+	if (wrong != NULL)
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL, "%s", wrong);
+	return check_places(options, error);
 }

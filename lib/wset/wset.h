@@ -141,9 +141,13 @@ int rouse_wset_encode(
 	const struct rouse_wset *wset, char **bytes, size_t *size, struct rouse_error *error);
 
 /**
+ * Whether a working set may be written to @path: there is nothing, an empty file, or a working-set
+ * file. -EINVAL, kind USAGE: there is something else, which would be lost; those of reading it.
+ */
+int rouse_wset_check_place(const char *path, struct rouse_error *error);
+/**
  * Writes @wset to @path: temporary name, fsync, rename. Who is killed leaves what was there, and
- * perhaps the temporary file. Errors of the file; -EINVAL: there is something at @path that is not
- * a regular file.
+ * perhaps the temporary file. Errors of the file, and of rouse_wset_check_place().
  */
 int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error);
 /** The same with the name of the temporary file, which must not exist: -EEXIST. */

@@ -172,19 +172,42 @@ static int replace(const char *path, const char *temporary, const char *bytes, s
 	return sync_directory(path);
 }
 
+int rouse_wset_check_place(const char *path, struct rouse_error *error)
+{
+	char magic[sizeof(ROUSE_WSET_MAGIC) - 1];
+	cleanup_close int fd = -1;
+	struct stat status;
+	ssize_t n;
+
+	if (stat(path, &status) < 0)
+		return 0;
+	/* Renaming over a device such as /dev/null would put a file in its place. */
+	if (!S_ISREG(status.st_mode))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"cannot write a working set to %s: not a regular file", path);
+	if (status.st_size == 0)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -errno : rouse_io_read(fd, magic, sizeof(magic));
+	if (n < 0)
+		return rouse_error_errno(error, (int)n, "cannot read %s", path);
+	if (n == (ssize_t)sizeof(magic) && memcmp(magic, ROUSE_WSET_MAGIC, sizeof(magic)) == 0)
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+		"%s is not a working set, and is not replaced by one: name another "
+		"file, or remove it first",
+		path);
+}
+
 int rouse_wset_write_by(const struct rouse_wset *wset, const char *path, const char *temporary,
 	struct rouse_error *error)
 {
 	cleanup_free char *bytes = NULL;
 	size_t size = 0;
-	struct stat status;
-	int code;
+	int code = rouse_wset_check_place(path, error);
 
-	/* Renaming over a device such as /dev/null would put a file in its place. */
-	if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"cannot write a working set to %s: not a regular file", path);
-	code = rouse_wset_encode(wset, &bytes, &size, error);
+	if (code == 0)
+		code = rouse_wset_encode(wset, &bytes, &size, error);
 	if (code < 0)
 		return code;
 	code = replace(path, temporary, bytes, size);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """rouse wset: working sets shown, merged, compared, converted. No guest is needed."""
+import shutil
 import subprocess
 
 from e2e import FILE, ROOT, ROUSE, Skip, USAGE, rouse, seeded, work
@@ -59,6 +60,31 @@ def test_merge_has_a_budget_and_a_union():
     # Into one of its inputs.
     rouse('wset', 'merge', '-o', a, a, b).expect(0)
     assert show(a)['runs'] == 2
+
+
+def test_another_file_is_not_replaced_by_a_working_set():
+    need_tool()
+    image, wset = work('vm.rouse'), make_wset('a', [1])
+    shutil.copy(ROOT / 'tests/golden/good/lz4_wset.rouse', image)
+    before = image.read_bytes()
+    rouse('wset', 'merge', '-o', image, wset).expect(USAGE, 'vm.rouse', 'not a working set')
+    rouse('restore', '--policy', 'lazy', '--record', f'{image}:10', image, '--', 'true').expect(
+        USAGE, 'vm.rouse', 'not a working set')
+    assert image.read_bytes() == before
+
+
+def test_record_does_not_destroy_what_was_learned():
+    need_tool()
+    image = ROOT / 'tests/golden/good/lz4_wset.rouse'
+    text, learned, link = work('text'), work('learned.wset'), work('link')
+    text.write_text('1 50 0\n')
+    rouse('wset', 'convert', '--like', image, text, learned).expect(0)
+    link.symlink_to(learned)
+    before = learned.read_bytes()
+    for record in (learned, link):
+        rouse('restore', '--policy', 'lazy', '--record', record, '--learn', learned, image, '--',
+              'true').expect(USAGE, 'two files')
+    assert learned.read_bytes() == before and link.is_symlink()
 
 
 def test_diff_says_what_only_one_has():

@@ -635,6 +635,13 @@ ROUSE_PUBLIC int rouse_wset_save(
 ROUSE_PUBLIC int rouse_wset_merge(const struct rouse_wset *const *sets, size_t count,
 	const struct rouse_wset_rules *rules, struct rouse_wset **merged,
 	struct rouse_error *error);
+/**
+ * The same from files into the file @out, which may be one of them: others that learn into it wait
+ * from the reading to the writing. Errors of opening, merging and saving working sets.
+ */
+ROUSE_PUBLIC int rouse_wset_merge_files(const char *const *files, size_t count,
+	const struct rouse_wset_rules *rules, const char *out, struct rouse_wset **merged,
+	struct rouse_error *error);
 
 /** How two working sets differ. Pages that wait do not count. */
 struct rouse_wset_diff {

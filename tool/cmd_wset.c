@@ -108,51 +108,29 @@ static int show(const struct wset_args *args, const struct arguments *arguments)
 
 /* ---- merge ----------------------------------------------------------------------------------- */
 
-static int save_merged(
-	const struct wset_args *args, const struct rouse_wset *const *sets, unsigned int count)
+static int merge(const struct wset_args *args, const struct arguments *arguments)
 {
 	struct rouse_wset *merged = NULL;
 	struct rouse_wset_info info;
 	struct rouse_error error = {0};
-	int code = rouse_wset_merge(sets, count, &args->rules, &merged, &error);
+	int code, exit_code = EXIT_SUCCESS;
 
-	if (code == 0)
-		code = rouse_wset_save(merged, args->out, &error);
-	if (code < 0) {
-		rouse_wset_close(merged);
-		return report_error(&error, code);
+	if (args->out == NULL) {
+		message(MESSAGE_ERROR, "say with -o FILE where the merged set is to go");
+		return EXIT_USAGE;
 	}
+	code = rouse_wset_merge_files((const char *const *)arguments->words, arguments->count,
+		&args->rules, args->out, &merged, &error);
+	if (code < 0)
+		return report_error(&error, code);
 	rouse_wset_get_info(merged, &info);
 	if (args->json)
-		code = wset_show_json(merged, false);
+		exit_code = wset_show_json(merged, false);
 	else
 		printf("%s: %llu pages (%s) of %u restores; %llu more wait\n", args->out,
 			(unsigned long long)info.pages, human_bytes(info.pages * 4096).text,
 			info.runs, (unsigned long long)info.waiting);
 	rouse_wset_close(merged);
-	return code;
-}
-
-static int merge(const struct wset_args *args, const struct arguments *arguments)
-{
-	struct rouse_wset **sets = calloc(arguments->count, sizeof(struct rouse_wset *));
-	int exit_code = EXIT_SUCCESS;
-
-	if (sets == NULL || args->out == NULL) {
-		free(sets);
-		message(MESSAGE_ERROR, args->out == NULL
-					       ? "say with -o FILE where the merged set is to go"
-					       : "no memory");
-		return args->out == NULL ? EXIT_USAGE : EXIT_FAILURE;
-	}
-	for (unsigned int i = 0; exit_code == EXIT_SUCCESS && i < arguments->count; i++)
-		exit_code = open_wset(arguments->words[i], &sets[i]);
-	if (exit_code == EXIT_SUCCESS)
-		exit_code =
-			save_merged(args, (const struct rouse_wset *const *)sets, arguments->count);
-	for (unsigned int i = 0; i < arguments->count; i++)
-		rouse_wset_close(sets[i]);
-	free(sets);
 	return exit_code;
 }
 

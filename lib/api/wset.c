@@ -76,6 +76,53 @@ int rouse_wset_merge(const struct rouse_wset *const *sets, size_t count,
 	return 0;
 }
 
+/* Sets that are closed together. */
+struct sets {
+	struct rouse_wset **list;
+	size_t count;
+};
+
+static void close_sets(struct sets *sets)
+{
+	for (size_t i = 0; i < sets->count; i++)
+		rouse_wset_close(sets->list[i]);
+	free(sets->list);
+}
+
+static int open_sets(
+	const char *const *files, size_t count, struct sets *sets, struct rouse_error *error)
+{
+	int code = 0;
+
+	sets->list = calloc(count + 1, sizeof(struct rouse_wset *));
+	if (sets->list == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot merge working sets");
+	for (; code == 0 && sets->count < count; sets->count += code == 0)
+		code = rouse_wset_open(files[sets->count], &sets->list[sets->count], error);
+	return code;
+}
+
+int rouse_wset_merge_files(const char *const *files, size_t count,
+	const struct rouse_wset_rules *rules, const char *out, struct rouse_wset **merged,
+	struct rouse_error *error)
+{
+	cleanup_with(rouse_wset_store_unlock) struct rouse_wset_store store = ROUSE_WSET_STORE_INIT;
+	cleanup_with(close_sets) struct sets sets = {0};
+	cleanup_with(close_wset) struct rouse_wset *sum = NULL;
+	int code = rouse_wset_store_lock(&store, out, LOCK_TIMEOUT_MS, error);
+
+	if (code == 0)
+		code = open_sets(files, count, &sets, error);
+	if (code == 0)
+		code = rouse_wset_merge(
+			(const struct rouse_wset *const *)sets.list, count, rules, &sum, error);
+	if (code == 0)
+		code = rouse_wset_store_write(&store, sum, error);
+	if (code == 0)
+		*merged = take_ptr(&sum);
+	return code;
+}
+
 int rouse_wset_compare(const struct rouse_wset *a, const struct rouse_wset *b,
 	struct rouse_wset_diff *diff, rouse_wset_diff_fn *only, void *user,
 	struct rouse_error *error)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """rouse wset: working sets shown, merged, compared, converted. No guest is needed."""
+import fcntl
+import os
 import shutil
 import subprocess
 
@@ -59,6 +61,25 @@ def test_merge_has_a_budget_and_a_union():
     assert info['pages'] == 10
     # Into one of its inputs.
     rouse('wset', 'merge', '-o', a, a, b).expect(0)
+    assert show(a)['runs'] == 2
+
+
+def test_merge_holds_the_lock_from_reading_on():
+    need_tool()
+    a, b, pipe = make_wset('a', range(100)), make_wset('b', range(100)), work('pipe')
+    os.mkfifo(pipe)
+    with subprocess.Popen([ROUSE, 'wset', 'merge', '-o', a, a, pipe]) as merge:
+        with open(pipe, 'wb') as out:
+            # It waits for the second set, and has read the first one.
+            directory = os.open(a.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = False
+            except BlockingIOError:
+                locked = True
+            os.close(directory)
+            out.write(b.read_bytes())
+    assert merge.returncode == 0 and locked
     assert show(a)['runs'] == 2
 
 

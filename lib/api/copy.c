@@ -10,8 +10,10 @@
 #include "base/observer.h"
 #include "source/source.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/uio.h>
 
 #define PIECE_BYTES ROUSE_SOURCE_BULK
 #define PIECES 16u /* 4 MiB read ahead */
@@ -92,18 +94,37 @@ static void give_back_piece(struct copy *copy)
 	(void)pthread_mutex_unlock(&copy->lock);
 }
 
-/* Like rouse_io_write(), but a signal may end it: the other end may read nothing any more. */
+/*
+ * Writes a part, and waits only where a cancel ends it: a write(2) into a full pipe goes on after
+ * a signal. Where the kernel cannot write without waiting (pipes before Linux 6.4), so much goes
+ * into a pipe that has any room.
+ */
+static ssize_t write_some(
+	int fd, const unsigned char *bytes, size_t size, const struct rouse_observer *observer)
+{
+	const struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
+	ssize_t n = pwritev2(fd, &part, 1, -1, RWF_NOWAIT);
+	int code;
+
+	if (n >= 0 || (errno != EAGAIN && errno != EOPNOTSUPP))
+		return n >= 0 ? n : -errno;
+	code = rouse_io_await_room(fd, rouse_observer_cancel_fd(observer));
+	if (code < 0)
+		return code;
+	n = write(fd, bytes, size < PIPE_BUF ? size : PIPE_BUF);
+	return n >= 0 ? n : -errno;
+}
+
+/* Like rouse_io_write(), but a cancel ends it: the other end may read nothing any more. */
 static int write_piece(
 	int fd, const unsigned char *bytes, size_t size, const struct rouse_observer *observer)
 {
 	while (size > 0) {
-		ssize_t n;
+		ssize_t n = rouse_cancelled(observer) ? -ECANCELED
+						      : write_some(fd, bytes, size, observer);
 
-		if (rouse_cancelled(observer))
-			return -ECANCELED;
-		n = write(fd, bytes, size);
-		if (n < 0 && errno != EINTR)
-			return -errno;
+		if (n < 0 && n != -EINTR)
+			return (int)n;
 		if (n > 0) {
 			bytes += n;
 			size -= (size_t)n;

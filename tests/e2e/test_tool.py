@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The rouse command as a command: help, mistakes, exit codes, output. No guest is needed."""
+import fcntl
 import os
 import pathlib
 import re
 import signal
+import struct
 import subprocess
+import termios
 
 from e2e import (
     CANCELLED, FILE, ROUSE, ROOT, Rouse, Skip, USAGE, catches, rouse, wait_until, work)
@@ -231,12 +234,31 @@ def test_throttle_slows_down():
     assert written < os.path.getsize(path) / 2, f'{written} bytes'
 
 
+def unread(pipe):
+    """Bytes that wait in a pipe."""
+    return struct.unpack('i', fcntl.ioctl(pipe, termios.FIONREAD, b'    '))[0]
+
+
 def test_interrupt_cancels():
     need_tool()
     with Rouse('cat', '--throttle', '1MB', long_file()) as run:
         wait_until(lambda: catches(run.pid, signal.SIGINT), 'it to listen to signals')
         run.signal(signal.SIGINT)
         run.end().expect(CANCELLED)
+
+
+def test_interrupt_cancels_although_nobody_reads():
+    """Also where a write finds no room at all, and so is begun again after a signal."""
+    need_tool()
+    room = 256 << 10
+    with subprocess.Popen([ROUSE, 'cat', big_file()], stdout=subprocess.PIPE,
+                          pipesize=room) as copy:
+        wait_until(lambda: unread(copy.stdout) == room, 'the pipe to be full')
+        copy.send_signal(signal.SIGTERM)
+        try:
+            assert copy.wait(20) == CANCELLED
+        finally:
+            copy.kill()
 
 
 def test_ignored_hangup_stays_ignored():

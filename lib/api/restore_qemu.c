@@ -89,8 +89,11 @@ static int start_qemu(struct restore_qemu *qemu, const struct rouse_restore_opti
 	if (code == 0 && qemu->map != NULL) {
 		code = qemu_map_command(config.argv, qemu->map, &command, error);
 		config.argv = command.argv;
-	} else if (code == 0) {
-		code = qemu_file_memory_command(config.argv, config.directory, &in_memory, error);
+	}
+	/* Beside the flat file there may be others. */
+	if (code == 0) {
+		code = qemu_file_memory_command(
+			config.argv, config.directory, command.object, &in_memory, error);
 		config.argv = in_memory.argv;
 	}
 	if (code == 0 && in_memory.left_out != NULL)

@@ -128,11 +128,13 @@ static int check_nobody_has(const char *path, struct rouse_error *error)
 }
 
 static int rewrite_object(struct qemu_file_memory_command *command, const char **value,
-	const char *directory, struct rouse_error *error)
+	const char *directory, const char *kept, struct rouse_error *error)
 {
 	struct backend backend = {0};
 	char full[PATH_MAX], *made;
 
+	if (*value == kept)
+		return 0;
 	qemu_object_read(*value, take_property, &backend);
 	if (!backend.is_file || !is_single_file(backend.path, directory, full))
 		return 0;
@@ -147,7 +149,7 @@ static int rewrite_object(struct qemu_file_memory_command *command, const char *
 	return 0;
 }
 
-int qemu_file_memory_command(const char *const *argv, const char *directory,
+int qemu_file_memory_command(const char *const *argv, const char *directory, const char *kept,
 	struct qemu_file_memory_command *command, struct rouse_error *error)
 {
 	size_t count = 0, out = 0;
@@ -172,7 +174,7 @@ int qemu_file_memory_command(const char *const *argv, const char *directory,
 		command->argv[out++] = argv[i];
 		if (value == NULL || !qemu_process_is_option(argv[i], "object"))
 			continue;
-		code = rewrite_object(command, &value, directory, error);
+		code = rewrite_object(command, &value, directory, kept, error);
 		command->argv[out++] = value;
 		i++;
 	}

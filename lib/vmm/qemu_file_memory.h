@@ -29,11 +29,12 @@ struct qemu_file_memory_command {
 
 /**
  * Rewrites QEMU's command line so that no private file is memory. @directory: what relative paths
- * are relative to, or NULL. Free with qemu_file_memory_finish(), whatever it returns.
- * -EBUSY, kind REFUSED: a shared file that another process has open (fcntl(2), F_SETLEASE; where
- * leases are not to be had it is not seen); -ENOMEM.
+ * are relative to, or NULL. @kept: an object of @argv, by its address, that stays as it is; or
+ * NULL. Free with qemu_file_memory_finish(), whatever it returns. -EBUSY, kind REFUSED: a shared
+ * file that another process has open (fcntl(2), F_SETLEASE; where leases are not to be had it is
+ * not seen); -ENOMEM.
  */
-int qemu_file_memory_command(const char *const *argv, const char *directory,
+int qemu_file_memory_command(const char *const *argv, const char *directory, const char *kept,
 	struct qemu_file_memory_command *command, struct rouse_error *error);
 void qemu_file_memory_finish(struct qemu_file_memory_command *command);
 

@@ -21,7 +21,7 @@ static int rewrite(const char *const *argv, const char *directory, char *text)
 {
 	struct qemu_file_memory_command command;
 	size_t used = 0;
-	int code = qemu_file_memory_command(argv, directory, &command, NULL);
+	int code = qemu_file_memory_command(argv, directory, NULL, &command, NULL);
 
 	text[0] = '\0';
 	for (size_t i = 0; code == 0 && command.argv[i] != NULL; i++) {
@@ -77,6 +77,21 @@ static void the_option_for_a_file_is_left_out(void **state)
 	(void)state;
 	REWRITTEN("qemu -m 1G -S", "-m", "1G", "-mem-path", "/no/x", "-S");
 	REWRITTEN("qemu -m 1G -mem-path", "-m", "1G", "-mem-path");
+}
+
+/* As the flat file of a restore is, beside which there may be others. */
+static void what_is_to_be_kept_stays(void **state)
+{
+	static const char flat[] = "memory-backend-file,id=pc.ram,mem-path=/no/flat";
+	static const char other[] = "memory-backend-file,id=m,mem-path=/no/flat";
+	const char *const argv[] = {"qemu", "-object", other, "-object", flat, NULL};
+	struct qemu_file_memory_command command;
+
+	(void)state;
+	assert_int_equal(qemu_file_memory_command(argv, NULL, flat, &command, NULL), 0);
+	assert_string_equal(command.argv[2], "memory-backend-ram,id=m");
+	assert_ptr_equal(command.argv[4], flat);
+	qemu_file_memory_finish(&command);
 }
 
 /* In it QEMU makes a file of its own: huge pages, or shared memory. */
@@ -161,6 +176,7 @@ int main(void)
 		cmocka_unit_test(a_private_file_becomes_anonymous_memory),
 		cmocka_unit_test(a_private_file_in_json_becomes_anonymous_memory),
 		cmocka_unit_test(the_option_for_a_file_is_left_out),
+		cmocka_unit_test(what_is_to_be_kept_stays),
 		cmocka_unit_test(a_directory_stays),
 		cmocka_unit_test(what_is_no_file_stays),
 		cmocka_unit_test(a_relative_path_is_relative_to_the_vms_directory),

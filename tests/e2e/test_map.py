@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 
-from e2e import (FILE, REFUSED, USAGE, Rouse, copy_of, flip_bytes, limit,
+from e2e import (FILE, REFUSED, USAGE, Rouse, Skip, copy_of, flip_bytes, limit,
                  processes_of_this_test, rouse, seeded, wait_until, work)
 from tiny_guest import TinyGuest
 
@@ -255,6 +255,24 @@ def test_changed_file_is_checked_before_the_start():
     with clone(image, flat, '--policy', 'lazy') as (guest, run):
         report = run.end().expect(0, 'copied or changed')
         guest.wait_letters('..kk')
+
+
+def test_a_byte_where_zeros_belong_is_found_before_the_start():
+    image, flat = image_and_flat()
+    times = os.stat(flat)
+    with open(flat, 'r+b') as file:
+        page = os.lseek(file.fileno(), 0, os.SEEK_HOLE) // 4096
+        if (page + 1) * 4096 >= times.st_size:
+            raise Skip('the file system has no holes')
+        file.seek(page * 4096 + 100)
+        file.write(b'x')
+    with clone(image, flat, '--policy', 'lazy') as (guest, run):
+        run.end().expect(FILE, f'page {page} ', 'copied or changed')
+        assert not guest.letters()
+    os.utime(flat, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with clone(image, flat, '--policy', 'eager') as (guest, run):
+        run.end().expect(FILE, f'page {page} ')
+        assert not guest.letters()
 
 
 @limit(120)

@@ -2,9 +2,11 @@
 /* rouse: save running virtual machines and wake them so that they are responsive soonest. */
 #include "tool.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct command *const commands[] = {
 	&command_save,
@@ -95,10 +97,26 @@ static int dispatch(int argc, char **argv)
 	return command->run(command, argc - 1, argv + 1);
 }
 
+/*
+ * A file, a socket or an event that is opened in the place of a standard descriptor that is closed
+ * would get what is written there: messages in an image, or a job that its own warning cancels.
+ */
+static bool fill_standard_descriptors(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		/* The lowest that is free; and not O_CLOEXEC: QEMU needs them, too. */
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return false;
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	int exit_code;
 
+	if (!fill_standard_descriptors())
+		return EXIT_FAILURE;
 	/* A reader of our messages that goes away must not end the service of a running VM. */
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* Nor a limit for the size of files: it is an error of that file (EFBIG), as a full disk

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The rouse command as a process: its descriptors, children, and outputs that are no
+ordinary files."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import report_samples as samples
+from e2e import (
+    BUILD, ROOT, ROUSE, Rouse, Skip, USAGE, catches, kill, limit, need_userfaultfd,
+    processes_of_this_test, rouse, wait_until, work)
+from tiny_guest import TinyGuest
+
+IMAGE = pathlib.Path(ROOT, 'tests/golden/good/lz4.rouse')
+
+
+def need_tool():
+    if not ROUSE.exists():
+        raise Skip('the tool is not built')
+
+
+# ---- descriptors -----------------------------------------------------------------------------
+
+def closed(closing, *arguments):
+    """Runs the tool with some of its first three descriptors closed: its exit code."""
+    return subprocess.run(['sh', '-c', f'exec "$0" "$@" {closing}', ROUSE, *arguments],
+                          timeout=60, check=False).returncode
+
+
+def test_closed_standard_descriptors_are_not_written_into_the_image():
+    need_tool()
+    for closing in ('0<&- 1>&- 2>&-', '1>&-', '2>&-', '0<&- 2>&-'):
+        out = work('packed.rouse')
+        assert closed(closing, 'pack', IMAGE, out) == 0, closing
+        rouse('verify', out).expect(0)
+
+
+def test_closed_standard_descriptors_do_not_become_what_cancels():
+    """A message would go there, and cancel the job."""
+    need_tool()
+    path = work('long')
+    path.touch()
+    os.truncate(path, 1 << 29)
+    with Rouse('cat', '--throttle', '1MB', path,
+               preexec_fn=lambda: [os.close(fd) for fd in (0, 1, 2)]) as run:
+        wait_until(lambda: not run.running() or catches(run.pid, signal.SIGINT), 'it to listen')
+        for fd in (0, 1, 2):
+            assert os.readlink(f'/proc/{run.pid}/fd/{fd}') == os.devnull
+
+
+# ---- outputs that are no ordinary files ------------------------------------------------------
+
+def link_to_output(name='link'):
+    link = work(name)
+    link.symlink_to('/proc/self/fd/1')
+    return link
+
+
+def run_into(path, *arguments):
+    with open(path, 'w', encoding='ascii') as out:
+        return subprocess.run([ROUSE, *arguments], stdin=subprocess.DEVNULL, stdout=out,
+                              stderr=subprocess.PIPE, text=True, timeout=60, check=False)

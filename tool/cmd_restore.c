@@ -279,7 +279,7 @@ static int restore_now(struct restore *restore)
 
 static int restore_detached(struct restore *restore)
 {
-	char monitor[sizeof(restore->monitor)];
+	char monitor[sizeof(restore->monitor)] = "";
 	pid_t child;
 	int exit_code =
 		detach_begin(restore->log, &restore->detach, &child, monitor, sizeof(monitor));

@@ -113,6 +113,7 @@ static int exit_code_of(pid_t child)
 static int parent(pid_t child, int status, int errors, char *monitor, size_t room)
 {
 	struct sigaction action = {.sa_handler = forward_signal};
+	int exit_code;
 	bool running;
 
 	waiting_for = child;
@@ -122,7 +123,11 @@ static int parent(pid_t child, int status, int errors, char *monitor, size_t roo
 	(void)sigaction(SIGHUP, &action, NULL);
 	running = wait_until_running(status, errors, monitor, room);
 	relay_rest(errors);
-	return running ? EXIT_SUCCESS : exit_code_of(child);
+	if (running)
+		return EXIT_SUCCESS;
+	exit_code = exit_code_of(child);
+	/* Whatever it did: nobody may take it for a VM that runs. */
+	return exit_code != EXIT_SUCCESS ? exit_code : EXIT_FAILURE;
 }
 
 static int become_child(int status, int errors, struct detach *detach)

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "bench.h"
 #include "page.h"
+#include "replace_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 json_t *bench_report_new(json_t *facts)
 {
@@ -91,27 +89,11 @@ void bench_report_add(
 
 bool bench_report_is_replaced(const char *path)
 {
-	struct stat status;
-
 	/* Not a pipe, or /dev/stdout. */
-	return stat(path, &status) < 0 || S_ISREG(status.st_mode);
+	return replace_is_possible(path);
 }
 
 int bench_report_write(const json_t *report, const char *path)
 {
-	const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(12);
-	char *beside = NULL;
-	int code = 0;
-
-	if (!bench_report_is_replaced(path))
-		return json_dump_file(report, path, flags) < 0 ? -EIO : 0;
-	if (asprintf(&beside, "%s.new", path) < 0)
-		return -ENOMEM;
-	errno = 0;
-	if (json_dump_file(report, beside, flags) < 0 || rename(beside, path) < 0) {
-		code = errno != 0 ? -errno : -EIO;
-		(void)unlink(beside);
-	}
-	free(beside);
-	return code;
+	return replace_by_json(report, path, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
 }

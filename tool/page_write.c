@@ -2,6 +2,8 @@
 /* Files whole, the data as text that is safe in a page, and the page itself. */
 #include "page.h"
 
+#include "replace_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -149,52 +151,41 @@ static int read_template(const char *given, char **text, char **mark)
 /* ---- The file ---------------------------------------------------------------------------------
  */
 
-static bool write_parts(int fd, const char *template, const char *mark, const char *text)
+static int write_parts(int fd, const char *template, const char *mark, const char *text)
 {
+	const size_t before = (size_t)(mark - template);
 	FILE *file = fdopen(fd, "w");
-	bool good;
+	int code = 0;
 
 	if (file == NULL) {
+		code = -errno;
 		(void)close(fd);
-		return false;
+		return code;
 	}
-	good = fwrite(template, 1, (size_t)(mark - template), file) == (size_t)(mark - template) &&
-	       fputs(text, file) >= 0 && fputs(mark + strlen(PAGE_MARK), file) >= 0 &&
-	       fflush(file) == 0 && fsync(fd) == 0;
-	return fclose(file) == 0 && good;
+	if (fwrite(template, 1, before, file) != before || fputs(text, file) < 0 ||
+		fputs(mark + strlen(PAGE_MARK), file) < 0 || fflush(file) != 0 || fsync(fd) < 0)
+		code = -errno;
+	if (fclose(file) != 0 && code == 0)
+		code = -errno;
+	return code;
 }
 
 /* Writes beside @out and renames: nobody sees half a page. */
-static bool replace_file(const char *out, const char *template, const char *mark, const char *text)
+static int replace_file(const char *out, const char *template, const char *mark, const char *text)
 {
-	mode_t mask = umask(0);
 	char *temporary = NULL;
-	int fd = -1, error;
-	bool good;
+	const int fd = replace_begin(out, &temporary);
 
-	(void)umask(mask);
-	if (asprintf(&temporary, "%s.XXXXXX", out) < 0)
-		return false;
-	fd = mkostemp(temporary, O_CLOEXEC);
-	good = fd >= 0 && fchmod(fd, 0666 & ~mask) == 0;
-	if (good)
-		good = write_parts(fd, template, mark, text);
-	else if (fd >= 0)
-		(void)close(fd);
-	good = good && rename(temporary, out) == 0;
-	error = errno;
-	if (!good && fd >= 0)
-		(void)unlink(temporary);
-	free(temporary);
-	errno = error;
-	return good;
+	if (fd < 0)
+		return fd;
+	return replace_end(out, temporary, write_parts(fd, template, mark, text));
 }
 
 int page_write(const json_t *data, const char *given, const char *out)
 {
 	char *template = NULL, *mark = NULL, *text;
 	struct stat status;
-	int exit_code = read_template(given, &template, &mark);
+	int exit_code = read_template(given, &template, &mark), code = 0;
 
 	if (exit_code != EXIT_SUCCESS)
 		return exit_code;
@@ -204,8 +195,12 @@ int page_write(const json_t *data, const char *given, const char *out)
 		message(MESSAGE_ERROR, "not enough memory for the page");
 	else if (stat(out, &status) == 0 && !S_ISREG(status.st_mode))
 		message(MESSAGE_ERROR, "%s is there and is not a regular file", out);
-	else if (!replace_file(out, template, mark, text))
-		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(errno));
+	else if (replace_is_open_file(out))
+		message(MESSAGE_ERROR,
+			"%s stands for an open file, as standard output is: name the file itself",
+			out);
+	else if ((code = replace_file(out, template, mark, text)) < 0)
+		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(-code));
 	else
 		exit_code = EXIT_SUCCESS;
 	free(text);

@@ -5,9 +5,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+
+#define MAX_LINKS 40 /* as many as the kernel follows */
 
 ssize_t rouse_io_read(int fd, void *buffer, size_t size)
 {
@@ -163,4 +169,52 @@ bool rouse_io_is_same_file(const char *one, const char *other)
 
 	return stat(one, &first) == 0 && stat(other, &second) == 0 &&
 	       first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+static bool begins_with(const char *path, const char *directory)
+{
+	const size_t length = strlen(directory);
+
+	return strncmp(path, directory, length) == 0 &&
+	       (path[length] == '/' || path[length] == '\0');
+}
+
+/* The directory that the last name of @path is in, with all links followed. False: none. */
+static bool directory_of(const char *path, char real[PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+	cleanup_free char *name =
+		slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+
+	return name != NULL && realpath(name, real) != NULL;
+}
+
+bool rouse_io_is_open_file(const char *path)
+{
+	char here[PATH_MAX], directory[PATH_MAX], target[PATH_MAX];
+	struct stat status;
+
+	if (snprintf(here, sizeof(here), "%s", path) >= (int)sizeof(here))
+		return false;
+	for (unsigned int i = 0; i < MAX_LINKS; i++) {
+		ssize_t length;
+		int used;
+
+		if (lstat(here, &status) < 0 || !S_ISLNK(status.st_mode) ||
+			!directory_of(here, directory))
+			return false;
+		/* Files in /dev/shm are files. */
+		if (begins_with(directory, "/proc") ||
+			(begins_with(directory, "/dev") && !begins_with(directory, "/dev/shm")))
+			return true;
+		length = readlink(here, target, sizeof(target) - 1);
+		if (length < 0)
+			return false;
+		target[length] = '\0';
+		used = target[0] == '/' ? snprintf(here, sizeof(here), "%s", target)
+					: snprintf(here, sizeof(here), "%s/%s", directory, target);
+		if (used < 0 || (size_t)used >= sizeof(here))
+			return false;
+	}
+	return false;
 }

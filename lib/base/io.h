@@ -34,5 +34,10 @@ int rouse_io_await_room(int fd, int cancel_fd);
 int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size);
 /** Whether both names lead to one file that is there. */
 bool rouse_io_is_same_file(const char *one, const char *other);
+/**
+ * Whether @path stands for an open file: a link in or into /dev or /proc, as /dev/stdout is.
+ * stat(2) calls it what it leads to, but a rename would take the place of the link.
+ */
+bool rouse_io_is_open_file(const char *path);
 
 #endif

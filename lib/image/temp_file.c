@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/io.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -43,6 +44,10 @@ static int check_target(
 {
 	struct stat status;
 
+	if (rouse_io_is_open_file(path))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"%s stands for an open file, as standard output is: name the file itself",
+			path);
 	if (fstatat(file->directory_fd, file->name, &status, 0) < 0 || S_ISREG(status.st_mode))
 		return 0;
 	return rouse_error_set(

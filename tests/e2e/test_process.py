@@ -62,3 +62,22 @@ def run_into(path, *arguments):
     with open(path, 'w', encoding='ascii') as out:
         return subprocess.run([ROUSE, *arguments], stdin=subprocess.DEVNULL, stdout=out,
                               stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+def test_image_does_not_replace_the_link_to_standard_output():
+    need_tool()
+    link = link_to_output()
+    done = run_into(work('out'), 'pack', IMAGE, link)
+    assert link.is_symlink()
+    assert done.returncode == USAGE and 'standard output' in done.stderr, done.stderr
+
+
+def test_page_does_not_replace_the_link_to_standard_output():
+    need_tool()
+    if not (BUILD / 'report/report.html').exists():
+        raise Skip('the page was not made')
+    link, page = link_to_output(), work('ws.json')
+    page.write_text(json.dumps(samples.restore()), encoding='utf-8')
+    done = run_into(work('out'), 'report', '-o', link, page)
+    assert link.is_symlink()
+    assert done.returncode == 1 and 'standard output' in done.stderr, done.stderr

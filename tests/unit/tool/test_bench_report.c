@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Some of what rouse restore --json prints. */
@@ -166,6 +167,30 @@ static void interrupted_run_is_neither_measured_nor_failed(void **state)
 	json_decref(report);
 }
 
+static void a_link_to_an_open_file_is_written_through(void **state)
+{
+	char path[] = "/tmp/rouse-test-XXXXXX", link[40], target[40];
+	int fd = mkstemp(path);
+	json_t *report = bench_report_new(json_object());
+	struct stat status;
+
+	(void)state;
+	assert_true(fd >= 0);
+	(void)snprintf(link, sizeof(link), "%s.link", path);
+	(void)snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
+	assert_int_equal(symlink(target, link), 0);
+	assert_false(bench_report_is_replaced(link));
+	assert_int_equal(bench_report_write(report, link), 0);
+	assert_int_equal(lstat(link, &status), 0);
+	assert_true(S_ISLNK(status.st_mode));
+	assert_int_equal(fstat(fd, &status), 0);
+	assert_true(status.st_size > 0);
+	(void)close(fd);
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(unlink(path), 0);
+	json_decref(report);
+}
+
 static void file_is_replaced_whole(void **state)
 {
 	char path[] = "/tmp/rouse-test-XXXXXX", beside[40];
@@ -318,6 +343,7 @@ int main(void)
 		cmocka_unit_test(failure_is_kept_with_its_reason),
 		cmocka_unit_test(interrupted_run_is_neither_measured_nor_failed),
 		cmocka_unit_test(file_is_replaced_whole),
+		cmocka_unit_test(a_link_to_an_open_file_is_written_through),
 		cmocka_unit_test(qemu_tells_its_version_and_accelerator),
 		cmocka_unit_test(table_has_medians_and_their_relation_to_the_best),
 		cmocka_unit_test(policies_whose_rounds_overlap_are_not_told_apart),

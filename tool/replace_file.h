@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Files that are replaced whole: written beside their name and renamed, so that nobody sees half.
+ */
+#ifndef ROUSE_TOOL_REPLACE_FILE_H
+#define ROUSE_TOOL_REPLACE_FILE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/**
+ * Whether @path stands for an open file: a link in or into /dev or /proc, as /dev/stdout is. A
+ * rename would take the place of the link, whatever it leads to.
+ */
+bool replace_is_open_file(const char *path);
+/** Whether it can be replaced: there is nothing yet, or a regular file that has the name itself. */
+bool replace_is_possible(const char *path);
+/**
+ * Opens a new file beside @path, with the permissions of any new one. The descriptor, or -errno.
+ * *temporary: its name, for replace_end().
+ */
+int replace_begin(const char *path, char **temporary);
+/** With @code 0 gives it the name @path, else removes it. Frees @temporary. @code, or -errno. */
+int replace_end(const char *path, char *temporary, int code);
+/** Writes JSON: whole, or in place what cannot be replaced (a pipe). 0 or -errno. */
+int replace_by_json(const json_t *json, const char *path, size_t flags);
+
+#endif

@@ -41,8 +41,9 @@ int report_error(const struct rouse_error *error, int code);
 struct watch;
 
 /**
- * Watches a job: progress and log on stderr, SIGINT, SIGTERM and SIGHUP cancel it; a second signal
- * kills. One at a time. @quiet: errors and warnings only. NULL if that fails: it has been reported.
+ * Watches a job: progress and log on stderr, SIGINT, SIGTERM and SIGHUP cancel it; a second signal,
+ * more than a second later, kills. One at a time. @quiet: errors and warnings only. NULL if that
+ * fails: it has been reported.
  */
 struct watch *watch_begin(bool quiet, bool verbose);
 /** For the library; its event function may be set. Valid until watch_end(). */

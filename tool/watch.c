@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct watch {
 	struct rouse_observer observer;
@@ -21,17 +23,40 @@ struct watch {
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 #define SIGNAL_COUNT (sizeof(signals) / sizeof(signals[0]))
 
+#define SAME_REQUEST_NS UINT64_C(1000000000)
+
 /* What the signals' handler cancels: a handler has no other way to know. */
 static struct rouse_cancel *volatile job;
+/* When the first signal came; 0: none has. Any thread may get one. */
+static _Atomic uint64_t asked_ns;
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * Whoever asks a second time does not want to wait for a clean end. But what comes at once is the
+ * same request: timeout(1) signals its child and then the group, a terminal that closes sends two.
+ */
 static void on_signal(int number)
 {
-	(void)number;
-	if (job != NULL)
-		rouse_cancel_fire(job);
-	/* Whoever asks a second time does not want to wait for a clean end. */
-	for (size_t i = 0; i < SIGNAL_COUNT; i++)
-		(void)signal(signals[i], SIG_DFL);
+	const int saved = errno;
+	const uint64_t now = now_ns();
+	uint64_t first = 0;
+
+	if (atomic_compare_exchange_strong(&asked_ns, &first, now)) {
+		if (job != NULL)
+			rouse_cancel_fire(job);
+	} else if (now > first && now - first > SAME_REQUEST_NS) {
+		/* It is not one that is ignored on purpose: those have no handler. */
+		(void)signal(number, SIG_DFL);
+		(void)raise(number);
+	}
+	errno = saved;
 }
 
 static void set_handlers(void (*handler)(int))
@@ -89,6 +114,7 @@ struct watch *watch_begin(bool quiet, bool verbose)
 	watch->observer.log = on_log;
 	watch->observer.progress = on_progress;
 	job = watch->observer.cancel;
+	atomic_store(&asked_ns, 0);
 	set_handlers(on_signal);
 	return watch;
 }

@@ -3,16 +3,19 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define KILL_GRACE_MS 2000
 
@@ -55,17 +58,31 @@ static int end_child(pid_t pid, int pidfd, int *status)
 	return reaped == pid ? 0 : -ETIMEDOUT;
 }
 
+/*
+ * In a new child. The doctor may be killed while it probes: what it tries ends with it, also where
+ * nothing of it can get a signal of the terminal. @parent may have ended before the kernel was
+ * told.
+ */
+static void end_with_parent(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+		_exit(EXIT_FAILURE);
+}
+
 int rouse_child_probe(int (*probe)(void *user), void *user, unsigned int timeout_ms)
 {
 	uint64_t end_ns = rouse_clock_ns() + timeout_ms * UINT64_C(1000000);
 	cleanup_close int pidfd = -1;
+	const pid_t parent = getpid();
 	int status = 0;
 	pid_t pid = fork();
 
 	if (pid < 0)
 		return -errno;
-	if (pid == 0)
+	if (pid == 0) {
+		end_with_parent(parent);
 		_exit(probe(user));
+	}
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd >= 0)
 		(void)poll_until(pidfd, end_ns);
@@ -76,40 +93,53 @@ int rouse_child_probe(int (*probe)(void *user), void *user, unsigned int timeout
 	return WTERMSIG(status) == SIGKILL ? -ETIMEDOUT : -EFAULT;
 }
 
-static int spawn(const char *const *argv, int output, pid_t *pid)
+/* In a new child of a process with threads perhaps: only what is safe in signal handlers. */
+static _Noreturn void become(const char *const *argv, int output, int failure)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none, defaults;
-	int failed;
+	struct kernel_action {
+		void (*handler)(int);
+		unsigned long rest[3];
+	} defaults = {.handler = SIG_DFL};
+	sigset_t none;
+	int code;
 
 	(void)sigemptyset(&none);
-	(void)sigfillset(&defaults);
-	if (posix_spawn_file_actions_init(&actions) != 0)
-		return -ENOMEM;
-	if (posix_spawnattr_init(&attributes) != 0) {
-		(void)posix_spawn_file_actions_destroy(&actions);
-		return -ENOMEM;
+	/* sigaction(2) past the C library, whose own signals need their defaults, too. */
+	for (int number = 1; number < NSIG; number++)
+		(void)syscall(SYS_rt_sigaction, number, &defaults, NULL, sizeof(uint64_t));
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)setsid();
+	(void)close(STDIN_FILENO);
+	if (open("/dev/null", O_RDONLY) == STDIN_FILENO && dup2(output, STDOUT_FILENO) >= 0 &&
+		dup2(output, STDERR_FILENO) >= 0)
+		/* execvp(3) does not change the strings: its type is older than const. */
+		(void)execvp(argv[0], (char *const *)(uintptr_t)argv);
+	code = errno;
+	(void)!write(failure, &code, sizeof(code));
+	_exit(EXIT_FAILURE);
+}
+
+/* posix_spawn(3) cannot tie a child to its parent. */
+static int spawn(const char *const *argv, int output, pid_t *pid)
+{
+	const pid_t parent = getpid();
+	int failure[2], code = 0;
+
+	if (pipe2(failure, O_CLOEXEC) < 0)
+		return -errno;
+	*pid = fork();
+	if (*pid == 0) {
+		end_with_parent(parent);
+		become(argv, output, failure[1]);
 	}
-	failed = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	if (failed == 0)
-		failed = posix_spawn_file_actions_adddup2(&actions, output, 1);
-	if (failed == 0)
-		failed = posix_spawn_file_actions_adddup2(&actions, output, 2);
-	if (failed == 0)
-		failed = posix_spawnattr_setflags(&attributes,
-			POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	if (failed == 0)
-		failed = posix_spawnattr_setsigmask(&attributes, &none);
-	if (failed == 0)
-		failed = posix_spawnattr_setsigdefault(&attributes, &defaults);
-	/* posix_spawn(3) does not change the strings: its type is older than const. */
-	if (failed == 0)
-		failed = posix_spawnp(pid, argv[0], &actions, &attributes,
-			(char *const *)(uintptr_t)argv, environ);
-	(void)posix_spawnattr_destroy(&attributes);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	return -failed;
+	if (*pid < 0)
+		code = errno;
+	(void)close(failure[1]);
+	/* Nothing comes, and the end, if it could be started. */
+	if (*pid > 0 && rouse_io_read(failure[0], &code, sizeof(code)) == sizeof(code))
+		(void)waitpid(*pid, NULL, 0);
+	(void)close(failure[0]);
+	return -code;
 }
 
 static int read_output(int fd, const char *until, uint64_t end_ns, char *text, size_t room)

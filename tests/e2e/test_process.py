@@ -81,3 +81,21 @@ def test_page_does_not_replace_the_link_to_standard_output():
     done = run_into(work('out'), 'report', '-o', link, page)
     assert link.is_symlink()
     assert done.returncode == 1 and 'standard output' in done.stderr, done.stderr
+
+
+# ---- children --------------------------------------------------------------------------------
+
+def test_interrupted_doctor_leaves_no_probe_behind():
+    need_tool()
+    script = work('qemu')
+    script.write_text('#!/bin/sh\nexec sleep 987654\n')
+    script.chmod(0o755)
+    with Rouse('doctor', '--qemu', script) as run:
+        wait_until(lambda: processes_of_this_test('987654'), 'the probe to run')
+        run.signal(signal.SIGTERM)
+        run.end().expect(-signal.SIGTERM)
+        try:
+            wait_until(lambda: not processes_of_this_test('987654'), 'the probe to end', 10)
+        finally:
+            for pid in processes_of_this_test('987654'):
+                kill(pid)

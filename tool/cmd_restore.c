@@ -5,10 +5,14 @@
 #include "detach.h"
 
 #include <errno.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct restore {
+/* More than anybody watches a restore. */
+#define MAX_WATCH_US 1000000000000u
+
 	struct rouse_restore_options library;
 	char *record_path, *learn_path;
 	const char *report, *log;
@@ -43,18 +47,31 @@ static bool parse_ttr_option(const char *text, void *options)
 	return parse_ttr_point(text, &((struct restore *)options)->library.ttr);
 }
 
-/* FILE or FILE:SECONDS, where SECONDS may have a fraction. *path is the caller's to free. */
+/* Seconds, which may have a fraction, or a duration with its unit. */
+static bool parse_seconds(const char *text, uint64_t *us)
+{
+	double seconds;
+
+	if (!parse_fraction(text, &seconds))
+		return parse_duration(text, us) && *us <= MAX_WATCH_US;
+	if (seconds * 1e6 > MAX_WATCH_US)
+		return false;
+	*us = (uint64_t)(seconds * 1e6);
+	return true;
+}
+
+/* FILE or FILE:SECONDS. *path is the caller's to free. */
 static bool parse_file_seconds(const char *text, char **path, uint64_t *us)
 {
 	const char *colon = strrchr(text, ':');
-	double seconds;
 
 	free(*path);
 	*path = NULL;
-	if (colon != NULL && parse_fraction(colon + 1, &seconds)) {
-		if (seconds > 1e6)
+	/* What looks like a time is one: a file with that name would be a surprise. */
+	if (colon != NULL && strchr(colon, '/') == NULL &&
+		(colon[1] == '\0' || isdigit((unsigned char)colon[1]))) {
+		if (!parse_seconds(colon + 1, us))
 			return false;
-		*us = (uint64_t)(seconds * 1e6);
 		*path = strndup(text, (size_t)(colon - text));
 	} else {
 		*path = strdup(text);

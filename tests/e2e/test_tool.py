@@ -87,6 +87,9 @@ def test_mistakes_in_options_name_the_option():
     rouse('restore', '--background', 'some', 'image').expect(USAGE, "--background: 'some'")
     rouse('restore', '--ttr', '90', 'image').expect(USAGE, "--ttr: '90'")
     rouse('restore', '--ttr', '101,1s', 'image').expect(USAGE, "--ttr: '101,1s'")
+    for option in ('--record', '--learn'):
+        for value in ('f:', 'f:10x', 'f:1.2.3', 'f:2000000', 'f:600min1', ':5'):
+            rouse('restore', option, value, 'image').expect(USAGE, f"{option}: '{value}'")
     rouse('restore', '--resume', 'image').expect(USAGE, '--resume needs --qmp')
     rouse('restore', '--log', 'x', 'image').expect(USAGE, '--log is for --detach')
     rouse('restore', '--qmp', 'x', 'image', '--', 'qemu').expect(USAGE, '--qmp takes')
@@ -94,6 +97,13 @@ def test_mistakes_in_options_name_the_option():
     rouse('pack', 'image').expect(USAGE, 'missing')
     rouse('pack', 'a', 'b', 'c').expect(USAGE, "'c' is too much")
     rouse('pack', '--threads', '-1', 'a', 'b').expect(USAGE, '--threads')
+
+
+def test_time_of_a_record_may_have_a_unit():
+    need_tool()
+    for value in ('f:10', 'f:0.5', 'f:10s', 'f:500ms', 'f:1min', 'a:b', 'a:1/f', 'f'):
+        for option in ('--record', '--learn'):
+            rouse('restore', option, value, '/nonexistent/file').expect(1, '/nonexistent/file')
 
 
 def test_missing_file_is_named():

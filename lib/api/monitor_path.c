@@ -25,7 +25,8 @@ static int runtime_directory(char *path, size_t size, struct rouse_error *error)
 	struct stat status;
 	int used;
 
-	if (base != NULL && base[0] == '/')
+	/* It may name one that nobody has made, as after su(1). */
+	if (base != NULL && base[0] == '/' && (access(base, F_OK) == 0 || errno != ENOENT))
 		used = snprintf(path, size, "%s/rouse", base);
 	else if (geteuid() == 0)
 		used = snprintf(path, size, "/run/rouse");
@@ -43,20 +44,43 @@ static int runtime_directory(char *path, size_t size, struct rouse_error *error)
 	return 0;
 }
 
-/* Whether nobody listens at a socket any more. */
-static bool is_stale(const char *path)
+/* Whether nobody listens at a socket. */
+static bool is_deserted(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct stat status;
 	cleanup_close int fd = -1;
 
-	if (lstat(path, &status) < 0 || !S_ISSOCK(status.st_mode) ||
-		time(NULL) - status.st_mtime < STALE_AFTER_S)
-		return false;
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	return fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
 	       errno == ECONNREFUSED;
+}
+
+/* Whether nobody listens at a socket any more. */
+static bool is_stale(const char *path)
+{
+	struct stat status;
+
+	return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode) &&
+	       time(NULL) - status.st_mtime >= STALE_AFTER_S && is_deserted(path);
+}
+
+/* QEMU removes what has the name of its socket, whatever it is. */
+static int check_free(const char *path, struct rouse_error *error)
+{
+	struct stat status;
+
+	if (lstat(path, &status) < 0)
+		return 0;
+	if (!S_ISSOCK(status.st_mode))
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EEXIST,
+			"%s is there and is not a socket: name another place for the monitor",
+			path);
+	if (!is_deserted(path))
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EADDRINUSE,
+			"%s is the socket of another program: name another place for the monitor",
+			path);
+	return 0;
 }
 
 static void remove_stale_sockets(const char *directory)
@@ -105,5 +129,5 @@ int rouse_monitor_path(
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -ENAMETOOLONG,
 			"%s cannot be a monitor's path: at most %u bytes, without commas",
 			wanted != NULL ? wanted : directory, ROUSE_MONITOR_BYTES - 1);
-	return 0;
+	return wanted != NULL ? check_free(path, error) : 0;
 }

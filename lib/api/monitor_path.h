@@ -11,7 +11,8 @@
 /**
  * Puts the path into @path: @wanted, or a new one in $XDG_RUNTIME_DIR/rouse, /run/rouse (root) or
  * /tmp/rouse-UID. There, sockets that QEMUs left behind when they were killed are removed.
- * -ENAMETOOLONG, -EPERM (the directory is another user's), and those of mkdir(2).
+ * -ENAMETOOLONG, -EPERM (the directory is another user's), -EEXIST (@wanted is no socket),
+ * -EADDRINUSE (somebody listens there), and those of mkdir(2).
  */
 int rouse_monitor_path(
 	const char *wanted, char path[ROUSE_MONITOR_BYTES], struct rouse_error *error);

@@ -22,7 +22,8 @@ function styled(names) {
   const others = names.filter((name) => !ORDER.includes(name));
   return [...known, ...others].map((name, index) => ({
     name,
-    colour: `var(--${COLOURS[name] ?? SPARE_COLOURS[(index - known.length) % SPARE_COLOURS.length]})`,
+    colour: `var(--${Object.hasOwn(COLOURS, name) ? COLOURS[name]
+      : SPARE_COLOURS[(index - known.length) % SPARE_COLOURS.length]})`,
     dash: DASHES[index % DASHES.length],
   }));
 }
@@ -92,9 +93,12 @@ function byPolicy(runs) {
   return styled([...groups.keys()]).map((style) => ({...style, runs: groups.get(style.name)}));
 }
 
+// A map, and not an object: names from files may be those that objects inherit.
+const DISKS = new Map([['disk', 'disk as it is'], ['slow', 'slow disk']]);
+
 /** What the demo calls "disk" and "slow", in full; others are named as they want to be. */
 function diskName(storage) {
-  return {disk: 'disk as it is', slow: 'slow disk'}[storage] ?? storage;
+  return DISKS.get(storage) ?? storage;
 }
 
 function capital(text) {

@@ -138,6 +138,19 @@ def test_texts_from_reports_stay_texts():
 
 
 @limit(300)
+def test_names_that_objects_inherit_are_names():
+    content = samples.bench(1)
+    names = ('constructor', 'toString', '__proto__')
+    for index, run in enumerate(content['runs']):
+        run['workload'] = run['policy'] = run['storage'] = names[index % len(names)]
+    page = page_of(file_of('report.json', content))
+    with Browser() as browser:
+        browser.look(1280)
+        check_page(browser, page)
+        assert 'native code' not in browser.run('return document.documentElement.outerHTML')
+
+
+@limit(300)
 def test_tables_are_within_reach_of_the_keyboard():
     page = page_of(file_of('ws.json', samples.restore()))
     with Browser() as browser:

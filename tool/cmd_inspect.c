@@ -88,12 +88,13 @@ static void print_metadata(const struct rouse_image_info *info)
 
 	json_object_foreach(metadata, name, value)
 	{
-		char *text = json_dumps(value, JSON_ENCODE_ANY);
+		char *text = json_is_string(value) ? strdup(json_string_value(value))
+						   : json_dumps(value, JSON_ENCODE_ANY);
+		char *key = strdup(name);
 
-		if (json_is_string(value))
-			printf("%-14s%s\n", name, json_string_value(value));
-		else if (text != NULL)
-			printf("%-14s%s\n", name, text);
+		if (key != NULL && text != NULL)
+			printf("%-14s%s\n", make_printable(key), make_printable(text));
+		free(key);
 		free(text);
 	}
 	json_decref(metadata);

@@ -32,6 +32,29 @@ static int priority_of(enum message_kind kind)
 	return priorities[kind];
 }
 
+/* Of a control character at @text, in UTF-8; 0: it is none. */
+static size_t control_length(const unsigned char *text)
+{
+	if (text[0] < 0x20 || text[0] == 0x7f)
+		return 1;
+	/* U+0080 to U+009F: some terminals obey these, too. */
+	return text[0] == 0xc2 && text[1] >= 0x80 && text[1] < 0xa0 ? 2 : 0;
+}
+
+char *make_printable(char *text)
+{
+	unsigned char *to = (unsigned char *)text;
+
+	for (const unsigned char *from = to; *from != '\0';) {
+		const size_t length = control_length(from);
+
+		*to++ = length > 0 ? '?' : *from;
+		from += length > 0 ? length : 1;
+	}
+	*to = '\0';
+	return text;
+}
+
 void message(enum message_kind kind, const char *format, ...)
 {
 	char text[1200];
@@ -41,6 +64,8 @@ void message(enum message_kind kind, const char *format, ...)
 	/* clang-tidy 14 forgets va_start() when it checks several files in one run. */
 	(void)vsnprintf(text, sizeof(text), format, args); /* NOLINT(clang-analyzer-valist.*) */
 	va_end(args);
+	/* It may name what stands in a file of somebody else. */
+	(void)make_printable(text);
 	if (to_syslog)
 		syslog(priority_of(kind), "%s: %s", command_name, text);
 	else

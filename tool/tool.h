@@ -33,6 +33,8 @@ void message_set_command(const char *name);
 void message_to_syslog(void);
 /** Says something on stderr. From any thread. */
 void message(enum message_kind kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/** Puts ? in the place of each control character: no text of others commands a terminal. @text. */
+char *make_printable(char *text);
 /** Says what went wrong, and returns the exit code for it. */
 int report_error(const struct rouse_error *error, int code);
 

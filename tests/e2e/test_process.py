@@ -99,3 +99,12 @@ def test_interrupted_doctor_leaves_no_probe_behind():
         finally:
             for pid in processes_of_this_test('987654'):
                 kill(pid)
+
+
+# ---- what is printed -------------------------------------------------------------------------
+
+def test_names_in_messages_send_no_escapes_to_the_terminal():
+    need_tool()
+    said = rouse('inspect', '/nonexistent/\033[31m\u009b31m\n\x7f').expect(1).err
+    assert '\033' not in said and '\u009b' not in said and '\x7f' not in said, repr(said)
+    assert '?[31m?31m??' in said and len(said.splitlines()) == 1, repr(said)

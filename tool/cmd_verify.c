@@ -34,18 +34,16 @@ static void on_damage(void *user, const char *what, uint64_t offset, uint64_t le
 static int finish(
 	struct verify *verify, const char *path, const struct rouse_error *error, int code)
 {
-	int exit_code;
+	int exit_code = EXIT_SUCCESS, printed = EXIT_SUCCESS;
 
 	if (code < 0)
 		exit_code = report_error(error, code);
-	else
-		exit_code = EXIT_SUCCESS;
 	if (verify->json && (code == 0 || code == -EUCLEAN))
-		(void)print_json(json_pack("{s:s, s:b, s:O}", "file", path, "ok", code == 0,
+		printed = print_json(json_pack("{s:s, s:b, s:O}", "file", path, "ok", code == 0,
 			"damage", verify->damage));
 	else if (code == 0 && !verify->quiet)
 		printf("%s: whole\n", path);
-	return exit_code;
+	return exit_code != EXIT_SUCCESS ? exit_code : printed;
 }
 
 static int verify_image(struct verify *verify, const char *path)

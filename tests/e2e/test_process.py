@@ -108,3 +108,17 @@ def test_names_in_messages_send_no_escapes_to_the_terminal():
     said = rouse('inspect', '/nonexistent/\033[31m\u009b31m\n\x7f').expect(1).err
     assert '\033' not in said and '\u009b' not in said and '\x7f' not in said, repr(said)
     assert '?[31m?31m??' in said and len(said.splitlines()) == 1, repr(said)
+
+
+def test_verify_that_cannot_print_its_json_fails():
+    need_tool()
+    image = work('image')
+    image = os.path.join(os.fsencode(image.parent), b'\xff.rouse')
+    with open(image, 'wb') as file:
+        file.write(IMAGE.read_bytes())
+    try:
+        done = subprocess.run([ROUSE, 'verify', '--json', image], capture_output=True, timeout=60,
+                              check=False)
+    finally:
+        os.unlink(image)
+    assert done.returncode == 1 and b'cannot write' in done.stderr, done

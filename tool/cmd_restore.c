@@ -3,16 +3,17 @@
 #include "tool.h"
 
 #include "detach.h"
+#include "replace_file.h"
 
-#include <errno.h>
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct restore {
 /* More than anybody watches a restore. */
 #define MAX_WATCH_US 1000000000000u
 
+struct restore {
 	struct rouse_restore_options library;
 	char *record_path, *learn_path;
 	const char *report, *log;
@@ -254,17 +255,24 @@ static void on_event(void *user, enum rouse_event event, const char *text)
 static int write_report(const struct restore *restore, const struct rouse_restore_report *report)
 {
 	json_t *json;
-	int written;
+	int code;
 
 	if (restore->report == NULL)
 		return EXIT_SUCCESS;
 	json = restore_report_json(report, &restore->library.ttr);
-	written = json_dump_file(json, restore->report, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
+	code = json != NULL ? replace_by_json(json, restore->report,
+				      JSON_INDENT(2) | JSON_REAL_PRECISION(12))
+			    : -ENOMEM;
 	json_decref(json);
-	if (written == 0)
+	if (code == 0)
 		return EXIT_SUCCESS;
-	message(MESSAGE_ERROR, "cannot write %s: %s", restore->report, strerror(errno));
+	message(MESSAGE_ERROR, "cannot write %s: %s", restore->report, strerror(-code));
 	return EXIT_FAILURE;
+}
+
+static int first_failure(int exit_code, int next)
+{
+	return exit_code != EXIT_SUCCESS ? exit_code : next;
 }
 
 static int restore_now(struct restore *restore)
@@ -272,7 +280,7 @@ static int restore_now(struct restore *restore)
 	struct watch *watch = watch_begin(restore->quiet || restore->detached, restore->verbose);
 	struct rouse_restore_report report = {0};
 	struct rouse_error error = {0};
-	int code, exit_code;
+	int code, exit_code = EXIT_SUCCESS;
 
 	if (watch == NULL)
 		return EXIT_FAILURE;
@@ -281,17 +289,21 @@ static int restore_now(struct restore *restore)
 	code = rouse_restore(&restore->library, &report, watch_observer(watch), &error);
 	watch_end(watch);
 	if (code < 0)
-		return report_error(&error, code);
-	exit_code = write_report(restore, &report);
-	if (restore->detached || exit_code != EXIT_SUCCESS)
+		exit_code = report_error(&error, code);
+	/* A log or a set that could not be written takes nothing from what was measured. */
+	if (code < 0 && report.complete_us == 0)
+		return exit_code;
+	exit_code = first_failure(exit_code, write_report(restore, &report));
+	if (restore->detached)
 		return exit_code;
 	if (restore->json)
-		return print_json(restore_report_json(&report, &restore->library.ttr));
+		return first_failure(
+			exit_code, print_json(restore_report_json(&report, &restore->library.ttr)));
 	if (!restore->quiet)
 		restore_report_print(&report, &restore->library.ttr);
 	if (!restore->quiet && restore->verbose)
 		stages_print(report.stages);
-	return EXIT_SUCCESS;
+	return exit_code;
 }
 
 static int restore_detached(struct restore *restore)

@@ -247,6 +247,30 @@ static int write_record(
 	return restore_record_write(&record, r->options.record, error);
 }
 
+static int write_learned(
+	struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
+{
+	if (r->metadata.vmm == NULL || r->metadata.was_running)
+		return restore_learn_end(&r->learn, r->engine,
+			(uint64_t)(report->transport_us * 1000), &report->learn, error);
+	rouse_log(r->observer, ROUSE_LOG_WARNING,
+		"nothing was learned: the VM was paused when it was saved, and still is");
+	return 0;
+}
+
+/* The first of two results stays; a further error is told. */
+static int first_error(struct restore *r, int code, int next, const struct rouse_error *why,
+	struct rouse_error *error)
+{
+	if (next == 0)
+		return code;
+	if (code < 0)
+		rouse_log(r->observer, ROUSE_LOG_ERROR, "%s", why->message);
+	else if (error != NULL)
+		*error = *why;
+	return code < 0 ? code : next;
+}
+
 /* After the guest ran, whether all went well or not. */
 static int write_results(struct restore *r, struct rouse_restore_report *report, bool complete,
 	struct rouse_error *error)
@@ -259,6 +283,7 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 		.threads = r->qemu.threads,
 		.thread_count = r->qemu.thread_count,
 	};
+	struct rouse_error next = {0};
 	int code;
 
 	/* A VM that was taken over has waited for that, too: its block time says nothing. */
@@ -268,17 +293,13 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 	code = restore_report_fill(report, r->engine, &context, &options->ttr, &stalls);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot make the report");
+	/* One that cannot be written takes none of the others along. */
 	if (options->stall_log != NULL)
 		code = restore_report_write_stalls(stalls, options->stall_log, error);
-	if (code == 0 && options->record != NULL)
-		code = write_record(r, report, error);
-	if (code == 0 && options->learn != NULL && r->metadata.vmm != NULL &&
-		!r->metadata.was_running)
-		rouse_log(r->observer, ROUSE_LOG_WARNING,
-			"nothing was learned: the VM was paused when it was saved, and still is");
-	else if (code == 0 && options->learn != NULL)
-		code = restore_learn_end(&r->learn, r->engine,
-			(uint64_t)(report->transport_us * 1000), &report->learn, error);
+	if (options->record != NULL)
+		code = first_error(r, code, write_record(r, report, &next), &next, error);
+	if (options->learn != NULL)
+		code = first_error(r, code, write_learned(r, report, &next), &next, error);
 	return code;
 }
 

@@ -83,6 +83,23 @@ def test_page_does_not_replace_the_link_to_standard_output():
     assert done.returncode == 1 and 'standard output' in done.stderr, done.stderr
 
 
+@limit(120)
+def test_an_output_that_cannot_be_written_takes_no_other_along():
+    need_userfaultfd()
+    image, wset, learned, told = work('tiny.rouse'), work('t.wset'), work('l.wset'), work('r.json')
+    with TinyGuest(8, 8) as guest:
+        guest.wait_works()
+        rouse('save', '-q', '--qmp', guest.qmp, image).expect(0)
+    with TinyGuest(8, 8, incoming='defer') as guest:
+        done = rouse('restore', '--policy', 'lazy', '--record', wset, '--learn', f'{learned}:10ms',
+                     '--stall-log', '/nonexistent/stalls', '--report', told, '--json', '--qmp',
+                     guest.qmp, image).expect(1, '/nonexistent/stalls')
+        guest.check()
+    assert wset.exists() and learned.exists()
+    assert done.json['complete_ms'] > 0 and json.loads(told.read_text()) == done.json
+    assert sorted(path.name for path in told.parent.glob('r.json*')) == ['r.json']
+
+
 # ---- children --------------------------------------------------------------------------------
 
 def test_interrupted_doctor_leaves_no_probe_behind():

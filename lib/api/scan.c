@@ -56,7 +56,7 @@ static int check_options(const struct rouse_scan_options *given, struct rouse_sc
 	if ((unsigned int)options->source > ROUSE_SCAN_WRITES)
 		return rouse_error_set(
 			error, ROUSE_ERROR_USAGE, -EINVAL, "there is no such source of a scan");
-	return 0;
+	return options->out != NULL ? rouse_wset_check_place(options->out, error) : 0;
 }
 
 static int run(struct scan_session *session, struct live_qemu *live, const char *out,

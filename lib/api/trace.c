@@ -29,7 +29,7 @@ static int check_options(const struct rouse_trace_options *given,
 	if ((options->pid > 0) == (options->qmp_socket != NULL))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"a trace needs a process id or a QMP socket, and not both");
-	return 0;
+	return options->out != NULL ? rouse_wset_check_place(options->out, error) : 0;
 }
 
 static int run(struct trace_session *session, struct live_qemu *live,

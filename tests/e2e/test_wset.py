@@ -91,6 +91,9 @@ def test_another_file_is_not_replaced_by_a_working_set():
     rouse('wset', 'merge', '-o', image, wset).expect(USAGE, 'vm.rouse', 'not a working set')
     rouse('restore', '--policy', 'lazy', '--record', f'{image}:10', image, '--', 'true').expect(
         USAGE, 'vm.rouse', 'not a working set')
+    # Before they look for the VM.
+    for command in ('trace', 'scan'):
+        rouse(command, '--qmp', work('no-socket'), '-o', image).expect(USAGE, 'not a working set')
     assert image.read_bytes() == before
 
 

@@ -482,8 +482,11 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 	if (resumed)
 		return 0;
 	code = qmp_execute(qmp, "cont", NULL, NULL, error);
-	if (code == 0)
+	if (code == 0) {
+		/* It may run from now on, whether RESUME is heard or not. */
+		*started_ns = when_ns;
 		code = wait_for(qmp, 1u << 1, 10000, started_ns, error);
+	}
 	if (code == 0)
 		return rouse_error_set(
 			error, ROUSE_ERROR_VMM, -ETIMEDOUT, "QEMU does not let the VM run");

@@ -87,7 +87,7 @@ int qemu_incoming_socketpair(int *ours, int *qemus, struct rouse_error *error);
 
 /**
  * Waits until an ordinary (precopy) migration is loaded, and lets the guest run if @run.
- * *started_ns: when, by QEMU's own clock; set if it fails, too, but only if the guest has run.
+ * *started_ns: when, by QEMU's own clock; set if it fails, too, but only if the guest may have run.
  * -EPIPE: QEMU ended; -EREMOTEIO: it could not load it.
  */
 int qemu_incoming_wait_loaded(

@@ -185,6 +185,10 @@ int rouse_wset_check_place(const char *path, struct rouse_error *error)
 	if (!S_ISREG(status.st_mode))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"cannot write a working set to %s: not a regular file", path);
+	if (rouse_io_is_open_file(path))
+		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+			"%s stands for an open file, as standard output is: name the file itself",
+			path);
 	if (status.st_size == 0)
 		return 0;
 	fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -72,6 +72,16 @@ def test_image_does_not_replace_the_link_to_standard_output():
     assert done.returncode == USAGE and 'standard output' in done.stderr, done.stderr
 
 
+def test_working_set_does_not_replace_the_link_to_standard_output():
+    need_tool()
+    text, wset, link = work('text'), work('vm.wset'), link_to_output()
+    text.write_text('block 1048576 pc.ram\n3 10\n', encoding='ascii')
+    rouse('wset', 'convert', text, wset).expect(0)
+    done = run_into(work('out'), 'wset', 'merge', '-o', link, wset)
+    assert link.is_symlink()
+    assert done.returncode == USAGE and 'standard output' in done.stderr, done.stderr
+
+
 def test_page_does_not_replace_the_link_to_standard_output():
     need_tool()
     if not (BUILD / 'report/report.html').exists():

@@ -99,21 +99,23 @@ def measure(ways, saved, limit, until):
     """All rounds of one workload; those after the first only if they will end before `until` (of
     time.monotonic()), with --quick single restores as well."""
     bench = ways.bench
-    began = time.monotonic()
+    took = {}  # by (storage, policy): seconds of the last restore
     for number in range(1, bench.args.rounds + 1):
-        now = time.monotonic()
-        if number > 1 and now + (now - began) / (number - 1) > until:
+        cells = plan(ways, saved, number)
+        if number > 1 and time.monotonic() + sum(took.get(cell, 0) for cell in cells) > until:
             bench.say(f"{saved.workload}: rounds {number} to {bench.args.rounds}: SKIPPED: they "
                       f"would not end within {bench.args.minutes:g} minutes for all workloads")
             break
         limit.starts_ms.append(bench.bare_start_ms(saved))
-        for storage, policy in plan(ways, saved, number):
-            if bench.args.quick and time.monotonic() > until:
+        for storage, policy in cells:
+            began = time.monotonic()
+            if bench.args.quick and began > until:
                 bench.skip(f"{saved.workload}, {storage}, {policy}",
                            f"the {bench.args.minutes:g} minutes are over")
                 continue
             bench.attempt(run_demo.cell_of(saved, storage, policy, number),
                           functools.partial(ways.one_run, saved, storage, policy, number))
+            took[storage, policy] = time.monotonic() - began
 
 
 def note_limits(bench, workload, limit):

@@ -307,7 +307,7 @@ static int probe_scheduling(void *unused)
 	(void)unused;
 	if (setpriority(PRIO_PROCESS, 0, -1) < 0)
 		lacks |= 1;
-	if (sched_setscheduler(0, SCHED_FIFO, &realtime) < 0)
+	if (sched_setscheduler(0, SCHED_RR, &realtime) < 0)
 		lacks |= 2;
 	return lacks;
 }
@@ -323,9 +323,11 @@ static void probe_priority(struct doctor *doctor)
 		say(doctor, "negative nice values %s, realtime scheduling %s",
 			(lacks & 1) == 0 ? "allowed" : "not allowed",
 			(lacks & 2) == 0 ? "allowed" : "not allowed");
-	tell(doctor, "priority", lacks >= 0 && (lacks & 1) == 0,
-		"on a busy machine faults wait for the processor as long as anybody; needed: root, "
-		"CAP_SYS_NICE or a limit on nice (ulimit -e)");
+	tell(doctor, "priority", lacks >= 0 && (lacks & 2) == 0,
+		"on a busy machine the answers to faults are interrupted by everybody else, or "
+		"with a "
+		"negative nice value by many; needed: root, CAP_SYS_NICE or a limit on realtime "
+		"priorities of 1 or more (ulimit -r)");
 }
 
 static void probe_schedstat(struct doctor *doctor)

@@ -14,8 +14,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 struct fake_sink {
 	struct rouse_sink sink;
@@ -34,6 +37,7 @@ struct fake_sink {
 	int fail_prefetch;              /* the same for prefetch() */
 	int processors;                 /* of the guest, whose waiting is known; 0: it is not */
 	uint64_t wait_ns, wait_step_ns; /* how long they waited; grows with each look */
+	int scheduling, nice;           /* of the thread that answers */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 };
@@ -101,6 +105,8 @@ static int fake_wait_fault(struct rouse_sink *sink, uint64_t *page)
 	int code = -EAGAIN;
 
 	pthread_mutex_lock(&s->lock);
+	s->scheduling = sched_getscheduler(0);
+	s->nice = getpriority(PRIO_PROCESS, (id_t)gettid());
 	while (code == -EAGAIN) {
 		while (s->started && s->next < s->wanted_count &&
 			s->state[s->wanted[s->next]] != 0) {

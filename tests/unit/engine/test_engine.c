@@ -4,6 +4,10 @@
 #include "engine/pacer.h"
 #include "engine_fixture.h"
 
+#include <sys/wait.h>
+
+#define UNPRIVILEGED 65534 /* nobody */
+
 #include <fcntl.h>
 
 static void eager_places_every_page_before_the_start(void **state)
@@ -50,6 +54,73 @@ static void lazy_answers_faults_and_delivers_the_rest(void **state)
 	for (size_t i = 0; i < 10; i++)
 		assert_int_equal(faults[i].page, wanted[i]);
 	run_close(&run);
+}
+
+/* Whether a thread of this process may be realtime; it is not, afterwards. */
+static bool may_be_realtime(void)
+{
+	const struct sched_param realtime = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+	const struct sched_param ordinary = {.sched_priority = 0};
+	const bool may = sched_setscheduler(0, SCHED_RR, &realtime) == 0;
+
+	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &ordinary), 0);
+	return may;
+}
+
+static void faults_are_answered_in_realtime_where_that_is_allowed(void **state)
+{
+	static const uint64_t wanted[] = {1};
+	const struct fixture *fixture = *state;
+	const bool may = may_be_realtime();
+	struct run run;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = ROUSE_BACKGROUND_MAX},
+				 wanted, 1),
+		0);
+	assert_int_equal(run.fake->scheduling, may ? SCHED_RR : SCHED_OTHER);
+	assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
+	run_close(&run);
+}
+
+/* In a child: the exit code. */
+static int answer_without_privileges(struct run *run)
+{
+	static const uint64_t wanted[] = {1};
+	const struct rlimit none = {0};
+
+	if (setrlimit(RLIMIT_RTPRIO, &none) < 0 || setrlimit(RLIMIT_NICE, &none) < 0)
+		return 1;
+	if (geteuid() == 0 && setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) < 0)
+		return 2;
+	if (run_engine(run,
+		    (struct rouse_engine_config){
+			    .policy = ROUSE_POLICY_LAZY, .background = ROUSE_BACKGROUND_MAX},
+		    wanted, 1) < 0)
+		return 3;
+	return run->fake->scheduling == SCHED_OTHER && run->fake->nice == 0 ? 0 : 4;
+}
+
+static void faults_are_answered_where_no_priority_is_allowed(void **state)
+{
+	const struct fixture *fixture = *state;
+	struct run run;
+	int status;
+	pid_t child;
+
+	make_image(fixture->path, NULL, 0);
+	run_open(&run, fixture->path);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(answer_without_privileges(&run));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	rouse_reader_close(run.reader);
+	rouse_source_destroy(run.source);
 }
 
 static void without_background_only_what_is_asked_for_is_placed(void **state)
@@ -760,6 +831,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
 		T(eager_places_every_page_before_the_start),
 		T(lazy_answers_faults_and_delivers_the_rest),
+		T(faults_are_answered_in_realtime_where_that_is_allowed),
+		T(faults_are_answered_where_no_priority_is_allowed),
 		T(without_background_only_what_is_asked_for_is_placed),
 		T(a_resume_without_background_ends_when_the_last_page_came),
 		T(ws_prefetches_the_working_set_and_no_more),

@@ -196,6 +196,7 @@ static int fill(const struct rouse_image *image, const char *wset, struct rouse_
 		code = put_remembered(&packing, observer, error);
 	if (code == 0)
 		code = put_near(&packing, observer, error);
+	rouse_writer_end_near(writer);
 	if (code == 0)
 		code = rouse_image_each_page(image->source, image->reader, put_page, &packing,
 			"packing", observer, error);

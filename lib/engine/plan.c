@@ -96,14 +96,28 @@ int rouse_wset_plan_next(void *user, const struct rouse_feed_page **pages, size_
 void rouse_rest_plan_init(struct rouse_rest_plan *plan, struct rouse_reader *reader, bool zeros,
 	bool (*skip)(void *user, uint64_t page), void *skip_user)
 {
-	*plan = (struct rouse_rest_plan){
-		.reader = reader, .zeros = zeros, .skip = skip, .skip_user = skip_user};
+	const uint64_t near = le64_get(rouse_reader_superblock(reader)->near_chunks);
+
+	/* With zeros all is wanted before the start; one region is in this order anyway. */
+	*plan = (struct rouse_rest_plan){.reader = reader,
+		.zeros = zeros,
+		.skip = skip,
+		.skip_user = skip_user,
+		.near_chunks =
+			!zeros && rouse_reader_page_tables(reader) > REGION_TABLES ? near : 0};
 }
 
 void rouse_rest_plan_finish(struct rouse_rest_plan *plan)
 {
 	free(plan->pages);
 	plan->pages = NULL;
+}
+
+/* Whether a page has its turn in the present pass. */
+static bool is_of_pass(const struct rouse_rest_plan *plan, uint64_t locator)
+{
+	return plan->near_chunks == 0 ||
+	       (rouse_locator_chunk(locator) < plan->near_chunks) != plan->near_done;
 }
 
 /* Adds what is wanted of one page table to the region. */
@@ -130,12 +144,26 @@ static int add_table(struct rouse_rest_plan *plan, uint64_t index, size_t *count
 
 		if (locator == ROUSE_LOCATOR_ZERO && !plan->zeros)
 			continue;
+		if (!is_of_pass(plan, locator))
+			continue;
 		if (plan->skip != NULL && plan->skip(plan->skip_user, first + i))
 			continue;
 		plan->pages[(*count)++] =
 			(struct rouse_feed_page){.locator = locator, .page = (uint32_t)(first + i)};
 	}
 	return 0;
+}
+
+/* Whether there is a table left, of this pass or of the next one. */
+static bool has_more(struct rouse_rest_plan *plan)
+{
+	const uint64_t tables = rouse_reader_page_tables(plan->reader);
+
+	if (plan->next_table == tables && plan->near_chunks > 0 && !plan->near_done) {
+		plan->near_done = true;
+		plan->next_table = 0;
+	}
+	return plan->next_table < tables;
 }
 
 int rouse_rest_plan_next(void *user, const struct rouse_feed_page **pages, size_t *count)
@@ -145,7 +173,7 @@ int rouse_rest_plan_next(void *user, const struct rouse_feed_page **pages, size_
 	size_t n = 0;
 
 	/* A region may be empty (all zero, or placed already): only the last one ends the plan. */
-	while (n == 0 && plan->next_table < tables) {
+	while (n == 0 && has_more(plan)) {
 		uint64_t end = plan->next_table + REGION_TABLES;
 
 		if (end > tables)

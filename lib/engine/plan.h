@@ -3,7 +3,9 @@
  * Which pages the feeder brings, in which order: two plans.
  *
  *   working set   the image's own, or one that was given: one region
- *   rest          everything else, for eager and for the background: regions of a GiB of the VM
+ *   rest          everything else, for eager and for the background: regions of a GiB of the VM;
+ *                 for the background of a larger VM in two passes: in each region first what the
+ *                 image has laid near its working set, which would else come late in the last ones
  *
  * Inside a region pages are sorted by where they are stored, so that the disk is read in one
  * direction and a chunk once. A GiB of the VM costs 4 MiB of memory.
@@ -37,6 +39,8 @@ struct rouse_rest_plan {
 	bool zeros; /* zero pages too */
 	bool (*skip)(void *user, uint64_t page);
 	void *skip_user;
+	uint64_t near_chunks; /* of the image: its pages come before all others; 0: no such order */
+	bool near_done;
 	uint64_t next_table;
 	struct rouse_feed_page *pages;
 	size_t room;

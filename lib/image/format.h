@@ -93,7 +93,8 @@ struct rouse_disk_superblock {
 	le32_t block_count;
 	le32_t section_count; /* ROUSE_SECTION_COUNT of the writer */
 	struct rouse_disk_section sections[ROUSE_IMAGE_SECTION_SLOTS];
-	uint8_t reserved[4096 - 120 - 16 * 24 - 8];
+	le64_t near_chunks; /* a hint: a restore asks for these first; 0: not told */
+	uint8_t reserved[4096 - 120 - 16 * 24 - 8 - 8];
 	le64_t checksum; /* XXH3-64 of the 4088 bytes before */
 };
 static_assert(sizeof(struct rouse_disk_superblock) == 4096, "superblock");

@@ -398,6 +398,8 @@ static int write_superblock(struct commit *commit)
 	if (getrandom(superblock.id, sizeof(superblock.id), 0) != (ssize_t)sizeof(superblock.id))
 		return -EIO;
 	memcpy(superblock.sections, commit->places, sizeof(commit->places));
+	if (writer->near_chunks > 0)
+		superblock.near_chunks = le64_make(commit->wset_chunk_count + writer->near_chunks);
 	superblock.checksum = le64_make(
 		XXH3_64bits(&superblock, offsetof(struct rouse_disk_superblock, checksum)));
 	return rouse_io_pwrite(writer->file.fd, &superblock, sizeof(superblock), 0);

@@ -72,6 +72,8 @@ static int check_counts(const struct rouse_disk_superblock *superblock, struct r
 		return damaged(error, "the superblock makes no sense: the number of pages");
 	if (le64_get(superblock->chunk_count) > ROUSE_IMAGE_MAX_PAGES)
 		return damaged(error, "the superblock makes no sense: the number of chunks");
+	if (le64_get(superblock->near_chunks) > le64_get(superblock->chunk_count))
+		return damaged(error, "the superblock makes no sense: the chunks that come first");
 	if (chunk_pages == 0 || chunk_pages > ROUSE_IMAGE_MAX_CHUNK_PAGES)
 		return damaged(error, "the superblock makes no sense: the pages in a chunk");
 	if (blocks == 0 || blocks > ROUSE_IMAGE_MAX_BLOCKS)

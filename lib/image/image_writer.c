@@ -282,6 +282,7 @@ static int store(struct rouse_writer *writer, const void *data, uint64_t *locato
 	code = rouse_packer_add(writer->packer, data, locator);
 	if (code < 0)
 		return fail(writer, code);
+	writer->chunks_begun = rouse_locator_chunk(*locator) + 1;
 	if (known != NULL)
 		*known = *locator;
 	return 0;
@@ -309,6 +310,11 @@ int rouse_writer_put_page(struct rouse_writer *writer, uint64_t page, const void
 		return 0;
 	}
 	return store(writer, data, entry);
+}
+
+void rouse_writer_end_near(struct rouse_writer *writer)
+{
+	writer->near_chunks = writer->chunks_begun;
 }
 
 int rouse_writer_put_zero(struct rouse_writer *writer, uint64_t page)

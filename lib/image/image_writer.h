@@ -46,6 +46,12 @@ int rouse_writer_set_blocks(struct rouse_writer *writer, const struct rouse_bloc
 int rouse_writer_put_page(struct rouse_writer *writer, uint64_t page, const void *data);
 int rouse_writer_put_zero(struct rouse_writer *writer, uint64_t page);
 
+/**
+ * The pages that have come are near the working set: a restore wants them before all that follow.
+ * Without this call an image says nothing of that.
+ */
+void rouse_writer_end_near(struct rouse_writer *writer);
+
 /** METADATA, CONFIG or DEVICES. The bytes are copied. -ENOMEM, -EINVAL (another type), -EFBIG. */
 int rouse_writer_set_section(
 	struct rouse_writer *writer, enum rouse_section_type type, const void *bytes, size_t size);

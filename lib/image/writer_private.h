@@ -44,7 +44,8 @@ struct rouse_writer {
 	bool *wset_present;
 
 	struct rouse_writer_section sections[ROUSE_SECTION_COUNT];
-	uint64_t front_limit; /* where ordinary chunks begin */
+	uint64_t front_limit;               /* where ordinary chunks begin */
+	uint64_t chunks_begun, near_chunks; /* ordinary ones */
 };
 
 /** Whether a page has zeros only. */

@@ -215,6 +215,11 @@ static void page_count(struct victim *v)
 	v->superblock->page_count = le64_make(ROUSE_IMAGE_MAX_PAGES + 1);
 }
 
+static void near_chunks(struct victim *v)
+{
+	v->superblock->near_chunks = le64_make(le64_get(v->superblock->chunk_count) + 1);
+}
+
 static void chunk_count(struct victim *v)
 {
 	v->superblock->chunk_count = le64_make(UINT64_MAX);
@@ -461,6 +466,7 @@ static const struct {
 	BAD(page_bytes, "pages of 16384 bytes"),
 	BAD(page_count, "the number of pages"),
 	BAD(chunk_count, "the number of chunks"),
+	BAD(near_chunks, "the chunks that come first"),
 	BAD(chunk_pages, "the pages in a chunk"),
 	BAD(block_count, "the number of RAM blocks"),
 	BAD(section_count, "the number of sections"),

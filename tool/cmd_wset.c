@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* rouse wset: working-set files shown, merged, compared, and converted to text and back. */
+#include "replace_file.h"
 #include "wset_show.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_SETS 1000u
@@ -215,29 +217,82 @@ static int diff(const struct wset_args *args, const struct arguments *arguments)
 
 /* ---- convert --------------------------------------------------------------------------------- */
 
+/* Whether what is there, if anything, can go for a text: an image or the like was a slip. */
+static bool may_become_text(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	char begin[4096];
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return errno == ENOENT || errno == ENXIO;
+	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+		n = read(fd, begin, sizeof(begin));
+	(void)close(fd);
+	return n >= 0 && memchr(begin, '\0', (size_t)n) == NULL;
+}
+
+/* *temporary: what it is called until it is whole; NULL: it is written in place. -errno. */
+static int begin_text(const char *out, char **temporary)
+{
+	int fd;
+
+	*temporary = NULL;
+	if (replace_is_possible(out))
+		return replace_begin(out, temporary);
+	fd = open(out, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int write_text_file(
+	const struct rouse_wset *wset, const char *out, struct rouse_error *error)
+{
+	char *temporary;
+	const int fd = begin_text(out, &temporary);
+	int code;
+
+	if (fd < 0) {
+		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(-fd));
+		return EXIT_FAILURE;
+	}
+	code = rouse_wset_write_text(wset, fd, error);
+	if (code < 0) {
+		(void)close(fd);
+		(void)replace_end(temporary, code);
+		return report_error(error, code);
+	}
+	if (close(fd) < 0)
+		code = -errno;
+	if (temporary != NULL)
+		code = replace_end(temporary, code);
+	if (code < 0)
+		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(-code));
+	return code < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int to_text(const char *in, const char *out)
 {
 	struct rouse_wset *wset = NULL;
 	struct rouse_error error = {0};
 	const bool to_stdout = strcmp(out, "-") == 0;
-	int exit_code = open_wset(in, &wset), code, fd;
+	int exit_code = open_wset(in, &wset), code;
 
 	if (exit_code != EXIT_SUCCESS)
 		return exit_code;
-	fd = to_stdout ? STDOUT_FILENO : open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0) {
-		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(errno));
-		rouse_wset_close(wset);
-		return EXIT_FAILURE;
+	if (to_stdout) {
+		code = rouse_wset_write_text(wset, STDOUT_FILENO, &error);
+		exit_code = code < 0 ? report_error(&error, code) : EXIT_SUCCESS;
+	} else if (!may_become_text(out)) {
+		message(MESSAGE_ERROR,
+			"%s is there and is no text, and is not replaced by one: name another "
+			"file, or remove it first",
+			out);
+		exit_code = EXIT_USAGE;
+	} else {
+		exit_code = write_text_file(wset, out, &error);
 	}
-	code = rouse_wset_write_text(wset, fd, &error);
 	rouse_wset_close(wset);
-	if (code < 0)
-		exit_code = report_error(&error, code);
-	if (!to_stdout && close(fd) < 0 && exit_code == EXIT_SUCCESS) {
-		message(MESSAGE_ERROR, "cannot write %s: %s", out, strerror(errno));
-		exit_code = EXIT_FAILURE;
-	}
 	return exit_code;
 }
 

@@ -178,7 +178,7 @@ static int replace_file(const char *out, const char *template, const char *mark,
 
 	if (fd < 0)
 		return fd;
-	return replace_end(out, temporary, write_parts(fd, template, mark, text));
+	return replace_end(temporary, write_parts(fd, template, mark, text));
 }
 
 int page_write(const json_t *data, const char *given, const char *out)

@@ -68,13 +68,18 @@ bool replace_is_possible(const char *path)
 	return !replace_is_open_file(path) && (stat(path, &status) < 0 || S_ISREG(status.st_mode));
 }
 
+#define TEMPORARY_END ".XXXXXX"
+
 int replace_begin(const char *path, char **temporary)
 {
 	const mode_t mask = umask(0);
+	char *real = realpath(path, NULL); /* a link stays one */
 	int fd, code;
 
 	(void)umask(mask);
-	if (asprintf(temporary, "%s.XXXXXX", path) < 0) {
+	code = asprintf(temporary, "%s" TEMPORARY_END, real != NULL ? real : path);
+	free(real);
+	if (code < 0) {
 		*temporary = NULL;
 		return -ENOMEM;
 	}
@@ -91,12 +96,16 @@ int replace_begin(const char *path, char **temporary)
 	return code;
 }
 
-int replace_end(const char *path, char *temporary, int code)
+int replace_end(char *temporary, int code)
 {
-	if (code == 0 && rename(temporary, path) < 0)
-		code = -errno;
+	const size_t length = temporary != NULL ? strlen(temporary) : 0;
+	char *name = length > 0 ? strndup(temporary, length - strlen(TEMPORARY_END)) : NULL;
+
+	if (code == 0 && (name == NULL || rename(temporary, name) < 0))
+		code = name != NULL ? -errno : -ENOMEM;
 	if (code < 0 && temporary != NULL)
 		(void)unlink(temporary);
+	free(name);
 	free(temporary);
 	return code;
 }
@@ -131,7 +140,7 @@ int replace_by_json(const json_t *json, const char *path, size_t flags)
 		const int code = -errno;
 
 		(void)close(fd);
-		return replace_end(path, temporary, code);
+		return replace_end(temporary, code);
 	}
-	return replace_end(path, temporary, write_json(json, file, flags));
+	return replace_end(temporary, write_json(json, file, flags));
 }

@@ -15,12 +15,12 @@ bool replace_is_open_file(const char *path);
 /** Whether it can be replaced: there is nothing yet, or a regular file that has the name itself. */
 bool replace_is_possible(const char *path);
 /**
- * Opens a new file beside @path, with the permissions of any new one. The descriptor, or -errno.
- * *temporary: its name, for replace_end().
+ * Opens a new file beside @path, or beside what a link there leads to, with the permissions of any
+ * new one. The descriptor, or -errno. *temporary: its name, for replace_end().
  */
 int replace_begin(const char *path, char **temporary);
-/** With @code 0 gives it the name @path, else removes it. Frees @temporary. @code, or -errno. */
-int replace_end(const char *path, char *temporary, int code);
+/** With @code 0 gives it its name, else removes it. Frees @temporary. @code, or -errno. */
+int replace_end(char *temporary, int code);
 /** Writes JSON: whole, or in place what cannot be replaced (a pipe). 0 or -errno. */
 int replace_by_json(const json_t *json, const char *path, size_t flags);
 

@@ -146,8 +146,9 @@ int rouse_wset_encode(
  */
 int rouse_wset_check_place(const char *path, struct rouse_error *error);
 /**
- * Writes @wset to @path: temporary name, fsync, rename. Who is killed leaves what was there, and
- * perhaps the temporary file. Errors of the file, and of rouse_wset_check_place().
+ * Writes @wset to @path, or where a link there leads: temporary name, fsync, rename. Who is killed
+ * leaves what was there, and perhaps the temporary file. Errors of the file, and of
+ * rouse_wset_check_place().
  */
 int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error);
 /** The same with the name of the temporary file, which must not exist: -EEXIST. */

@@ -224,9 +224,16 @@ int rouse_wset_write_by(const struct rouse_wset *wset, const char *path, const c
 
 int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rouse_error *error)
 {
+	cleanup_free char *real = NULL;
 	char temporary[PATH_MAX];
-	int code = -EEXIST;
+	int code = rouse_wset_check_place(path, error);
 
+	if (code < 0)
+		return code;
+	/* A link stays one. */
+	real = realpath(path, NULL);
+	path = real != NULL ? real : path;
+	code = -EEXIST;
 	/* A name beside it that nobody else has. */
 	for (unsigned int i = 0; code == -EEXIST && i < 100; i++) {
 		if (snprintf(temporary, sizeof(temporary), "%s.%ld-%u.tmp", path, (long)getpid(),

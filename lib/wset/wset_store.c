@@ -4,10 +4,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/io.h"
 
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
@@ -30,11 +32,15 @@ int rouse_wset_store_lock(struct rouse_wset_store *store, const char *path, unsi
 	struct rouse_error *error)
 {
 	const uint64_t end_ns = rouse_clock_ns() + (uint64_t)timeout_ms * 1000000;
-	cleanup_free char *copy = strdup(path);
+	cleanup_free char *copy = NULL;
 	cleanup_close int fd = -1;
 
-	store->path = path;
+	free(store->real);
+	/* What stands for an open file is refused under its own name, when it is to be written. */
+	store->real = rouse_io_is_open_file(path) ? NULL : realpath(path, NULL);
+	store->path = store->real != NULL ? store->real : path;
 	store->directory = -1;
+	copy = strdup(store->path);
 	if (copy == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot lock %s", path);
 	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -86,4 +92,6 @@ void rouse_wset_store_unlock(struct rouse_wset_store *store)
 	if (store->directory >= 0)
 		(void)close(store->directory);
 	store->directory = -1;
+	free(store->real);
+	store->real = NULL;
 }

@@ -15,7 +15,8 @@
 #include "wset/wset.h"
 
 struct rouse_wset_store {
-	const char *path; /* the caller's */
+	const char *path; /* the caller's, or real */
+	char *real;       /* with links followed; of the store */
 	int directory;    /* locked; -1: not */
 };
 
@@ -26,7 +27,10 @@ struct rouse_wset_store {
 
 /** Whether a file could be written at @path, as far as its directory says. -ENOENT, -EACCES, ... */
 int rouse_wset_store_check(const char *path, struct rouse_error *error);
-/** Waits up to @timeout_ms for the lock. -ETIMEDOUT, and errors of opening the directory. */
+/**
+ * Waits up to @timeout_ms for the lock. A link is followed: it stays one, and whoever comes by the
+ * file's other names waits for the same lock. -ETIMEDOUT, and errors of opening the directory.
+ */
 int rouse_wset_store_lock(struct rouse_wset_store *store, const char *path, unsigned int timeout_ms,
 	struct rouse_error *error);
 /** The set that is there: *wset is NULL if there is no file. Errors as rouse_wset_open(). */

@@ -132,6 +132,35 @@ def test_convert_goes_there_and_back():
     assert out == text.read_text() and out.endswith('\n7 0\n3 10\n9 20\n')
 
 
+def test_convert_to_text_replaces_nothing_but_texts():
+    need_tool()
+    wset, text, image = make_wset('a.wset', [7, 3]), work('out.txt'), work('vm.rouse')
+    shutil.copy(ROOT / 'tests/golden/good/lz4_wset.rouse', image)
+    before = image.read_bytes()
+    rouse('wset', 'convert', wset, image).expect(USAGE, 'is no text')
+    rouse('wset', 'convert', wset, wset).expect(USAGE, 'is no text')
+    assert image.read_bytes() == before and show(wset)['pages'] == 2
+    text.write_text('something else\n')
+    rouse('wset', 'convert', wset, text).expect(0)
+    assert text.read_text().startswith('block 16777216 pc.ram')
+    assert not [each for each in text.parent.iterdir() if each.name.startswith('out.txt.')]
+
+
+def test_what_a_link_leads_to_is_replaced():
+    need_tool()
+    folder = work('elsewhere')
+    folder.mkdir()
+    a, b = make_wset('a.wset', [7, 3]), make_wset('b.wset', [8])
+    for name, words in (('sum.wset', ('merge', '--confirm', '1', '-o')), ('text', ('convert',))):
+        target, link = folder / name, work(f'link-{name}')
+        shutil.copy(b if name == 'sum.wset' else work('b.wset.txt'), target)
+        link.symlink_to(target)
+        rouse('wset', *words, *((link, b, a) if name == 'sum.wset' else (a, link))).expect(0)
+        assert link.is_symlink()
+    assert show(folder / 'sum.wset')['pages'] == 3
+    assert '\n7 0' in (folder / 'text').read_text()
+
+
 def test_convert_takes_blocks_from_an_image():
     need_tool()
     image = ROOT / 'tests/golden/good/lz4_wset.rouse'

@@ -63,6 +63,7 @@ class Story:
     """What all steps need."""
 
     recordings = 1  # restores that a working set is learnt from
+    record_seconds = None  # of each; None: RECORD_SECONDS of the workload
 
     def __init__(self, args):
         self.args = args
@@ -172,11 +173,15 @@ def save_guest(story, workload, image):
     return normal
 
 
+def recorded_seconds(story, workload):
+    return story.record_seconds or RECORD_SECONDS[workload]
+
+
 def record(story, workload, image, wset):
     """Restores once, and records what the guest touches first."""
-    seconds = RECORD_SECONDS[workload]
     with restored_by_rouse(story.tool, story.machine, image, "lazy",
-                           options=("--record", f"{wset}:{seconds}")) as restored:
+                           options=("--record", f"{wset}:{recorded_seconds(story, workload)}")
+                           ) as restored:
         check_integrity(story, restored, "the recording restore")
 
 
@@ -194,7 +199,7 @@ def learn_working_set(story, workload, image, packed):
     more = f" of each of {story.recordings} restores" if story.recordings > 1 else ""
     story.say(f"{workload}: working set of {report['wset_pages']} pages "
               f"({report['wset_pages'] * 4096 / 1e6:.0f} MB), touched in the first "
-              f"{RECORD_SECONDS[workload]} s" + more)
+              f"{recorded_seconds(story, workload)} s" + more)
 
 
 def prepare(story, workload):

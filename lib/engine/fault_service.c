@@ -279,14 +279,18 @@ static void end_sink(struct rouse_sink *sink)
 /*
  * Realtime at its lowest: a nice value alone lets the guest's own processors and the background
  * interrupt an answer, which was four times as long then in its 99th percentile
- * (docs/performance.md, "Fault service"). The thread cannot take a processor for itself: each
- * answer follows a request of a guest that waits for it.
+ * (docs/performance.md, "The service of a fault"). The thread runs while there are requests, and so
+ * much of a processor is the guest's own wait; the kernel leaves others their twentieth
+ * (sched_rt_runtime_us). A limit on realtime without a pause (RLIMIT_RTTIME) would end the process
+ * in a long burst of faults.
  */
 static void take_priority(void)
 {
 	const struct sched_param lowest = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+	struct rlimit rttime;
 
-	if (pthread_setschedparam(pthread_self(), SCHED_RR, &lowest) != 0)
+	if (getrlimit(RLIMIT_RTTIME, &rttime) < 0 || rttime.rlim_cur != RLIM_INFINITY ||
+		pthread_setschedparam(pthread_self(), SCHED_RR, &lowest) != 0)
 		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FAULT_NICE);
 }
 

@@ -180,8 +180,8 @@ static void find_data(const struct map_warm *w, uint64_t index, struct data *dat
 }
 
 /*
- * Whether the page is to be read. With @data zero pages as well, unless they are holes: what was
- * written there since is found in no other way.
+ * Whether the page is to be read: zero pages as well, unless they are holes, since what was written
+ * there is found in no other way.
  */
 static bool is_wanted(const struct map_warm *w, uint64_t index, struct data *data)
 {
@@ -189,8 +189,6 @@ static bool is_wanted(const struct map_warm *w, uint64_t index, struct data *dat
 		return false;
 	if (!rouse_flat_is_zero(w->config.file, index))
 		return true;
-	if (data == NULL)
-		return false;
 	if (index >= data->to)
 		find_data(w, index, data);
 	return index >= data->from;
@@ -327,17 +325,19 @@ int map_warm_rest(struct map_warm *w, uint64_t background, const struct vcpu_wai
 {
 	const uint64_t end = w->config.file->flat.main_pages, begun_ns = rouse_clock_ns();
 	struct rouse_pacer pacer;
+	struct data data = {0};
 	uint64_t at = 0;
 	struct run run;
 	int code = 0;
 
 	rouse_pacer_init(&pacer, background, 0, begun_ns);
 	while (code == 0 &&
-		next_run(w, &at, end, pacer.limited ? ROUSE_PACER_PIECE : RUN_PAGES, NULL, &run)) {
+		next_run(w, &at, end, pacer.limited ? ROUSE_PACER_PIECE : RUN_PAGES, &data, &run)) {
 		code = is_ended(w) ? cancelled(error) : read_run(w, &run, error);
 		if (code < 0)
 			break;
-		w->stats.rest_pages += run.pages;
+		for (uint32_t i = 0; i < run.pages; i++)
+			w->stats.rest_pages += !rouse_flat_is_zero(w->config.file, run.index + i);
 		rouse_progress(w->config.observer, "warming", at * PAGE, end * PAGE);
 		hold_back(w, &pacer, wait, (uint64_t)run.pages * PAGE);
 	}

@@ -97,12 +97,48 @@ static void a_byte_where_zeros_belong_is_found(void **state)
 	}
 }
 
+/* Nothing before the start, the rest behind it. */
+static int warm_rest(const char *path, struct map_warm_stats *stats, struct rouse_error *error)
+{
+	struct rouse_flat_file file;
+	struct map_warm_config config = {.file = &file};
+	struct map_warm *warm;
+	int code;
+
+	assert_int_equal(rouse_flat_open(path, &file, NULL), 0);
+	assert_int_equal(map_warm_begin(&config, &warm, NULL), 0);
+	assert_int_equal(map_warm_wait(warm, NULL), 0);
+	code = map_warm_rest(warm, ROUSE_BACKGROUND_MAX, NULL, error);
+	map_warm_get_stats(warm, stats);
+	map_warm_free(warm);
+	rouse_flat_close(&file);
+	return code;
+}
+
+static void a_byte_where_zeros_belong_is_found_behind_the_start(void **state)
+{
+	char path[] = "/tmp/rouse-map-warm-XXXXXX";
+	struct map_warm_stats stats;
+	struct rouse_error error = {0};
+	int fd = make_file(path);
+
+	(void)state;
+	assert_int_equal(warm_rest(path, &stats, &error), 0);
+	assert_int_equal(stats.rest_pages, DATA_PAGES);
+	assert_int_equal(pwrite(fd, "x", 1, (off_t)(177 * PAGE + 99)), 1);
+	assert_int_equal(warm_rest(path, &stats, &error), -EUCLEAN);
+	assert_non_null(strstr(error.message, "page 177 "));
+	(void)close(fd);
+	(void)unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(holes_are_not_read),
 		cmocka_unit_test(zeros_that_are_not_holes_are_right),
 		cmocka_unit_test(a_byte_where_zeros_belong_is_found),
+		cmocka_unit_test(a_byte_where_zeros_belong_is_found_behind_the_start),
 	};
 
 	return cmocka_run_group_tests_name("map_warm", tests, NULL, NULL);

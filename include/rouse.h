@@ -68,7 +68,7 @@ enum rouse_log_level { ROUSE_LOG_ERROR, ROUSE_LOG_WARNING, ROUSE_LOG_INFO, ROUSE
 
 enum rouse_event {
 	ROUSE_EVENT_QEMU_STARTED, /**< the text is the path of its QMP socket */
-	ROUSE_EVENT_RUNNING,      /**< the guest executes instructions, or (paused) could */
+	ROUSE_EVENT_RUNNING,      /**< the guest executes instructions, or could: "paused" */
 	ROUSE_EVENT_COMPLETE,     /**< the last page has been delivered */
 };
 

@@ -281,7 +281,8 @@ static int start_guest(struct map_restore *m, struct rouse_error *error)
 			*error = why;
 		return code;
 	}
-	rouse_event(config->observer, ROUSE_EVENT_RUNNING, NULL);
+	rouse_event(config->observer, ROUSE_EVENT_RUNNING,
+		restore_qemu_shall_run(config->options, config->metadata) ? NULL : "paused");
 	return 0;
 }
 
@@ -298,10 +299,13 @@ static uint64_t choose_background(const struct map_restore *m)
 static void stop_for_damage(struct map_restore *m, struct rouse_error *error)
 {
 	struct rouse_sink *sink = m->qemu.sink;
-	const char *then = sink->ops->stop_guest(sink, NULL) == 0
-				   ? "the VM, which may have seen it, was stopped"
-				   : "the VM, which may have seen it, could not be stopped: end it";
+	const char *then;
 
+	/* Not even a user who interrupts wants it to go on. */
+	qmp_ignore_cancel(m->qemu.qmp);
+	then = sink->ops->stop_guest(sink, NULL) == 0
+		       ? "the VM, which may have seen it, was stopped"
+		       : "the VM, which may have seen it, could not be stopped: end it";
 	(void)rouse_error_prefix(error, "%s", then);
 }
 

@@ -145,8 +145,7 @@ static unsigned int count_vcpus(struct qmp *qmp)
 	return count > 0 ? (unsigned int)count : 1;
 }
 
-/* Without metadata (a converted image) the wish to run it is all there is. */
-static bool shall_run(
+bool restore_qemu_shall_run(
 	const struct rouse_restore_options *options, const struct rouse_metadata *metadata)
 {
 	return !options->paused && (metadata->vmm == NULL || metadata->was_running);
@@ -162,7 +161,7 @@ static int make_sink(struct restore_qemu *qemu, const struct rouse_restore_optio
 		.pid = qemu->process.pid > 0 ? qemu->process.pid : 0,
 		.blocks = qemu->blocks,
 		.block_count = qemu->block_count,
-		.run = shall_run(options, metadata),
+		.run = restore_qemu_shall_run(options, metadata),
 		.observer = observer,
 	};
 
@@ -205,12 +204,12 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 		code = qemu_incoming_prepare(qemu->qmp, postcopy, error);
 	if (code == 0 && postcopy)
 		code = qemu_incoming_mark(qemu->qmp, checkpoint_of(reader), error);
-	if (code == 0 && !shall_run(options, metadata))
+	if (code == 0 && !restore_qemu_shall_run(options, metadata))
 		code = qemu_incoming_hold(qemu->qmp, error);
 	/* Before the migration is connected: a QEMU that is refused goes on waiting. */
 	if (code == 0 && qemu->way == RESTORE_UFFD)
-		code = restore_uffd_take(
-			qemu, checkpoint_of(reader), shall_run(options, metadata), error);
+		code = restore_uffd_take(qemu, checkpoint_of(reader),
+			restore_qemu_shall_run(options, metadata), error);
 	if (code < 0)
 		return code;
 	if (options->qmp_socket != NULL)
@@ -390,9 +389,18 @@ int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_
 
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error)
 {
+	const bool broken = code == -EPIPE || code == -ECONNRESET;
+	struct rouse_error why = {0};
+	int found;
+
 	if (qemu->qmp == NULL || error == NULL)
 		return code;
-	code = qemu_incoming_broken(qemu->qmp, code, error);
+	found = qemu_incoming_broken(qemu->qmp, code, &why);
+	/* While QEMU lives, who has said more than that it does not listen knows better. */
+	if (broken || found == -EPIPE) {
+		code = found;
+		*error = why;
+	}
 	return add_last_words(qemu, code, error);
 }
 

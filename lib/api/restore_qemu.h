@@ -61,7 +61,14 @@ int restore_qemu_open_map(struct restore_qemu *qemu, const struct rouse_restore_
 	struct rouse_reader *reader, const struct rouse_observer *observer,
 	struct rouse_error *error);
 
-/** If QEMU is gone or said why it broke off, puts that into @error. Returns the error's code. */
+/** Whether the VM is to run. Without metadata (a converted image) the wish is all there is. */
+bool restore_qemu_shall_run(
+	const struct rouse_restore_options *options, const struct rouse_metadata *metadata);
+
+/**
+ * Puts into @error, of @code, what QEMU has to say: why the connection broke, or that it is gone.
+ * An error that says more than that while QEMU lives stays. Returns the error's code.
+ */
 int restore_qemu_explain(struct restore_qemu *qemu, int code, struct rouse_error *error);
 
 /** The VM has all pages: takes back what was left in QEMU for another Rouse. */

@@ -300,7 +300,7 @@ static int run(struct rouse_engine *e, struct rouse_error *error)
 
 	if (code < 0)
 		return code;
-	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, NULL);
+	rouse_event(e->config.observer, ROUSE_EVENT_RUNNING, e->config.paused ? "paused" : NULL);
 	waits = engine_guest_wait(e, &wait_from_ns) > 0;
 	code = serve(e, error);
 	e->stats.guest_waited = waits && engine_guest_wait(e, &wait_to_ns) > 0;

@@ -13,6 +13,7 @@
 #define CONNECTION_NAME "rouse-migration"
 #define MARK_PREFIX "rouse-checkpoint-"
 #define LOAD_TIMEOUT_NS UINT64_C(600000000000)  /* for QEMU to load what it was sent */
+#define CANCELLED_LOAD_NS UINT64_C(3000000000)  /* the same after a cancel */
 #define RECOVER_TIMEOUT_NS UINT64_C(5000000000) /* for QEMU to notice that a Rouse has died */
 
 static void json_free(json_t **value)
@@ -436,6 +437,15 @@ static int wait_for(struct qmp *qmp, unsigned int outcomes, int timeout_ms, uint
 	}
 }
 
+bool qemu_incoming_outlasts_cancel(struct qmp *qmp, int code, uint64_t *until_ns)
+{
+	if (code != -ECANCELED || *until_ns != 0)
+		return false;
+	qmp_ignore_cancel(qmp);
+	*until_ns = rouse_clock_ns() + CANCELLED_LOAD_NS;
+	return true;
+}
+
 int qemu_incoming_wait_resume(
 	struct qmp *qmp, int timeout_ms, uint64_t *started_ns, struct rouse_error *error)
 {
@@ -453,13 +463,15 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 {
 	const int slice_ms = given_up != NULL ? 50 : 1000;
 	const uint64_t deadline = rouse_clock_ns() + LOAD_TIMEOUT_NS;
-	uint64_t when_ns = 0;
+	uint64_t when_ns = 0, cancelled_until_ns = 0;
 	bool resumed = false;
 	int code;
 
 	/* A VM that was saved running says RESUME before the migration is complete. */
 	do {
 		code = wait_for(qmp, 1u << 1 | 1u << 2, slice_ms, &when_ns, error);
+		if (qemu_incoming_outlasts_cancel(qmp, code, &cancelled_until_ns))
+			code = 0;
 		/* From here on it has started, whatever comes: it is not ended any more. */
 		if (code == 1)
 			*started_ns = when_ns;
@@ -467,6 +479,8 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 		if (code == 0 && given_up != NULL && atomic_load(given_up))
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
 				"a device of the VM waits for a page that nobody gives it");
+		if (code == 0 && cancelled_until_ns != 0 && rouse_clock_ns() > cancelled_until_ns)
+			return qemu_incoming_cancelled(error);
 		if (code == 0 && rouse_clock_ns() > deadline)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
 				"QEMU does not finish loading the VM");

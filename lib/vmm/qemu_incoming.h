@@ -103,6 +103,14 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 int qemu_incoming_wait_resume(
 	struct qmp *qmp, int timeout_ms, uint64_t *started_ns, struct rouse_error *error);
 
+/**
+ * For who waits for a VM whose state has been sent: whether to go on in spite of @code, a cancel.
+ * From then on QEMU lets the VM run by itself, so that ending it as one that never ran could end
+ * one that has, and its disks would be ahead of the image. So the wait goes on without the cancel,
+ * until *until_ns (clock_ns; 0 before the call): past that QEMU hangs. Once for each wait.
+ */
+bool qemu_incoming_outlasts_cancel(struct qmp *qmp, int code, uint64_t *until_ns);
+
 /** The run state ("running", "paused", "inmigrate", ...) into @state. */
 int qemu_incoming_run_state(struct qmp *qmp, char *state, size_t size, struct rouse_error *error);
 

@@ -64,10 +64,11 @@
 #define RUNNING_SOCKET_BYTES (64 << 10)
 #define BACKGROUND_GROUP 16u
 #define DEVICES_PONG 3u
-#define FINISH_TIMEOUT_NS UINT64_C(60000000000)
-/* Of that after a cancel: an ordinary end takes milliseconds, and is better than a broken one. */
+/* After a cancel: an ordinary end takes milliseconds, and is better than a broken one. */
 #define FINISH_CANCELLED_NS UINT64_C(3000000000)
 #define FINISH_LOOK_MS 100
+/* For a disk that another QEMU has open, which is about to end. */
+#define CONT_TIMEOUT_NS UINT64_C(10000000000)
 /* For a QEMU that is taken over to say something: a thread that waits for that alone does. */
 #define TAKEOVER_SILENCE_MS 30000
 
@@ -302,20 +303,29 @@ static bool is_paused(const char *state)
 	return strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0;
 }
 
-/* A VM that does not run by itself: QEMU could not open its disks for writing, say. Try again. */
-static int nudge(struct postcopy_sink *s, struct rouse_error *error)
+/*
+ * A VM that does not run by itself: QEMU could not open its disks for writing, say, because the one
+ * before has not let go of them. Tries again, for a while.
+ */
+static int nudge(struct postcopy_sink *s, uint64_t loaded_ns, struct rouse_error *error)
 {
+	struct rouse_error why = {0};
 	char state[64];
-	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), error);
+	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), &why);
 
 	if (code == 0 && s->config.run && is_paused(state))
-		code = qmp_execute(s->config.qmp, "cont", NULL, NULL, error);
+		code = qmp_execute(s->config.qmp, "cont", NULL, NULL, &why);
+	if (code == -EREMOTEIO && rouse_clock_ns() - loaded_ns < CONT_TIMEOUT_NS)
+		return 0;
+	if (code < 0 && error != NULL)
+		*error = why;
 	return code;
 }
 
 static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct rouse_error *error)
 {
 	struct postcopy_sink *s = postcopy_of(sink);
+	uint64_t loaded_ns = 0, cancelled_until_ns = 0;
 	int code = 0;
 
 	if (s->config.run)
@@ -333,8 +343,12 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 
 		code = qemu_incoming_wait_resume(
 			s->config.qmp, s->config.run ? 100 : 1, started_ns, error);
+		if (qemu_incoming_outlasts_cancel(s->config.qmp, code, &cancelled_until_ns))
+			continue;
 		if (code < 0)
 			return code;
+		if (code == 0 && cancelled_until_ns != 0 && rouse_clock_ns() > cancelled_until_ns)
+			return qemu_incoming_cancelled(error);
 		loaded = state_flag(s, &s->devices_loaded);
 		if (loaded && (code == 1 || !s->config.run)) {
 			if (code == 0)
@@ -361,7 +375,8 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 		if (state_flag(s, &s->closed))
 			return qemu_incoming_broken(s->config.qmp, -EPIPE, error);
 		if (loaded) {
-			code = nudge(s, error);
+			loaded_ns = loaded_ns != 0 ? loaded_ns : rouse_clock_ns();
+			code = nudge(s, loaded_ns, error);
 			if (code < 0)
 				return code;
 		}
@@ -491,10 +506,10 @@ static void tell_if_paused(struct postcopy_sink *s)
 			"QMP's cont lets it run");
 }
 
-/* Until QEMU says that it has all. -ETIMEDOUT; -ECANCELED: the same, sooner; -EPIPE. */
+/* Until QEMU says that it has all, however long it stands still. -ECANCELED; -EPIPE. */
 static int await_shut(struct postcopy_sink *s)
 {
-	uint64_t deadline_ns = rouse_clock_ns() + FINISH_TIMEOUT_NS;
+	uint64_t deadline_ns = UINT64_MAX;
 	bool cancelled = false;
 	int code;
 
@@ -509,7 +524,7 @@ static int await_shut(struct postcopy_sink *s)
 		}
 	}
 	if (!s->closed)
-		code = cancelled ? -ECANCELED : -ETIMEDOUT;
+		code = -ECANCELED;
 	else
 		code = s->shut && s->shut_value == 0 ? 0 : -EPIPE;
 	pthread_mutex_unlock(&s->state_lock);
@@ -527,9 +542,6 @@ static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
 		return rouse_error_set(error, ROUSE_ERROR_CANCELLED, code,
 			"cancelled before QEMU said that it has all pages: if the VM pauses, take "
 			"over with `rouse restore --resume`");
-	if (code == -ETIMEDOUT)
-		return rouse_error_set(error, ROUSE_ERROR_VMM, code,
-			"QEMU has all pages but does not end the migration");
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
 	if (s->taken_over)

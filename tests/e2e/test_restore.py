@@ -554,8 +554,12 @@ def files_of(process):
     return len(os.listdir(f'/proc/{process.pid}/fd'))
 
 
+def serves(run):
+    return 'the VM runs' in run.said() or 'gets its pages again' in run.said()
+
+
 def kill_when_it_serves(run, after_s=0.0):
-    wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
+    wait_until(lambda: serves(run) or not run.running(), 'the VM to run')
     kill_after(run, after_s)
 
 

@@ -8,12 +8,13 @@ import re
 import resource
 import signal
 import subprocess
+import threading
 import time
 
 from e2e import (
-    CANCELLED, FILE, REFUSED, USAGE, VMM, Rouse, Skip, become_nobody, busy_guest, check_memory, has_ended, kill,
-    limit, machine, may_use_userfaultfd, note, rouse, seeded, temp_dir, wait_running, wait_until,
-    waiting_qemu, work)
+    CANCELLED, FILE, REFUSED, USAGE, VMM, Rouse, Skip, become_nobody, busy_guest, check_memory,
+    has_ended, kill, limit, machine, may_use_userfaultfd, need_userfaultfd, note, rouse, seeded,
+    temp_dir, wait_running, wait_until, waiting_qemu, work)
 from tiny_guest import TinyGuest, build_tiny_guest
 
 SYSTEM = 1  # exit code: a system call failed
@@ -520,6 +521,28 @@ def test_a_suspended_vm_may_have_disks():
         save(guest, image).expect(0)
     assert metadata(image)['disks'][0]['file'] == str(path)
     restore_and_check(image, extra=drive(path, 'hd'))
+
+
+def test_a_disk_that_another_qemu_lets_go_of_late_is_waited_for():
+    need_userfaultfd()
+    image, path = work('vm.rouse'), disk('disk.qcow2')
+    with working_guest(extra=drive(path, 'hd')) as guest:
+        save(guest, image).expect(0)
+    with subprocess.Popen(['qemu-system-x86_64', '-display', 'none', '-nodefaults', '-S',
+                           *drive(path, 'hd')], stdin=subprocess.DEVNULL) as holder:
+        wait_until(lambda: subprocess.run(['qemu-img', 'info', path], capture_output=True,
+                                          check=False).returncode != 0, 'the disk to be in use')
+        let_go = threading.Timer(2, holder.kill)
+        let_go.start()
+        try:
+            with TinyGuest(incoming='defer', extra=drive(path, 'hd')) as guest:
+                report = rouse('restore', '--policy', 'lazy', '--json', '--qmp', guest.qmp,
+                               image).expect(0).json
+                guest.check()
+        finally:
+            let_go.cancel()
+            holder.kill()
+    assert report['start_ms'] > 1000, 'nothing was waited for: this tests nothing'
 
 
 def test_disks_can_be_ignored():

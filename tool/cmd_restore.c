@@ -249,7 +249,10 @@ static void on_event(void *user, enum rouse_event event, const char *text)
 		detach_running(&restore->detach, restore->monitor);
 	else if (!restore->quiet)
 		message(MESSAGE_NOTE, "the VM %s; its monitor is %s",
-			restore->library.paused ? "is there, paused" : "runs", restore->monitor);
+			restore->library.resume ? "gets its pages again"
+			: text != NULL          ? "is there, paused"
+						: "runs",
+			restore->monitor);
 }
 
 static int write_report(const struct restore *restore, const struct rouse_restore_report *report)
@@ -268,6 +271,24 @@ static int write_report(const struct restore *restore, const struct rouse_restor
 		return EXIT_SUCCESS;
 	message(MESSAGE_ERROR, "cannot write %s: %s", restore->report, strerror(-code));
 	return EXIT_FAILURE;
+}
+
+/* Before anything is started: a report in the place of an image would be the end of it. */
+static bool report_has_place(const struct restore *restore)
+{
+	const struct rouse_restore_options *library = &restore->library;
+	const char *const kept[] = {library->image, library->flat, library->wset, library->learn,
+		library->record, library->stall_log};
+
+	for (size_t i = 0; restore->report != NULL && i < sizeof(kept) / sizeof(kept[0]); i++) {
+		if (kept[i] != NULL && replace_is_same_file(restore->report, kept[i])) {
+			message(MESSAGE_ERROR,
+				"the report would take the place of %s: name another file",
+				kept[i]);
+			return false;
+		}
+	}
+	return true;
 }
 
 static int first_failure(int exit_code, int next)
@@ -346,7 +367,7 @@ static bool check(const struct restore *restore)
 		message(MESSAGE_ERROR, "--log is for --detach");
 		return false;
 	}
-	return true;
+	return report_has_place(restore);
 }
 
 static int run(const struct command *command, int argc, char **argv)

@@ -226,11 +226,11 @@ static bool may_become_text(const char *path)
 	ssize_t n = 0;
 
 	if (fd < 0)
-		return errno == ENOENT || errno == ENXIO;
+		return true; /* writing will say why it cannot be, if so */
 	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
 		n = read(fd, begin, sizeof(begin));
 	(void)close(fd);
-	return n >= 0 && memchr(begin, '\0', (size_t)n) == NULL;
+	return n <= 0 || memchr(begin, '\0', (size_t)n) == NULL;
 }
 
 /* *temporary: what it is called until it is whole; NULL: it is written in place. -errno. */
@@ -241,7 +241,7 @@ static int begin_text(const char *out, char **temporary)
 	*temporary = NULL;
 	if (replace_is_possible(out))
 		return replace_begin(out, temporary);
-	fd = open(out, O_WRONLY | O_CLOEXEC);
+	fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	return fd < 0 ? -errno : fd;
 }
 

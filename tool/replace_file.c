@@ -61,11 +61,21 @@ bool replace_is_open_file(const char *path)
 	return false;
 }
 
+bool replace_is_same_file(const char *one, const char *other)
+{
+	struct stat a, b;
+
+	return strcmp(one, other) == 0 || (stat(one, &a) == 0 && stat(other, &b) == 0 &&
+						  a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
 bool replace_is_possible(const char *path)
 {
 	struct stat status;
 
-	return !replace_is_open_file(path) && (stat(path, &status) < 0 || S_ISREG(status.st_mode));
+	if (stat(path, &status) == 0)
+		return S_ISREG(status.st_mode) && !replace_is_open_file(path);
+	return lstat(path, &status) < 0;
 }
 
 #define TEMPORARY_END ".XXXXXX"
@@ -74,9 +84,13 @@ int replace_begin(const char *path, char **temporary)
 {
 	const mode_t mask = umask(0);
 	char *real = realpath(path, NULL); /* a link stays one */
+	mode_t mode = 0666 & ~mask;
+	struct stat status;
 	int fd, code;
 
 	(void)umask(mask);
+	if (stat(path, &status) == 0)
+		mode = status.st_mode & 0777;
 	code = asprintf(temporary, "%s" TEMPORARY_END, real != NULL ? real : path);
 	free(real);
 	if (code < 0) {
@@ -84,7 +98,7 @@ int replace_begin(const char *path, char **temporary)
 		return -ENOMEM;
 	}
 	fd = mkostemp(*temporary, O_CLOEXEC);
-	if (fd >= 0 && fchmod(fd, 0666 & ~mask) == 0)
+	if (fd >= 0 && fchmod(fd, mode) == 0)
 		return fd;
 	code = -errno;
 	if (fd >= 0) {

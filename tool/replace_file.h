@@ -12,11 +12,17 @@
  * rename would take the place of the link, whatever it leads to.
  */
 bool replace_is_open_file(const char *path);
-/** Whether it can be replaced: there is nothing yet, or a regular file that has the name itself. */
+/** Whether both names are one, or lead to one file that is there. */
+bool replace_is_same_file(const char *one, const char *other);
+/**
+ * Whether it can be replaced: there is nothing yet, or a regular file, perhaps behind a link. What
+ * cannot (a pipe, a link to a file that is not there) is opened and written in place.
+ */
 bool replace_is_possible(const char *path);
 /**
- * Opens a new file beside @path, or beside what a link there leads to, with the permissions of any
- * new one. The descriptor, or -errno. *temporary: its name, for replace_end().
+ * Opens a new file beside @path, or beside what a link there leads to, with the permissions of
+ * what is there or else of any new one. The descriptor, or -errno. *temporary: its name, for
+ * replace_end().
  */
 int replace_begin(const char *path, char **temporary);
 /** With @code 0 gives it its name, else removes it. Frees @temporary. @code, or -errno. */

@@ -31,7 +31,14 @@ static bool may_use_set(enum rouse_policy policy)
 static int check_places(const struct rouse_restore_options *options, struct rouse_error *error)
 {
 	const char *record = options->record, *learn = options->learn;
+	const char *const kept[] = {options->image, options->flat, options->wset, learn, record};
 
+	for (size_t i = 0; options->stall_log != NULL && i < sizeof(kept) / sizeof(kept[0]); i++) {
+		if (kept[i] != NULL && rouse_io_is_same_file(options->stall_log, kept[i]))
+			return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
+				"the stall log would take the place of %s: name another file",
+				kept[i]);
+	}
 	if (record == NULL)
 		return 0;
 	if (learn != NULL && (strcmp(record, learn) == 0 || rouse_io_is_same_file(record, learn)))

@@ -189,32 +189,54 @@ static bool directory_of(const char *path, char real[PATH_MAX])
 	return name != NULL && realpath(name, real) != NULL;
 }
 
+/* What a path is, and if a link, to @here what it leads to. */
+enum link_kind { LINK_NONE, LINK_FOLLOWED, LINK_TO_OPEN_FILE, LINK_BROKEN };
+
+static enum link_kind follow_link(char here[PATH_MAX])
+{
+	char directory[PATH_MAX], target[PATH_MAX];
+	struct stat status;
+	ssize_t length;
+	int used;
+
+	if (lstat(here, &status) < 0 || !S_ISLNK(status.st_mode))
+		return LINK_NONE;
+	if (!directory_of(here, directory))
+		return LINK_BROKEN;
+	/* Files in /dev/shm are files. */
+	if (begins_with(directory, "/proc") ||
+		(begins_with(directory, "/dev") && !begins_with(directory, "/dev/shm")))
+		return LINK_TO_OPEN_FILE;
+	length = readlink(here, target, sizeof(target) - 1);
+	if (length < 0)
+		return LINK_BROKEN;
+	target[length] = '\0';
+	used = target[0] == '/' ? snprintf(here, PATH_MAX, "%s", target)
+				: snprintf(here, PATH_MAX, "%s/%s", directory, target);
+	return used < 0 || used >= PATH_MAX ? LINK_BROKEN : LINK_FOLLOWED;
+}
+
+static enum link_kind follow_links(const char *path, char here[PATH_MAX])
+{
+	enum link_kind kind = LINK_FOLLOWED;
+
+	if (snprintf(here, PATH_MAX, "%s", path) >= PATH_MAX)
+		return LINK_BROKEN;
+	for (unsigned int i = 0; kind == LINK_FOLLOWED && i < MAX_LINKS; i++)
+		kind = follow_link(here);
+	return kind;
+}
+
 bool rouse_io_is_open_file(const char *path)
 {
-	char here[PATH_MAX], directory[PATH_MAX], target[PATH_MAX];
-	struct stat status;
+	char here[PATH_MAX];
 
-	if (snprintf(here, sizeof(here), "%s", path) >= (int)sizeof(here))
-		return false;
-	for (unsigned int i = 0; i < MAX_LINKS; i++) {
-		ssize_t length;
-		int used;
+	return follow_links(path, here) == LINK_TO_OPEN_FILE;
+}
 
-		if (lstat(here, &status) < 0 || !S_ISLNK(status.st_mode) ||
-			!directory_of(here, directory))
-			return false;
-		/* Files in /dev/shm are files. */
-		if (begins_with(directory, "/proc") ||
-			(begins_with(directory, "/dev") && !begins_with(directory, "/dev/shm")))
-			return true;
-		length = readlink(here, target, sizeof(target) - 1);
-		if (length < 0)
-			return false;
-		target[length] = '\0';
-		used = target[0] == '/' ? snprintf(here, sizeof(here), "%s", target)
-					: snprintf(here, sizeof(here), "%s/%s", directory, target);
-		if (used < 0 || (size_t)used >= sizeof(here))
-			return false;
-	}
-	return false;
+char *rouse_io_follow_links(const char *path)
+{
+	char here[PATH_MAX];
+
+	return strdup(follow_links(path, here) == LINK_NONE ? here : path);
 }

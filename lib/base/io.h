@@ -39,5 +39,11 @@ bool rouse_io_is_same_file(const char *one, const char *other);
  * stat(2) calls it what it leads to, but a rename would take the place of the link.
  */
 bool rouse_io_is_open_file(const char *path);
+/**
+ * The name of the file that @path stands for, links followed, whether the file is there or not;
+ * @path itself if it stands for an open file, or its links lead nowhere. The caller's to free(3);
+ * NULL: no memory.
+ */
+char *rouse_io_follow_links(const char *path);
 
 #endif

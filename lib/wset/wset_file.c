@@ -231,8 +231,10 @@ int rouse_wset_write(const struct rouse_wset *wset, const char *path, struct rou
 	if (code < 0)
 		return code;
 	/* A link stays one. */
-	real = realpath(path, NULL);
-	path = real != NULL ? real : path;
+	real = rouse_io_follow_links(path);
+	if (real == NULL)
+		return rouse_error_errno(error, -ENOMEM, "cannot write %s", path);
+	path = real;
 	code = -EEXIST;
 	/* A name beside it that nobody else has. */
 	for (unsigned int i = 0; code == -EEXIST && i < 100; i++) {

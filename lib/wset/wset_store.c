@@ -18,7 +18,7 @@
 
 int rouse_wset_store_check(const char *path, struct rouse_error *error)
 {
-	cleanup_free char *copy = strdup(path);
+	cleanup_free char *copy = rouse_io_follow_links(path);
 
 	if (copy == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot write %s", path);
@@ -36,11 +36,10 @@ int rouse_wset_store_lock(struct rouse_wset_store *store, const char *path, unsi
 	cleanup_close int fd = -1;
 
 	free(store->real);
-	/* What stands for an open file is refused under its own name, when it is to be written. */
-	store->real = rouse_io_is_open_file(path) ? NULL : realpath(path, NULL);
-	store->path = store->real != NULL ? store->real : path;
+	store->real = rouse_io_follow_links(path);
+	store->path = store->real;
 	store->directory = -1;
-	copy = strdup(store->path);
+	copy = store->real != NULL ? strdup(store->real) : NULL;
 	if (copy == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot lock %s", path);
 	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -94,4 +93,5 @@ void rouse_wset_store_unlock(struct rouse_wset_store *store)
 	store->directory = -1;
 	free(store->real);
 	store->real = NULL;
+	store->path = NULL;
 }

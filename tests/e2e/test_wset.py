@@ -97,6 +97,22 @@ def test_another_file_is_not_replaced_by_a_working_set():
     assert image.read_bytes() == before
 
 
+def test_what_a_restore_writes_takes_the_place_of_nothing_that_it_reads():
+    need_tool()
+    image, wset = work('vm.rouse'), make_wset('a.wset', [7, 3])
+    shutil.copy(ROOT / 'tests/golden/good/lz4_wset.rouse', image)
+    link = work('link')
+    link.symlink_to(image)
+    before = image.read_bytes(), wset.read_bytes()
+    for option, words in (('--stall-log', 'the stall log would take'),
+                          ('--report', 'the report would take')):
+        for path in (image, link, wset):
+            rouse('restore', '--policy', 'ws', '-w', wset, option, path, image, '--',
+                  'true').expect(USAGE, words)
+    rouse('restore', '--stall-log', 'x', '--report', 'x', image, '--', 'true').expect(USAGE, 'x')
+    assert (image.read_bytes(), wset.read_bytes()) == before and link.is_symlink()
+
+
 def test_record_does_not_destroy_what_was_learned():
     need_tool()
     image = ROOT / 'tests/golden/good/lz4_wset.rouse'
@@ -159,6 +175,34 @@ def test_what_a_link_leads_to_is_replaced():
         assert link.is_symlink()
     assert show(folder / 'sum.wset')['pages'] == 3
     assert '\n7 0' in (folder / 'text').read_text()
+
+
+def test_a_link_to_a_file_that_is_not_there_makes_that_file():
+    need_tool()
+    folder = work('elsewhere')
+    folder.mkdir()
+    a, b = make_wset('a.wset', [7, 3]), make_wset('b.wset', [8])
+    for name, words in (('sum.wset', ('merge', '--confirm', '1', '-o')), ('text', ('convert',))):
+        link = work(f'link-{name}')
+        link.symlink_to(os.path.relpath(folder / name, link.parent))
+        rouse('wset', *words, *((link, b, a) if name == 'sum.wset' else (a, link))).expect(0)
+        assert link.is_symlink()
+    assert show(folder / 'sum.wset')['pages'] == 3
+    assert '\n7 0' in (folder / 'text').read_text()
+
+
+def test_convert_writes_over_all_of_an_open_file():
+    need_tool()
+    wset, text = make_wset('a.wset', [7, 3]), work('long.txt')
+    text.write_text('1 2\n' * 1000)
+    mode = 0o640
+    text.chmod(mode)
+    with open(text, 'r+', encoding='ascii') as file:
+        rouse('wset', 'convert', wset, f'/dev/fd/{file.fileno()}', pass_fds=(file.fileno(),)
+              ).expect(0)
+    assert '\n3 10' in text.read_text() and '1 2\n' not in text.read_text()
+    rouse('wset', 'convert', wset, text).expect(0)
+    assert text.stat().st_mode & 0o777 == mode
 
 
 def test_convert_takes_blocks_from_an_image():

@@ -305,16 +305,18 @@ static bool is_paused(const char *state)
 
 /*
  * A VM that does not run by itself: QEMU could not open its disks for writing, say, because the one
- * before has not let go of them. Tries again, for a while.
+ * before has not let go of them. Tries again, for a while, unless @cancelled: it has not run then.
  */
-static int nudge(struct postcopy_sink *s, uint64_t loaded_ns, struct rouse_error *error)
+static int nudge(
+	struct postcopy_sink *s, uint64_t loaded_ns, bool cancelled, struct rouse_error *error)
 {
 	struct rouse_error why = {0};
 	char state[64];
 	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), &why);
 
 	if (code == 0 && s->config.run && is_paused(state))
-		code = qmp_execute(s->config.qmp, "cont", NULL, NULL, &why);
+		code = cancelled ? qemu_incoming_cancelled(&why)
+				 : qmp_execute(s->config.qmp, "cont", NULL, NULL, &why);
 	if (code == -EREMOTEIO && rouse_clock_ns() - loaded_ns < CONT_TIMEOUT_NS)
 		return 0;
 	if (code < 0 && error != NULL)
@@ -376,7 +378,7 @@ static int postcopy_start(struct rouse_sink *sink, uint64_t *started_ns, struct 
 			return qemu_incoming_broken(s->config.qmp, -EPIPE, error);
 		if (loaded) {
 			loaded_ns = loaded_ns != 0 ? loaded_ns : rouse_clock_ns();
-			code = nudge(s, loaded_ns, error);
+			code = nudge(s, loaded_ns, cancelled_until_ns != 0, error);
 			if (code < 0)
 				return code;
 		}

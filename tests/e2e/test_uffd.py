@@ -198,7 +198,7 @@ def test_a_balloon_grows_while_pages_come():
         with TinyGuest(incoming='defer', **BALLOON) as guest, \
                 Rouse('restore', *UFFD, '--policy', 'lazy', '--background', background, '--json',
                       '--qmp', guest.qmp, image) as run:
-            wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
+            wait_until(lambda: serves(run) or not run.running(), 'the VM to run')
             guest.wait_letters('b')
             # With a background it may be over before, on a busy machine.
             assert run.running() or background != 'off', 'it was over before the balloon grew'
@@ -230,8 +230,12 @@ def test_killed_while_a_balloon_grows():
 
 # ---- dying -----------------------------------------------------------------------------------
 
+def serves(run):
+    return 'the VM runs' in run.said() or 'gets its pages again' in run.said()
+
+
 def kill_when_it_serves(run, after_s=0.0):
-    wait_until(lambda: 'the VM runs' in run.said() or not run.running(), 'the VM to run')
+    wait_until(lambda: serves(run) or not run.running(), 'the VM to run')
     kill_after(run, after_s)
 
 
@@ -392,7 +396,7 @@ def test_resume_of_a_vm_that_is_served_is_refused():
     with TinyGuest(incoming='defer') as guest, \
             Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
                   tiny_image()) as run:
-        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        wait_until(lambda: serves(run), 'the VM to run')
         rouse('restore', '--resume', '--qmp', guest.folder / 'monitor', tiny_image()) \
             .expect(REFUSED, f'process number {run.pid} ')
         assert run.running()
@@ -422,7 +426,7 @@ def test_interrupted_vm_waits_and_is_taken_over():
     with TinyGuest(incoming='defer') as guest:
         with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
                    tiny_image()) as run:
-            wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+            wait_until(lambda: serves(run), 'the VM to run')
             run.signal(signal.SIGINT)
             run.end(20).expect(CANCELLED)
         rouse('restore', '--resume', '--qmp', guest.qmp, tiny_image()).expect(0)
@@ -447,7 +451,7 @@ def test_qemu_killed_while_it_is_served():
     with TinyGuest(incoming='defer') as guest, \
             Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
                   tiny_image()) as run:
-        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        wait_until(lambda: serves(run), 'the VM to run')
         kill(guest.process.pid)
         run.end(20).expect(VMM, 'qemu')
 
@@ -567,7 +571,7 @@ def test_vm_can_be_saved_while_pages_are_missing():
     with TinyGuest(incoming='defer') as guest, \
             Rouse('restore', *UFFD, '--policy', 'lazy', '--background', '8MiB', '--qmp', guest.qmp,
                   tiny_image()) as run:
-        wait_until(lambda: 'the VM runs' in run.said(), 'the VM to run')
+        wait_until(lambda: serves(run), 'the VM to run')
         rouse('save', '--qmp', guest.folder / 'monitor', again).expect(0)
         run.end().expect(0)
     rouse('verify', again).expect(0)

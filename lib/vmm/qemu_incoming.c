@@ -495,6 +495,9 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 	}
 	if (resumed)
 		return 0;
+	/* It would not run by itself: the user's word counts. */
+	if (cancelled_until_ns != 0)
+		return qemu_incoming_cancelled(error);
 	code = qmp_execute(qmp, "cont", NULL, NULL, error);
 	if (code == 0) {
 		/* It may run from now on, whether RESUME is heard or not. */

@@ -9,6 +9,7 @@
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_rescue.h"
 #include "vmm/qemu_sink.h"
+#include "vmm/qemu_takeover.h"
 #include "vmm/vcpu_threads.h"
 
 #include <string.h>
@@ -267,7 +268,7 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 	struct rouse_error why = {0};
 	int connection, found, code;
 
-	code = qemu_postcopy_resume_request(qemu->blocks, qemu->block_count, &request, &first.size);
+	code = qemu_takeover_request(qemu->blocks, qemu->block_count, &request, &first.size);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot take over");
 	first.bytes = request;

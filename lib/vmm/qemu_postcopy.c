@@ -44,6 +44,7 @@
 #include "vmm/qemu_autostart.h"
 #include "vmm/qemu_incoming.h"
 #include "vmm/qemu_return_path.h"
+#include "vmm/qemu_takeover.h"
 #include "vmm/qemu_writer.h"
 #include "vmm/vcpu_wait.h"
 
@@ -69,8 +70,6 @@
 #define FINISH_LOOK_MS 100
 /* For a disk that another QEMU has open, which is about to end. */
 #define CONT_TIMEOUT_NS UINT64_C(10000000000)
-/* For a QEMU that is taken over to say something: a thread that waits for that alone does. */
-#define TAKEOVER_SILENCE_MS 30000
 
 struct postcopy_sink {
 	struct rouse_sink sink;
@@ -410,7 +409,10 @@ static int note_message(struct postcopy_sink *s, const struct qemu_return_messag
 {
 	int code = 0;
 
-	if (message->type == QEMU_REPLY_REQ_PAGES || message->type == QEMU_REPLY_REQ_PAGES_ID) {
+	if (qemu_reply_is_request(message->type)) {
+		/* Begun before QEMU knew that the connection is another one: it asks again. */
+		if (message->page_count == 0)
+			return s->taken_over ? 0 : -EPROTO;
 		s->wanted = message->page;
 		s->wanted_count = message->page_count;
 		return 1;
@@ -668,154 +670,6 @@ int qemu_postcopy_sink_new(
 
 /* ---- Taking over a restore whose Rouse died ------------------------------------------------- */
 
-/* All of an answer, before there is a fault thread. -EPIPE, -ECANCELED, -ETIMEDOUT. */
-static int read_answer(const struct postcopy_sink *s, void *buffer, size_t size)
-{
-	struct pollfd fds[] = {
-		{.fd = s->config.fd, .events = POLLIN},
-		{.fd = rouse_observer_cancel_fd(s->config.observer), .events = POLLIN},
-	};
-	uint8_t *at = buffer;
-
-	while (size > 0) {
-		int ready = poll(fds, 2, TAKEOVER_SILENCE_MS);
-		ssize_t n;
-
-		if (ready < 0 && errno == EINTR)
-			continue;
-		if (ready <= 0)
-			return ready < 0 ? -errno : -ETIMEDOUT;
-		if (fds[1].revents != 0)
-			return -ECANCELED;
-		n = recv(s->config.fd, at, size, MSG_DONTWAIT);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n <= 0)
-			return -EPIPE;
-		at += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
-/* The next message. */
-static int read_message(
-	struct postcopy_sink *s, enum qemu_reply type, struct qemu_return_message *message)
-{
-	uint8_t bytes[QEMU_RETURN_MESSAGE_MAX];
-	uint32_t last_block = UINT32_MAX;
-	size_t used = 0, length;
-	int code;
-
-	code = read_answer(s, bytes, 4);
-	if (code < 0)
-		return code;
-	length = be16_load(bytes + 2);
-	if (length > sizeof(bytes) - 4)
-		return -EPROTO;
-	code = read_answer(s, bytes + 4, length);
-	if (code < 0)
-		return code;
-	code = qemu_return_parse(bytes, 4 + length, s->config.blocks, s->config.block_count,
-		&last_block, message, &used);
-	if (code < 0)
-		return code;
-	return message->type == type ? 0 : -EPROTO;
-}
-
-/* Marks the pages of a block that QEMU says it has. */
-static int read_bitmap(struct postcopy_sink *s, const struct qemu_block *block)
-{
-	const uint64_t pages = block->used_bytes / QEMU_PAGE_BYTES;
-	cleanup_free uint8_t *bits = NULL;
-	uint8_t number[8];
-	uint64_t size;
-	int code = read_answer(s, number, 8);
-
-	if (code < 0)
-		return code;
-	size = be64_load(number);
-	if (size != (pages + 63) / 64 * 8)
-		return -EPROTO;
-	bits = calloc(1, size > 0 ? size : 1);
-	if (bits == NULL)
-		return -ENOMEM;
-	code = read_answer(s, bits, size);
-	if (code == 0)
-		code = read_answer(s, number, 8);
-	if (code < 0)
-		return code;
-	if (be64_load(number) != QEMU_RECV_BITMAP_END)
-		return -EPROTO;
-	for (uint64_t i = 0; i < pages; i++) {
-		if (bits[i / 8] >> (i % 8) & 1)
-			rouse_bitmap_set(&s->placed, block->first_page + i);
-	}
-	return 0;
-}
-
-/*
- *   per block  RECV_BITMAP: u8 length, name       answered by RECV_BITMAP and the bitmap
- *   at the end POSTCOPY_RESUME                    answered by RESUME_ACK, and the requests that
- * wait
- */
-int qemu_postcopy_resume_request(
-	const struct qemu_block *blocks, uint32_t count, uint8_t **bytes, size_t *size)
-{
-	uint8_t *request = malloc(((size_t)count + 1) * (5 + sizeof(uint8_t) + 255));
-	size_t used = 0;
-
-	if (request == NULL)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < count; i++) {
-		size_t length = strlen(blocks[i].name);
-		uint8_t data[256];
-
-		data[0] = (uint8_t)length;
-		memcpy(data + 1, blocks[i].name, length);
-		used += qemu_command_put(
-			request + used, QEMU_CMD_RECV_BITMAP, data, (uint16_t)(1 + length));
-	}
-	used += qemu_command_put(request + used, QEMU_CMD_POSTCOPY_RESUME, NULL, 0);
-	*bytes = request;
-	*size = used;
-	return 0;
-}
-
-/* Reads the answers to qemu_postcopy_resume_request(). */
-static int take_over(struct postcopy_sink *s)
-{
-	struct qemu_return_message message;
-	int code = 0;
-
-	for (uint32_t i = 0; code == 0 && i < s->config.block_count; i++) {
-		code = read_message(s, QEMU_REPLY_RECV_BITMAP, &message);
-		if (code == 0 && message.block != i)
-			code = -EPROTO;
-		if (code == 0)
-			code = read_bitmap(s, &s->config.blocks[i]);
-	}
-	if (code == 0)
-		code = read_message(s, QEMU_REPLY_RESUME_ACK, &message);
-	if (code == 0 && message.value != 1)
-		code = -EPROTO;
-	if (code == 0)
-		code = qemu_writer_part_begin(&s->writer);
-	return code;
-}
-
-static int explain_takeover(int code, struct rouse_error *error)
-{
-	if (code == -ECANCELED)
-		return rouse_error_set(error, ROUSE_ERROR_CANCELLED, code,
-			"cancelled while taking over: the VM waits; take over with `rouse restore "
-			"--resume`");
-	return rouse_error_set(error, ROUSE_ERROR_VMM, code, "%s",
-		code == -EPROTO      ? "QEMU's memory is not that of this image"
-		: code == -ETIMEDOUT ? "QEMU does not say which pages it has: it stands still"
-				     : "QEMU broke off the recovery");
-}
-
 int qemu_postcopy_sink_resume(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error)
 {
@@ -833,10 +687,17 @@ int qemu_postcopy_sink_resume(
 	 */
 	s->devices_loaded = true;
 	qemu_writer_set_buffer(&s->writer, RUNNING_SOCKET_BYTES);
-	code = take_over(s);
+	code = qemu_takeover_read(&(struct qemu_takeover){.fd = config->fd,
+					  .cancel_fd = rouse_observer_cancel_fd(config->observer),
+					  .blocks = config->blocks,
+					  .block_count = config->block_count},
+		&s->placed, &s->last_block, error);
+	if (code == 0 && qemu_writer_part_begin(&s->writer) < 0)
+		code = rouse_error_set(
+			error, ROUSE_ERROR_VMM, -EPIPE, "QEMU broke off the recovery");
 	if (code < 0) {
 		postcopy_destroy(&s->sink);
-		return explain_takeover(code, error);
+		return code;
 	}
 	s->placed_count = rouse_bitmap_count(&s->placed);
 	*sink = &s->sink;

@@ -169,7 +169,7 @@ int qemu_rescue_recover(struct qmp *qmp, const char *socket_path,
 	ours = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	code = ours < 0 ? rouse_error_errno(error, -errno, "cannot make a socket")
 			: listen_there(qmp, &place, error);
-	/* Nothing between these two calls: see qemu_postcopy_resume_request(). */
+	/* Nothing between these two calls: see qemu_takeover_request(). */
 	if (code == 0 &&
 		connect(ours, (const struct sockaddr *)&place.address, sizeof(place.address)) < 0)
 		code = rouse_error_errno(error, -errno, "cannot connect to QEMU for the pages");

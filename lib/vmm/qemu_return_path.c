@@ -57,9 +57,11 @@ static int parse_data(const uint8_t *data, size_t size, const struct qemu_block 
 		message->block = *last_block;
 		return parse_request(data, &blocks[*last_block], message);
 	case QEMU_REPLY_REQ_PAGES:
-		if (size != 12 || *last_block >= block_count)
+		if (size != 12)
 			return -EPROTO;
 		message->block = *last_block;
+		if (*last_block == UINT32_MAX)
+			return 0;
 		return parse_request(data, &blocks[*last_block], message);
 	case QEMU_REPLY_RECV_BITMAP:
 		return parse_name(data, size, blocks, block_count, &message->block);
@@ -89,4 +91,9 @@ int qemu_return_parse(const uint8_t *bytes, size_t size, const struct qemu_block
 		return code;
 	*used = 4 + length;
 	return 1;
+}
+
+bool qemu_reply_is_request(enum qemu_reply type)
+{
+	return type == QEMU_REPLY_REQ_PAGES || type == QEMU_REPLY_REQ_PAGES_ID;
 }

@@ -24,7 +24,8 @@ struct qemu_return_message {
 	enum qemu_reply type;
 	uint32_t value;            /* SHUT, PONG, RESUME_ACK */
 	uint32_t block;            /* REQ_PAGES*, RECV_BITMAP */
-	uint64_t page, page_count; /* REQ_PAGES*: page numbers over all blocks */
+	uint64_t page, page_count; /* REQ_PAGES*: page numbers over all blocks; a count of 0:
+				      no block has been named */
 };
 
 /**
@@ -35,5 +36,8 @@ struct qemu_return_message {
 int qemu_return_parse(const uint8_t *bytes, size_t size, const struct qemu_block *blocks,
 	uint32_t block_count, uint32_t *last_block, struct qemu_return_message *message,
 	size_t *used);
+
+/** Whether it asks for pages. */
+bool qemu_reply_is_request(enum qemu_reply type);
 
 #endif

@@ -49,18 +49,9 @@ int qemu_postcopy_sink_new(
 	const struct qemu_sink_config *config, struct rouse_sink **sink, struct rouse_error *error);
 
 /**
- * What a takeover says to QEMU, as one piece of malloc'ed memory: which pages do you have, and go
- * on. It must be written before QEMU sees the connection, or at once: QEMU 7.2 crashes if the
- * connection ends between its beginning and "go on". Once it is in the socket we may be killed:
- * QEMU reads it, notices the end, and waits for the next Rouse. -ENOMEM.
- */
-int qemu_postcopy_resume_request(
-	const struct qemu_block *blocks, uint32_t count, uint8_t **bytes, size_t *size);
-
-/**
  * A sink for a VM whose restore broke off (postcopy-paused): learns from QEMU which pages it has,
  * over the connection made by qemu_incoming_recover() or qemu_rescue_recover(), to which
- * qemu_postcopy_resume_request() has been written. It has been started: only place, wait_fault,
+ * qemu_takeover_request() has been written. It has been started: only place, wait_fault,
  * finish. -EPROTO, -EPIPE; -ECANCELED, and -ETIMEDOUT of a QEMU that says nothing for 30 s: the VM
  * waits for the next takeover.
  */

@@ -28,7 +28,7 @@ MAY_USE = {
 
 # Where a library may be met; libc and the kernel's headers may be anywhere.
 LIBRARIES = {
-    'liburing.h': {'source', 'api'},  # api: rouse_doctor() probes for it
+    'liburing.h': {'source', 'vmm', 'api'},  # api: rouse_doctor() probes for it
     'lz4.h': {'image'},
     'lz4hc.h': {'image'},
     'zstd.h': {'image'},

@@ -279,8 +279,8 @@ static void probe_io_uring(struct doctor *doctor)
 	}
 	tell(doctor, "io_uring", code == 0,
 		"restore --io direct reads one block at a time, by pread(2), instead of several in "
-		"flight; needed: the sysctl kernel.io_uring_disabled=0, and no seccomp filter "
-		"against it");
+		"flight, and a SIGKILL at one moment of restore --resume can end the VM (QEMU 7); "
+		"needed: the sysctl kernel.io_uring_disabled=0, and no seccomp filter against it");
 }
 
 static void probe_page_idle(struct doctor *doctor)

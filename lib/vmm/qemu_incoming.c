@@ -358,7 +358,10 @@ int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint,
 					: hand_over_connection(
 						  qmp, "migrate-recover", first, fd, error);
 		}
-		if (strcmp(status, "postcopy-active") != 0 || rouse_clock_ns() > deadline)
+		/* In recovery: of a takeover whose Rouse died before QEMU had read its words. */
+		if ((strcmp(status, "postcopy-active") != 0 &&
+			    strcmp(status, "postcopy-recover") != 0) ||
+			rouse_clock_ns() > deadline)
 			return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
 				"that VM has no restore that broke off (its migration is \"%s\")",
 				status);

@@ -84,8 +84,9 @@ int qemu_rescue_find(
 /**
  * Makes the connection for the pages of a VM whose postcopy broke off, out of band: QEMU listens in
  * a new directory beside @socket (or in /tmp) that nobody else may enter, and which is removed
- * again; @first is written at once. Waits a little for QEMU to notice that its Rouse has died. The
- * caller closes *fd. -EBUSY, kind REFUSED: nothing broke off, or QEMU is not ready for it.
+ * again; @first is written together with connecting, which no SIGKILL parts where there is
+ * io_uring. Waits a little for QEMU to notice that its Rouse has died. The caller closes *fd.
+ * -EBUSY, kind REFUSED: nothing broke off, or QEMU is not ready for it.
  */
 int qemu_rescue_recover(struct qmp *qmp, const char *socket, const struct qemu_rescue_name *name,
 	const struct qemu_first_words *first, int *fd, struct rouse_error *error);

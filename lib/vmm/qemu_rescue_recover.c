@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #include <fcntl.h>
+#include <liburing.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
@@ -156,6 +157,73 @@ static int listen_there(
 	}
 }
 
+/* Linked requests, run to their end: what connect(2) and send(2) would have returned, or -errno. */
+static int run_linked(struct io_uring *ring, int fd, const struct meeting_place *place,
+	const struct qemu_first_words *first, int results[2])
+{
+	struct io_uring_sqe *connecting = io_uring_get_sqe(ring);
+	struct io_uring_sqe *sending = io_uring_get_sqe(ring);
+	int code;
+
+	io_uring_prep_connect(
+		connecting, fd, (const struct sockaddr *)&place->address, sizeof(place->address));
+	io_uring_sqe_set_data64(connecting, 0);
+	connecting->flags |= IOSQE_IO_LINK;
+	io_uring_prep_send(sending, fd, first->bytes, first->size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	io_uring_sqe_set_data64(sending, 1);
+	code = io_uring_submit_and_wait(ring, 2);
+	for (int i = 0; i < 2 && (code >= 0 || code == -EINTR); i++) {
+		struct io_uring_cqe *cqe;
+
+		do
+			code = io_uring_wait_cqe(ring, &cqe);
+		while (code == -EINTR);
+		if (code < 0)
+			break;
+		results[io_uring_cqe_get_data64(cqe)] = cqe->res;
+		io_uring_cqe_seen(ring, cqe);
+	}
+	return code < 0 ? code : 0;
+}
+
+/*
+ * Connects, and says the first words, by one io_uring_enter(2): SIGKILL ends us when it returns to
+ * us, and before that the kernel runs what is left of the two (as task work). So there is no
+ * connection without the first words. -ENOTSUP: no io_uring here, and nothing was done.
+ */
+static int connect_saying(int fd, const struct meeting_place *place,
+	const struct qemu_first_words *first, struct rouse_error *error)
+{
+	struct io_uring ring;
+	int results[2] = {-EINVAL, -EINVAL};
+	int code = io_uring_queue_init(2, &ring, 0);
+
+	if (code < 0)
+		return -ENOTSUP;
+	code = run_linked(&ring, fd, place, first, results);
+	io_uring_queue_exit(&ring);
+	if (code == 0 && results[0] < 0)
+		code = results[0];
+	/* A kernel of before 5.6: it does not know these requests. */
+	if (code == -EINVAL)
+		return -ENOTSUP;
+	if (code < 0)
+		return rouse_error_errno(error, code, "cannot connect to QEMU for the pages");
+	if (results[1] == (int)first->size)
+		return 0;
+	return rouse_error_errno(error, results[1] < 0 ? results[1] : -ENOBUFS,
+		"cannot write to the migration connection");
+}
+
+/* By two system calls: a SIGKILL just between them ends QEMU 7.2 (qemu_takeover_request()). */
+static int connect_and_say(int fd, const struct meeting_place *place,
+	const struct qemu_first_words *first, struct rouse_error *error)
+{
+	if (connect(fd, (const struct sockaddr *)&place->address, sizeof(place->address)) < 0)
+		return rouse_error_errno(error, -errno, "cannot connect to QEMU for the pages");
+	return qemu_incoming_say_first(fd, first, error);
+}
+
 int qemu_rescue_recover(struct qmp *qmp, const char *socket_path,
 	const struct qemu_rescue_name *name, const struct qemu_first_words *first, int *fd,
 	struct rouse_error *error)
@@ -169,12 +237,11 @@ int qemu_rescue_recover(struct qmp *qmp, const char *socket_path,
 	ours = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	code = ours < 0 ? rouse_error_errno(error, -errno, "cannot make a socket")
 			: listen_there(qmp, &place, error);
-	/* Nothing between these two calls: see qemu_takeover_request(). */
-	if (code == 0 &&
-		connect(ours, (const struct sockaddr *)&place.address, sizeof(place.address)) < 0)
-		code = rouse_error_errno(error, -errno, "cannot connect to QEMU for the pages");
-	if (code == 0)
-		code = qemu_incoming_say_first(ours, first, error);
+	if (code == 0) {
+		code = connect_saying(ours, &place, first, error);
+		if (code == -ENOTSUP)
+			code = connect_and_say(ours, &place, first, error);
+	}
 	remove_place(&place);
 	if (code == 0)
 		*fd = take_fd(&ours);

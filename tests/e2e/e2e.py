@@ -223,6 +223,13 @@ def need_userfaultfd():
         raise Skip('QEMU may not use userfaultfd here (not root, vm.unprivileged_userfaultfd=0)')
 
 
+def need_io_uring():
+    findings = rouse('doctor', '--json').json['findings']
+    found = next(finding for finding in findings if finding['name'] == 'io_uring')
+    if not found['available']:
+        raise Skip(f'no io_uring: {found["detail"]}')
+
+
 def machine(ram_mb=GUEST_MB, extra=(), **more):
     """The small guest's machine: TCG, so that the tests say the same everywhere."""
     need_qemu()

@@ -9,11 +9,13 @@ import struct
 import subprocess
 import time
 
+import killer
 from e2e import (
     CANCELLED, FILE, REFUSED, USAGE, VMM, VERSION_AT, Rouse, Skip, become_nobody, check_memory,
     copy_of, flip_bytes, front_bytes, has_ended, kill, limit, machine, may_use_userfaultfd,
-    need_userfaultfd, note, packed_image, processes_of_this_test, record_wset, restored, rouse,
-    runtime_dir, saved_image, seeded, slow, wait_running, wait_until, waiting_qemu, work)
+    need_io_uring, need_userfaultfd, note, packed_image, processes_of_this_test, record_wset,
+    restored, rouse, runtime_dir, saved_image, seeded, slow, wait_running, wait_until,
+    waiting_qemu, work)
 from tiny_guest import TinyGuest
 
 
@@ -747,6 +749,31 @@ def test_killed_at_random_moments_of_taking_over():
     kills = sum(kill_again_and_again(generator, 'guest', tiny_image('guest')) for _ in range(6))
     note(f'{kills} kills')
     assert kills > 6, 'hardly any kill hit: the moments are wrong'
+
+
+@limit(180)
+def test_killed_at_each_system_call_of_taking_over():
+    """From finding the VM on: none leaves it in a state from which the next one cannot."""
+    need_userfaultfd()
+    need_io_uring()
+    image = tiny_image('guest')
+    with TinyGuest(program='guest', incoming='defer') as guest:
+        with Rouse('restore', '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            kill_when_it_serves(run, 0.02)
+        for stop in range(600):
+            with Rouse('restore', '--resume', '--background', 'off', '--qmp', guest.qmp, image,
+                       preexec_fn=killer.trace_me) as run:
+                where = killer.kill_at(run.pid, killer.PIDFD_GETFD, stop)
+                code, said = run.process.wait(), run.said()
+            print(f'--- SIGKILL {where}')
+            assert where and code == -signal.SIGKILL, f'stop {stop}: exit code {code}: {said}'
+            if serves(run):
+                break
+        note(f'{stop} stops')
+        assert stop > 20, 'it hit nothing'
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        guest.wait_letters('kk')
 
 
 def interrupt_again_and_again(generator, program, image, *backend):

@@ -86,7 +86,7 @@ int restore_options_check(const struct rouse_restore_options *options, struct ro
 		wrong = "there is no such backend";
 	else if (!(options->learn_stale >= 0 && options->learn_stale <= 1))
 		wrong = "the hit rate below which a set is stale is a number from 0 to 1";
-	else if (options->ttr.utilization <= 0 || options->ttr.utilization > 1 ||
+	else if (!(options->ttr.utilization > 0 && options->ttr.utilization <= 1) ||
 		 options->ttr.window_us == 0)
 		wrong = "a TTR needs a utilization above 0 and up to 1, and a window above 0";
 	if (wrong != NULL)

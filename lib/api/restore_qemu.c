@@ -14,7 +14,8 @@
 
 #include <string.h>
 
-#define QEMU_START_TIMEOUT_MS 60000
+/* One that locks its memory, or allocates all of it, says nothing until it has. */
+#define QEMU_START_TIMEOUT_MS 600000
 #define QEMU_CONNECT_TIMEOUT_MS 5000
 
 /* The command line to start, or why there is none. */

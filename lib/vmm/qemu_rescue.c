@@ -3,11 +3,13 @@
 #include "vmm/qemu_rescue.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "vmm/proc_socket.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -15,6 +17,8 @@
 #include <sys/un.h>
 
 #define FD_NAME "rouse-monitor"
+/* For another Rouse that looks at the same connection: it takes microseconds. */
+#define OWNING_TIMEOUT_NS UINT64_C(1000000000)
 
 static int pidfd_open_of(int pid)
 {
@@ -155,13 +159,55 @@ void qemu_rescue_disown(int fd)
 		(void)fcntl(fd, F_SETOWN, 0);
 }
 
+/* A descriptor that locks QEMU against other takeovers until it is closed. -EWOULDBLOCK. */
+static int lock_takeover(int pid)
+{
+	const uint64_t deadline = rouse_clock_ns() + OWNING_TIMEOUT_NS;
+	cleanup_close int fd = -1;
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d", pid);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EINTR && (errno != EWOULDBLOCK || rouse_clock_ns() > deadline))
+			return -errno;
+		(void)poll(NULL, 0, 1);
+	}
+	return take_fd(&fd);
+}
+
+/*
+ * To see that a connection has no owner and to become that are two steps. Two takeovers that began
+ * together would send QEMU pages of one VM by two connections.
+ */
+static int become_owner(int fd, int pid, struct rouse_error *error)
+{
+	cleanup_close int lock = lock_takeover(pid);
+	int owner;
+
+	if (lock < 0)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"another process is about to take that VM over");
+	owner = living_owner(fd);
+	if (owner > 0)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"that VM's restore did not break off: the rouse with process number %d "
+			"serves it",
+			owner);
+	if (fcntl(fd, F_SETOWN, getpid()) < 0)
+		return rouse_error_errno(error, -errno, "cannot own the monitor connection");
+	return 0;
+}
+
 /* One line of /proc/net/unix. 0: found; -ENOENT: it is something else. */
 static int try_line(const char *line, const struct stat *socket, struct qemu_rescue_name *name,
 	int *fd, struct rouse_error *error)
 {
 	cleanup_close int found = -1;
 	uint64_t inode;
-	int owner;
+	int code;
 
 	if (qemu_rescue_parse_line(line, name, &inode) < 0 || name->device != socket->st_dev ||
 		name->inode != socket->st_ino)
@@ -171,16 +217,10 @@ static int try_line(const char *line, const struct stat *socket, struct qemu_res
 		return error_may_not(error, found);
 	if (found < 0)
 		return -ENOENT;
-	owner = living_owner(found);
-	if (owner > 0)
-		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
-			"that VM's restore did not break off: the rouse with process number %d "
-			"serves it",
-			owner);
-	if (fcntl(found, F_SETOWN, getpid()) < 0)
-		return rouse_error_errno(error, -errno, "cannot own the monitor connection");
-	*fd = take_fd(&found);
-	return 0;
+	code = become_owner(found, name->pid, error);
+	if (code == 0)
+		*fd = take_fd(&found);
+	return code;
 }
 
 int qemu_rescue_find(

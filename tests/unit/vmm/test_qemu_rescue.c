@@ -9,8 +9,10 @@
 #include "vmm/qemu_rescue.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -237,6 +239,61 @@ static void the_connection_of_a_living_rouse_is_left_alone(void **state)
 	assert_int_equal(fcntl(vm->ends[0], F_GETOWN), getppid());
 }
 
+/* Takes the connection as others do, all at once, and says whether it got it. */
+static void *take_it(void *user)
+{
+	const struct vm *vm = user;
+	struct qemu_rescue_name found;
+	int fd = -1;
+	bool taken = qemu_rescue_find(vm->socket, &found, &fd, NULL) == 0;
+
+	if (taken)
+		(void)close(fd);
+	return (void *)(uintptr_t)taken;
+}
+
+static void of_two_takeovers_at_once_one_gets_the_connection(void **state)
+{
+	struct vm *vm = *state;
+	struct qemu_rescue_name name = name_of(vm, getpid());
+
+	assert_int_equal(bind_as(vm->ends[0], &name), 0);
+	for (int round = 0; round < 200; round++) {
+		pthread_t threads[4];
+		uintptr_t winners = 0;
+
+		own_by(vm->ends[0], 0);
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(pthread_create(&threads[i], NULL, take_it, vm), 0);
+		for (int i = 0; i < 4; i++) {
+			void *taken;
+
+			(void)pthread_join(threads[i], &taken);
+			winners += (uintptr_t)taken;
+		}
+		assert_int_equal(winners, 1);
+	}
+}
+
+static void a_vm_that_another_process_is_taking_over_is_left_to_it(void **state)
+{
+	struct vm *vm = *state;
+	struct qemu_rescue_name name = name_of(vm, getpid()), found;
+	struct rouse_error error = {0};
+	cleanup_close int lock = -1;
+	char path[32];
+	int fd = -1;
+
+	assert_int_equal(bind_as(vm->ends[0], &name), 0);
+	own_by(vm->ends[0], 0);
+	(void)snprintf(path, sizeof(path), "/proc/%d", getpid());
+	lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(lock, LOCK_EX), 0);
+	assert_int_equal(qemu_rescue_find(vm->socket, &found, &fd, &error), -EBUSY);
+	assert_int_equal(error.kind, ROUSE_ERROR_REFUSED);
+	assert_int_equal(fcntl(vm->ends[0], F_GETOWN), 0);
+}
+
 static void the_connection_of_another_vm_is_not_taken(void **state)
 {
 	struct vm *vm = *state;
@@ -307,6 +364,10 @@ int main(void)
 			a_process_that_is_gone_altogether_owns_nothing, vm_begin, vm_end),
 		cmocka_unit_test_setup_teardown(
 			the_connection_of_a_living_rouse_is_left_alone, vm_begin, vm_end),
+		cmocka_unit_test_setup_teardown(
+			of_two_takeovers_at_once_one_gets_the_connection, vm_begin, vm_end),
+		cmocka_unit_test_setup_teardown(
+			a_vm_that_another_process_is_taking_over_is_left_to_it, vm_begin, vm_end),
 		cmocka_unit_test_setup_teardown(
 			the_connection_of_another_vm_is_not_taken, vm_begin, vm_end),
 		cmocka_unit_test_setup_teardown(

@@ -24,12 +24,6 @@ void read_slots_init(struct read_slots *slots, const struct rouse_read_ahead_con
 		slots->has_ring && io_uring_register_buffers(&slots->ring, &all, 1) == 0;
 }
 
-void read_slots_finish(struct read_slots *slots)
-{
-	if (slots->has_ring)
-		io_uring_queue_exit(&slots->ring);
-}
-
 struct read_slot *read_slots_find(struct read_slots *slots, uint64_t offset)
 {
 	for (unsigned int i = 0; i < READ_SLOTS; i++) {
@@ -84,6 +78,19 @@ int read_slots_await(struct read_slots *slots, const struct read_slot *slot)
 	if (begun != 0)
 		slots->waited_ns += rouse_clock_ns() - begun;
 	return 0;
+}
+
+void read_slots_finish(struct read_slots *slots)
+{
+	if (!slots->has_ring)
+		return;
+	/*
+	 * A request that waits for a worker of the kernel looks for memory that is not registered
+	 * when it begins, and might find what is mapped there by then.
+	 */
+	for (unsigned int i = 0; i < READ_SLOTS && !slots->registered; i++)
+		(void)read_slots_await(slots, &slots->slots[i]);
+	io_uring_queue_exit(&slots->ring);
 }
 
 struct read_slot *read_slots_request(struct read_slots *slots, uint64_t offset, uint64_t bytes)

@@ -49,7 +49,10 @@ struct read_slots {
 
 /** Without a ring nothing can be requested. */
 void read_slots_init(struct read_slots *slots, const struct rouse_read_ahead_config *config);
-/** Requests that are still in flight hold their memory: it may be unmapped. */
+/**
+ * The memory may be unmapped afterwards: requests that are still in flight hold it if it is
+ * registered, and are waited for if not.
+ */
 void read_slots_finish(struct read_slots *slots);
 
 static inline bool read_slots_work(const struct read_slots *slots)

@@ -251,11 +251,43 @@ static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 	return code;
 }
 
+/* Everything has. A VM that is taken over has no start: what has come is what its sink says. */
+static bool came_before_the_start(const struct rouse_engine *e)
+{
+	return e->traits->prefetch == ROUSE_PREFETCH_EVERYTHING && !e->config.resume;
+}
+
+/*
+ * What is missing when the sink is told that nothing more comes is zero in the VM: a page of the
+ * image that has not been placed is lost memory. By then there is none; whatever was wrong above
+ * ends here.
+ */
+static int check_nothing_is_missing(struct rouse_engine *e, struct rouse_error *error)
+{
+	const struct rouse_feed_page *pages;
+	struct rouse_rest_plan plan;
+	size_t count = 0;
+	int code;
+
+	rouse_rest_plan_init(&plan, e->config.reader, false, is_placed, e);
+	plan.near_chunks = 0; /* one pass is enough */
+	code = rouse_rest_plan_next(&plan, &pages, &count);
+	if (code < 0)
+		(void)rouse_error_errno(error, code, "cannot see that the VM is complete");
+	else if (count > 0)
+		code = rouse_error_set(error, ROUSE_ERROR_SYSTEM, -EIO,
+			"page %llu of the VM has not been delivered: this is a bug of Rouse. The "
+			"VM waits; take over with `rouse restore --resume`",
+			(unsigned long long)pages[0].page);
+	rouse_rest_plan_finish(&plan);
+	return code;
+}
+
 static int serve(struct rouse_engine *e, struct rouse_error *error)
 {
-	int code = 0;
+	int code;
 
-	if (e->traits->prefetch == ROUSE_PREFETCH_EVERYTHING)
+	if (came_before_the_start(e))
 		return 0;
 	code = deliver_wset(e, error);
 	if (code < 0)
@@ -306,6 +338,8 @@ static int run(struct rouse_engine *e, struct rouse_error *error)
 	e->stats.guest_waited = waits && engine_guest_wait(e, &wait_to_ns) > 0;
 	if (e->stats.guest_waited)
 		e->stats.guest_wait_ns = wait_to_ns - wait_from_ns;
+	if (code == 0)
+		code = check_nothing_is_missing(e, error);
 	if (code == 0)
 		code = sink->ops->finish(sink, error);
 	if (code == 0) {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Kills a program at a chosen system call: ptrace(2), as random moments hit a short one too rarely.
+"""A signal at a chosen system call: ptrace(2), as random moments hit a short one too rarely.
 
     with Rouse(..., preexec_fn=killer.trace_me) as run:
-        killed = killer.kill_at(run.pid, first=killer.PIDFD_GETFD, stop=7)
+        where = killer.signal_at(run.pid, first=killer.PIDFD_GETFD, stop=7)
 
 Each system call of the program's first thread is two stops: before it and behind it. They are
 counted from the first call of a number on. Other threads run on untraced.
@@ -14,7 +14,7 @@ import struct
 
 PIDFD_GETFD = 438  # the same on all architectures
 
-TRACEME, SYSCALL, SETOPTIONS, GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
+TRACEME, DETACH, SYSCALL, SETOPTIONS, GET_SYSCALL_INFO = 0, 17, 24, 0x4200, 0x420E
 TRACESYSGOOD, EXITKILL = 1, 1 << 20
 ENTRY = 1  # PTRACE_SYSCALL_INFO_ENTRY
 SYSCALL_STOP = signal.SIGTRAP | 0x80
@@ -49,10 +49,10 @@ def wait_stop(pid):
     return os.WSTOPSIG(os.waitpid(pid, 0)[1])
 
 
-def kill_at(pid, first, stop):
+def signal_at(pid, first, stop, send=signal.SIGKILL):
     """
-    Kills it at that stop. Returns where that was ('before 42'), or None if it has ended before, and
-    leaves its exit status to who started it in either case.
+    Sends it a signal at that stop, and lets it go. Returns where that was ('before 42'), or None if
+    it has ended before, and leaves its exit status to who started it in either case.
     """
     counted, call = None, None
     number = wait_stop(pid)
@@ -66,7 +66,9 @@ def kill_at(pid, first, stop):
             elif before and at == first:
                 counted = 0
             if counted == stop:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, send)
+                if send != signal.SIGKILL:
+                    ptrace(DETACH, pid)
                 return f'{"before" if before else "behind"} {call}'
         ptrace(SYSCALL, pid, None, 0 if number in (SYSCALL_STOP, signal.SIGTRAP) else number)
         number = wait_stop(pid)

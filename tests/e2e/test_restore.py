@@ -696,6 +696,8 @@ def test_a_vm_that_its_user_paused_stays_paused_after_a_takeover():
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+# Stops of the first thread, of those that killer.py counts.
+HITS_UNTIL_LOADED, HITS_UNTIL_IT_RUNS = 90, 260
 
 
 def kill_again_and_again(generator, program, image):
@@ -731,6 +733,18 @@ def kill_again_and_again(generator, program, image):
     return kills
 
 
+def test_a_takeover_with_the_eager_policy_delivers_the_rest():
+    """Its pages come before the start, and a takeover has no before."""
+    need_userfaultfd()
+    image = tiny_image('guest')
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            kill_when_it_serves(run)
+        rouse('restore', '--resume', '--policy', 'eager', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
+
+
 @slow
 @limit(300)
 def test_killed_at_random_moments_while_a_device_waits():
@@ -764,7 +778,7 @@ def test_killed_at_each_system_call_of_taking_over():
         for stop in range(600):
             with Rouse('restore', '--resume', '--background', 'off', '--qmp', guest.qmp, image,
                        preexec_fn=killer.trace_me) as run:
-                where = killer.kill_at(run.pid, killer.PIDFD_GETFD, stop)
+                where = killer.signal_at(run.pid, killer.PIDFD_GETFD, stop)
                 code, said = run.process.wait(), run.said()
             print(f'--- SIGKILL {where}')
             assert where and code == -signal.SIGKILL, f'stop {stop}: exit code {code}: {said}'
@@ -774,6 +788,39 @@ def test_killed_at_each_system_call_of_taking_over():
         assert stop > 20, 'it hit nothing'
         rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
         guest.wait_letters('kk')
+
+
+def hit_a_restore(image, number, stop):
+    """A signal at a system call, from when QEMU has the connection on. Whether the VM has run."""
+    with TinyGuest(program='guest', incoming='defer') as guest:
+        with Rouse('restore', '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp, image,
+                   preexec_fn=killer.trace_me) as run:
+            where = killer.signal_at(run.pid, killer.PIDFD_GETFD, stop, number)
+            print(f'--- {number.name} {where} (stop {stop})')
+            code = run.end(20).code
+        assert where and code in (-signal.SIGKILL, CANCELLED), f'exit code {code}'
+        again = rouse('restore', '--resume', '--qmp', guest.qmp, image)
+        if again.code == 0:
+            guest.check()
+            return True
+        # It may have the disks of a VM that has run: so it must not have, and cannot any more.
+        wait_until(lambda: has_ended(guest.process), 'QEMU to end')
+        assert not guest.letters(), 'the VM has run'
+        assert 'before the VM ran' in run.said() or code != CANCELLED, run.said()
+        return False
+
+
+@slow
+@limit(180)
+def test_a_signal_at_any_system_call_leaves_the_vm_whole_or_never_run():
+    need_userfaultfd()
+    generator, image = seeded(), tiny_image('guest')
+    outcomes = [hit_a_restore(image, generator.choice((signal.SIGKILL, *ENDING)),
+                              generator.randrange(generator.choice((HITS_UNTIL_LOADED,
+                                                                    HITS_UNTIL_IT_RUNS))))
+                for _ in range(24)]
+    note(f'{outcomes.count(True)} of {len(outcomes)} VMs ran')
+    assert len(set(outcomes)) == 2, 'the moments are all of one kind'
 
 
 def interrupt_again_and_again(generator, program, image, *backend):

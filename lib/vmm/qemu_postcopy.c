@@ -94,6 +94,8 @@ struct postcopy_sink {
 	size_t input_from, input_to;
 	uint32_t last_block;
 	uint64_t wanted, wanted_count; /* pages of a request that were not handed out yet */
+	uint32_t any_block;            /* the next one to hand out the same pages of */
+	uint64_t any_start, any_count;
 
 	/* What the fault thread has seen. */
 	pthread_mutex_t state_lock;
@@ -410,11 +412,13 @@ static int note_message(struct postcopy_sink *s, const struct qemu_return_messag
 	int code = 0;
 
 	if (qemu_reply_is_request(message->type)) {
-		/* Begun before QEMU knew that the connection is another one: it asks again. */
-		if (message->page_count == 0)
-			return s->taken_over ? 0 : -EPROTO;
+		if (message->block == UINT32_MAX && !s->taken_over)
+			return -EPROTO;
+		s->any_block = message->block == UINT32_MAX ? 0 : UINT32_MAX;
+		s->any_start = message->start;
+		s->any_count = message->page_count;
 		s->wanted = message->page;
-		s->wanted_count = message->page_count;
+		s->wanted_count = message->block == UINT32_MAX ? 0 : message->page_count;
 		return 1;
 	}
 	pthread_mutex_lock(&s->state_lock);
@@ -444,9 +448,12 @@ static int next_request(struct postcopy_sink *s)
 	for (;;) {
 		struct qemu_return_message message;
 		size_t used = 0;
-		int code = qemu_return_parse(s->input + s->input_from, s->input_to - s->input_from,
-			s->config.blocks, s->config.block_count, &s->last_block, &message, &used);
+		int code;
 
+		if (s->taken_over)
+			s->last_block = UINT32_MAX; /* see take_of_next_block() */
+		code = qemu_return_parse(s->input + s->input_from, s->input_to - s->input_from,
+			s->config.blocks, s->config.block_count, &s->last_block, &message, &used);
 		s->input_from += used;
 		if (code == 1)
 			code = note_message(s, &message);
@@ -459,11 +466,34 @@ static int next_request(struct postcopy_sink *s)
 	}
 }
 
+/*
+ * Of a request that names no block, after a takeover. When QEMU goes on with a new connection, two
+ * of its threads may ask at the same time, and which block was named last is kept by both without
+ * a lock (migration/migration.c, migrate_send_rp_message_req_pages()): what we heard last need not
+ * be what it means. So the page of every block that has one there is answered. Those that are there
+ * already are passed over, and one that nobody asked for does no harm.
+ */
+static bool take_of_next_block(struct postcopy_sink *s)
+{
+	while (s->any_block < s->config.block_count) {
+		const struct qemu_block *block = &s->config.blocks[s->any_block++];
+		const uint64_t pages = block->used_bytes / QEMU_PAGE_BYTES;
+
+		if (s->any_start >= pages)
+			continue;
+		s->wanted = block->first_page + s->any_start;
+		s->wanted_count =
+			pages - s->any_start < s->any_count ? pages - s->any_start : s->any_count;
+		return true;
+	}
+	return false;
+}
+
 static int postcopy_wait_fault(struct rouse_sink *sink, uint64_t *page)
 {
 	struct postcopy_sink *s = postcopy_of(sink);
 
-	while (s->wanted_count == 0) {
+	while (s->wanted_count == 0 && !take_of_next_block(s)) {
 		int code = next_request(s);
 
 		if (code < 0) {
@@ -632,7 +662,7 @@ static int postcopy_new(const struct qemu_sink_config *config, struct postcopy_s
 	}
 	s->sink.ops = &postcopy_ops;
 	s->config = *config;
-	s->last_block = UINT32_MAX;
+	s->last_block = s->any_block = UINT32_MAX;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->no_urgent, NULL);
 	(void)pthread_mutex_init(&s->state_lock, NULL);
@@ -691,7 +721,7 @@ int qemu_postcopy_sink_resume(
 					  .cancel_fd = rouse_observer_cancel_fd(config->observer),
 					  .blocks = config->blocks,
 					  .block_count = config->block_count},
-		&s->placed, &s->last_block, error);
+		&s->placed, error);
 	if (code == 0 && qemu_writer_part_begin(&s->writer) < 0)
 		code = rouse_error_set(
 			error, ROUSE_ERROR_VMM, -EPIPE, "QEMU broke off the recovery");

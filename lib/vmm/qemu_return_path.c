@@ -15,18 +15,22 @@ static int parse_name(const uint8_t *data, size_t size, const struct qemu_block 
 	return *block < block_count ? 0 : -EPROTO;
 }
 
+/* @block: NULL: it is not known. */
 static int parse_request(
 	const uint8_t *data, const struct qemu_block *block, struct qemu_return_message *message)
 {
-	uint64_t start = be64_load(data);
-	uint64_t length = be32_load(data + 8);
+	const uint64_t start = be64_load(data);
+	const uint64_t length = be32_load(data + 8);
 
 	if (start % QEMU_PAGE_BYTES != 0 || length % QEMU_PAGE_BYTES != 0 || length == 0)
 		return -EPROTO;
+	message->start = start / QEMU_PAGE_BYTES;
+	message->page_count = length / QEMU_PAGE_BYTES;
+	if (block == NULL)
+		return 0;
 	if (start >= block->used_bytes || length > block->used_bytes - start)
 		return -EPROTO;
-	message->page = block->first_page + start / QEMU_PAGE_BYTES;
-	message->page_count = length / QEMU_PAGE_BYTES;
+	message->page = block->first_page + message->start;
 	return 0;
 }
 
@@ -60,9 +64,8 @@ static int parse_data(const uint8_t *data, size_t size, const struct qemu_block 
 		if (size != 12)
 			return -EPROTO;
 		message->block = *last_block;
-		if (*last_block == UINT32_MAX)
-			return 0;
-		return parse_request(data, &blocks[*last_block], message);
+		return parse_request(
+			data, *last_block < block_count ? &blocks[*last_block] : NULL, message);
 	case QEMU_REPLY_RECV_BITMAP:
 		return parse_name(data, size, blocks, block_count, &message->block);
 	case QEMU_REPLY_SWITCHOVER_ACK:

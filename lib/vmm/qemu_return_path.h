@@ -22,10 +22,10 @@
 
 struct qemu_return_message {
 	enum qemu_reply type;
-	uint32_t value;            /* SHUT, PONG, RESUME_ACK */
-	uint32_t block;            /* REQ_PAGES*, RECV_BITMAP */
-	uint64_t page, page_count; /* REQ_PAGES*: page numbers over all blocks; a count of 0:
-				      no block has been named */
+	uint32_t value;             /* SHUT, PONG, RESUME_ACK */
+	uint32_t block;             /* REQ_PAGES*, RECV_BITMAP; UINT32_MAX: none was named */
+	uint64_t start, page_count; /* REQ_PAGES*: in pages, from the block's beginning on */
+	uint64_t page;              /* the same over all blocks, if one was named */
 };
 
 /**

@@ -70,8 +70,9 @@ static int read_bytes(const struct qemu_takeover *takeover, void *buffer, size_t
 
 /* A message of whose bytes the first @have, 4 at least, have been read. */
 static int read_rest(const struct qemu_takeover *takeover, uint8_t *bytes, size_t have,
-	uint32_t *last_block, struct qemu_return_message *message)
+	struct qemu_return_message *message)
 {
+	uint32_t last_block = UINT32_MAX; /* what is asked for is left out */
 	size_t size = 4 + (size_t)be16_load(bytes + 2), used = 0;
 	int code;
 
@@ -80,13 +81,13 @@ static int read_rest(const struct qemu_takeover *takeover, uint8_t *bytes, size_
 	code = read_bytes(takeover, bytes + have, size - have);
 	if (code == 0)
 		code = qemu_return_parse(bytes, size, takeover->blocks, takeover->block_count,
-			last_block, message, &used);
+			&last_block, message, &used);
 	return code < 0 ? code : 0;
 }
 
 /* The next message that is no request. */
 static int read_message(const struct qemu_takeover *takeover, enum qemu_reply type,
-	uint32_t *last_block, struct qemu_return_message *message)
+	struct qemu_return_message *message)
 {
 	uint8_t bytes[QEMU_RETURN_MESSAGE_MAX];
 	int code;
@@ -94,7 +95,7 @@ static int read_message(const struct qemu_takeover *takeover, enum qemu_reply ty
 	do {
 		code = read_bytes(takeover, bytes, 4);
 		if (code == 0)
-			code = read_rest(takeover, bytes, 4, last_block, message);
+			code = read_rest(takeover, bytes, 4, message);
 	} while (code == 0 && qemu_reply_is_request(message->type));
 	if (code < 0)
 		return code;
@@ -105,7 +106,7 @@ static int read_message(const struct qemu_takeover *takeover, enum qemu_reply ty
  * The size of a bitmap. As a request it would be of 2^48 bytes and more, so that the two cannot be
  * taken for each other.
  */
-static int read_size(const struct qemu_takeover *takeover, uint64_t expected, uint32_t *last_block)
+static int read_size(const struct qemu_takeover *takeover, uint64_t expected)
 {
 	uint8_t bytes[QEMU_RETURN_MESSAGE_MAX] = {0};
 	struct qemu_return_message message;
@@ -117,7 +118,7 @@ static int read_size(const struct qemu_takeover *takeover, uint64_t expected, ui
 			return code;
 		if (!qemu_reply_is_request((enum qemu_reply)be16_load(bytes)))
 			return -EPROTO;
-		code = read_rest(takeover, bytes, 8, last_block, &message);
+		code = read_rest(takeover, bytes, 8, &message);
 		if (code < 0)
 			return code;
 	}
@@ -125,13 +126,13 @@ static int read_size(const struct qemu_takeover *takeover, uint64_t expected, ui
 
 /* Marks the pages of a block that QEMU says it has. */
 static int read_bitmap(const struct qemu_takeover *takeover, const struct qemu_block *block,
-	struct rouse_bitmap *placed, uint32_t *last_block)
+	struct rouse_bitmap *placed)
 {
 	const uint64_t pages = block->used_bytes / QEMU_PAGE_BYTES;
 	const uint64_t size = (pages + 63) / 64 * 8;
 	cleanup_free uint8_t *bits = NULL;
 	uint8_t end[8];
-	int code = read_size(takeover, size, last_block);
+	int code = read_size(takeover, size);
 
 	if (code < 0)
 		return code;
@@ -152,30 +153,29 @@ static int read_bitmap(const struct qemu_takeover *takeover, const struct qemu_b
 	return 0;
 }
 
-static int read_answers(
-	const struct qemu_takeover *takeover, struct rouse_bitmap *placed, uint32_t *last_block)
+static int read_answers(const struct qemu_takeover *takeover, struct rouse_bitmap *placed)
 {
 	struct qemu_return_message message = {0};
 	int code = 0;
 
 	for (uint32_t i = 0; code == 0 && i < takeover->block_count; i++) {
-		code = read_message(takeover, QEMU_REPLY_RECV_BITMAP, last_block, &message);
+		code = read_message(takeover, QEMU_REPLY_RECV_BITMAP, &message);
 		if (code == 0 && message.block != i)
 			code = -EPROTO;
 		if (code == 0)
-			code = read_bitmap(takeover, &takeover->blocks[i], placed, last_block);
+			code = read_bitmap(takeover, &takeover->blocks[i], placed);
 	}
 	if (code == 0)
-		code = read_message(takeover, QEMU_REPLY_RESUME_ACK, last_block, &message);
+		code = read_message(takeover, QEMU_REPLY_RESUME_ACK, &message);
 	if (code == 0 && message.value != 1)
 		code = -EPROTO;
 	return code;
 }
 
 int qemu_takeover_read(const struct qemu_takeover *takeover, struct rouse_bitmap *placed,
-	uint32_t *last_block, struct rouse_error *error)
+	struct rouse_error *error)
 {
-	int code = read_answers(takeover, placed, last_block);
+	int code = read_answers(takeover, placed);
 
 	if (code == 0)
 		return 0;

@@ -36,12 +36,11 @@ int qemu_takeover_request(
 
 /**
  * Reads the answers to that: sets the bits of the pages that QEMU has in @placed, which has one for
- * each page of the blocks. @last_block: as of qemu_return_parse(), for what QEMU says afterwards.
- * Requests among the answers are left out: QEMU repeats what it waits for behind its RESUME_ACK.
- * -EPROTO: not this VM's memory; -EPIPE; -ENOMEM; -ECANCELED, and -ETIMEDOUT of a QEMU that says
- * nothing for 30 s: the VM waits for the next takeover.
+ * each page of the blocks. Requests among the answers are left out: QEMU repeats what it waits for
+ * behind its RESUME_ACK. -EPROTO: not this VM's memory; -EPIPE; -ENOMEM; -ECANCELED, and -ETIMEDOUT
+ * of a QEMU that says nothing for 30 s: the VM waits for the next takeover.
  */
 int qemu_takeover_read(const struct qemu_takeover *takeover, struct rouse_bitmap *placed,
-	uint32_t *last_block, struct rouse_error *error);
+	struct rouse_error *error);
 
 #endif

@@ -175,7 +175,8 @@ static void a_request_without_a_name_is_of_the_block_named_last(void **state)
 	(void)state;
 	size = put_request(bytes, 0x1000, 0x1000, NULL);
 	assert_int_equal(parse(bytes, size, &last, &message, &used), 1);
-	assert_int_equal(message.page_count, 0);
+	assert_int_equal(message.block, UINT32_MAX);
+	assert_int_equal(message.start, 1);
 	size = put_request(bytes, 0x1000, 0x1000, "vga.vram");
 	assert_int_equal(parse(bytes, size, &last, &message, &used), 1);
 	assert_int_equal(used, size);

@@ -80,6 +80,28 @@ int read_slots_await(struct read_slots *slots, const struct read_slot *slot)
 	return 0;
 }
 
+/* Until nothing is in flight that the kernel has. */
+static void await_all(struct read_slots *slots)
+{
+	unsigned int count = 0;
+
+	read_slots_reap(slots);
+	for (unsigned int i = 0; i < READ_SLOTS; i++)
+		count += slots->slots[i].state == READ_SLOT_FLIGHT;
+	count -= io_uring_sq_ready(&slots->ring);
+	while (count > 0) {
+		struct io_uring_cqe *cqe;
+		int code = io_uring_wait_cqe(&slots->ring, &cqe);
+
+		if (code < 0 && code != -EINTR)
+			return;
+		if (code < 0)
+			continue;
+		finish(slots, cqe);
+		count--;
+	}
+}
+
 void read_slots_finish(struct read_slots *slots)
 {
 	if (!slots->has_ring)
@@ -88,8 +110,8 @@ void read_slots_finish(struct read_slots *slots)
 	 * A request that waits for a worker of the kernel looks for memory that is not registered
 	 * when it begins, and might find what is mapped there by then.
 	 */
-	for (unsigned int i = 0; i < READ_SLOTS && !slots->registered; i++)
-		(void)read_slots_await(slots, &slots->slots[i]);
+	if (!slots->registered)
+		await_all(slots);
 	io_uring_queue_exit(&slots->ring);
 }
 

@@ -159,14 +159,17 @@ void qemu_rescue_disown(int fd)
 		(void)fcntl(fd, F_SETOWN, 0);
 }
 
-/* A descriptor that locks QEMU against other takeovers until it is closed. -EWOULDBLOCK. */
+/*
+ * A descriptor that locks QEMU against other takeovers until it is closed. -EWOULDBLOCK. Who may
+ * not take QEMU's files may not open this directory either, and so keeps nobody from it.
+ */
 static int lock_takeover(int pid)
 {
 	const uint64_t deadline = rouse_clock_ns() + OWNING_TIMEOUT_NS;
 	cleanup_close int fd = -1;
 	char path[32];
 
-	(void)snprintf(path, sizeof(path), "/proc/%d", pid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -187,9 +190,13 @@ static int become_owner(int fd, int pid, struct rouse_error *error)
 	cleanup_close int lock = lock_takeover(pid);
 	int owner;
 
-	if (lock < 0)
+	if (lock == -EWOULDBLOCK)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
 			"another process is about to take that VM over");
+	if (lock == -ENOENT)
+		return lock;
+	if (lock < 0)
+		return rouse_error_errno(error, lock, "cannot lock QEMU against other takeovers");
 	owner = living_owner(fd);
 	if (owner > 0)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,

@@ -80,7 +80,10 @@ static int make_place_beside(
 	/* One that a Rouse left that died at this point serves as well. */
 	if (mkdir(place->directory, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	return guard_directory(place, qemu);
+	code = guard_directory(place, qemu);
+	if (code < 0)
+		(void)rmdir(place->directory);
+	return code;
 }
 
 static int make_place(
@@ -99,12 +102,15 @@ static int make_place(
 	if (code == 0)
 		return 0;
 	(void)snprintf(place->directory, sizeof(place->directory), "/tmp/rouse-XXXXXX");
-	code = mkdtemp(place->directory) == NULL ? -errno : set_path(place);
+	if (mkdtemp(place->directory) == NULL)
+		return rouse_error_errno(error, -errno, "cannot make a directory for QEMU in /tmp");
+	code = set_path(place);
 	if (code == 0)
 		code = guard_directory(place, qemu);
-	return code == 0
-		       ? 0
-		       : rouse_error_errno(error, code, "cannot make a directory for QEMU in /tmp");
+	if (code == 0)
+		return 0;
+	(void)rmdir(place->directory);
+	return rouse_error_errno(error, code, "cannot make a directory for QEMU in /tmp");
 }
 
 static void remove_place(const struct meeting_place *place)

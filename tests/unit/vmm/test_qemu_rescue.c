@@ -286,7 +286,7 @@ static void a_vm_that_another_process_is_taking_over_is_left_to_it(void **state)
 
 	assert_int_equal(bind_as(vm->ends[0], &name), 0);
 	own_by(vm->ends[0], 0);
-	(void)snprintf(path, sizeof(path), "/proc/%d", getpid());
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", getpid());
 	lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(flock(lock, LOCK_EX), 0);
 	assert_int_equal(qemu_rescue_find(vm->socket, &found, &fd, &error), -EBUSY);

@@ -312,7 +312,11 @@ int qemu_incoming_say_first(int fd, const struct qemu_first_words *first, struct
 		error, n < 0 ? -errno : -ENOBUFS, "cannot write to the migration connection");
 }
 
-static int hand_over_connection(struct qmp *qmp, const char *command,
+/* How to tell QEMU: in band, or out of band. */
+typedef int execute_fn(struct qmp *qmp, const char *command, json_t *arguments, json_t **result,
+	struct rouse_error *error);
+
+static int hand_over_connection(struct qmp *qmp, execute_fn *execute, const char *command,
 	const struct qemu_first_words *first, int *fd, struct rouse_error *error)
 {
 	cleanup_close int ours = -1;
@@ -324,8 +328,8 @@ static int hand_over_connection(struct qmp *qmp, const char *command,
 	if (code == 0)
 		code = qmp_send_fd(qmp, CONNECTION_NAME, qemus, error);
 	if (code == 0)
-		code = qmp_execute(qmp, command, json_pack("{s:s}", "uri", "fd:" CONNECTION_NAME),
-			NULL, error);
+		code = execute(qmp, command, json_pack("{s:s}", "uri", "fd:" CONNECTION_NAME), NULL,
+			error);
 	if (code == 0)
 		*fd = take_fd(&ours);
 	return code;
@@ -334,7 +338,7 @@ static int hand_over_connection(struct qmp *qmp, const char *command,
 int qemu_incoming_connect(struct qmp *qmp, int *fd, struct rouse_error *error)
 {
 	const struct qemu_first_words nothing = {0};
-	int code = hand_over_connection(qmp, "migrate-incoming", &nothing, fd, error);
+	int code = hand_over_connection(qmp, qmp_execute, "migrate-incoming", &nothing, fd, error);
 
 	if (code == -EREMOTEIO)
 		(void)rouse_error_prefix(error, "start QEMU with -incoming defer");
@@ -354,9 +358,14 @@ int qemu_incoming_recover(struct qmp *qmp, uint64_t checkpoint,
 			return code;
 		if (strcmp(status, "postcopy-paused") == 0) {
 			code = check_mark(qmp, checkpoint, error);
+			/*
+			 * Out of band: the thread that executes it also sees the connection. The
+			 * main loop might wait for a page before it does, and once the next
+			 * takeover has brought that, QEMU 7.2 aborts on a second connection.
+			 */
 			return code < 0 ? code
-					: hand_over_connection(
-						  qmp, "migrate-recover", first, fd, error);
+					: hand_over_connection(qmp, qmp_execute_oob,
+						  "migrate-recover", first, fd, error);
 		}
 		/* In recovery: of a takeover whose Rouse died before QEMU had read its words. */
 		if ((strcmp(status, "postcopy-active") != 0 &&

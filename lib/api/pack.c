@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define NEIGHBOURHOOD_PAGES 16u
 
@@ -203,6 +204,15 @@ static int fill(const struct rouse_image *image, const char *wset, struct rouse_
 	return code == 0 ? copy_sections(image->reader, writer, error) : code;
 }
 
+/* Whether the file itself has that name, and not a link to it. */
+static bool is_named(const struct stat *file, const char *name)
+{
+	struct stat there;
+
+	return lstat(name, &there) == 0 && there.st_dev == file->st_dev &&
+	       there.st_ino == file->st_ino;
+}
+
 int rouse_pack(const char *image_path, const char *wset, const char *out,
 	const struct rouse_layout *layout, struct rouse_write_report *report,
 	const struct rouse_observer *observer, struct rouse_error *error)
@@ -211,6 +221,9 @@ int rouse_pack(const char *image_path, const char *wset, const char *out,
 	uint64_t began = rouse_clock_us();
 	struct rouse_writer_stats stats;
 	struct rouse_writer *writer;
+	struct stat source = {0};
+	/* Before it is opened: of a name that changes hands in between, the commit fails. */
+	const bool known = stat(image_path, &source) == 0;
 	int code = rouse_image_open(image_path, &image, error);
 
 	if (code < 0)
@@ -218,6 +231,8 @@ int rouse_pack(const char *image_path, const char *wset, const char *out,
 	code = rouse_writer_create(out, layout, &writer, error);
 	if (code < 0)
 		return code;
+	if (known && is_named(&source, out))
+		rouse_writer_replaces(writer, &source);
 	code = fill(image, wset, writer, observer, error);
 	if (code < 0) {
 		rouse_writer_abort(writer);

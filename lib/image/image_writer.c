@@ -81,6 +81,11 @@ int rouse_writer_create(const char *path, const struct rouse_layout *layout,
 	return 0;
 }
 
+void rouse_writer_replaces(struct rouse_writer *writer, const struct stat *replaced)
+{
+	rouse_temp_file_replaces(&writer->file, replaced);
+}
+
 void rouse_writer_destroy(struct rouse_writer *writer)
 {
 	if (writer == NULL)

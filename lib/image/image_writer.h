@@ -23,10 +23,14 @@ struct rouse_writer_stats {
 };
 
 struct rouse_writer;
+struct stat;
 
 /** @layout: NULL or zero members for the defaults. Errors: those of open(2), -EINVAL, -ENOMEM. */
 int rouse_writer_create(const char *path, const struct rouse_layout *layout,
 	struct rouse_writer **writer, struct rouse_error *error);
+
+/** The commit replaces the file @replaced and no other: rouse_temp_file_replaces(). */
+void rouse_writer_replaces(struct rouse_writer *writer, const struct stat *replaced);
 
 /**
  * The RAM blocks (first_page is computed). @wset: copied; may be NULL with @wset_count 0. Its pages

@@ -4,6 +4,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "image/flat_format.h"
+#include "image/format.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -38,6 +40,49 @@ static int open_directory(const char *path, struct rouse_temp_file *file, struct
 	return 0;
 }
 
+/*
+ * Whether a file is of a kind that is written here: an image, a flat file, a migration stream of
+ * QEMU. Their magic numbers: image/format.h, image/flat_format.h, QEMU's migration/savevm.c. An
+ * empty one is: mktemp(1) makes such.
+ */
+static bool is_of_our_kinds(int fd, off_t size)
+{
+	char head[8] = {0}, foot[8] = {0};
+
+	if (size == 0)
+		return true;
+	if (pread(fd, head, sizeof(head), 0) < 0)
+		return false;
+	if (size >= (off_t)ROUSE_FLAT_FOOTER_BYTES &&
+		pread(fd, foot, sizeof(foot), size - (off_t)ROUSE_FLAT_FOOTER_BYTES) < 0)
+		return false;
+	return memcmp(head, ROUSE_IMAGE_MAGIC, sizeof(head)) == 0 || memcmp(head, "QEVM", 4) == 0 ||
+	       memcmp(foot, ROUSE_FLAT_MAGIC, sizeof(foot)) == 0;
+}
+
+/*
+ * The wrong name completed must not cost the user a file that only he has: the VM's disk, for one,
+ * which would be gone with its last name when QEMU ends.
+ */
+static int check_replaced(
+	const char *path, const struct rouse_temp_file *file, struct rouse_error *error)
+{
+	cleanup_close int fd =
+		openat(file->directory_fd, file->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct stat status;
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return errno == ENOENT
+			       ? 0
+			       : rouse_error_errno(error, -errno, "cannot look at %s", path);
+	if (is_of_our_kinds(fd, status.st_size))
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_USAGE, -EEXIST,
+		"%s is there and is no image, flat file or migration stream: it is not replaced; "
+		"give another name, or remove it",
+		path);
+}
+
 /* Renaming over /dev/null would be a bad surprise. */
 static int check_target(
 	const char *path, const struct rouse_temp_file *file, struct rouse_error *error)
@@ -48,8 +93,10 @@ static int check_target(
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"%s stands for an open file, as standard output is: name the file itself",
 			path);
-	if (fstatat(file->directory_fd, file->name, &status, 0) < 0 || S_ISREG(status.st_mode))
+	if (fstatat(file->directory_fd, file->name, &status, 0) < 0)
 		return 0;
+	if (S_ISREG(status.st_mode))
+		return check_replaced(path, file, error);
 	return rouse_error_set(
 		error, ROUSE_ERROR_USAGE, -EINVAL, "%s is there and is not a regular file", path);
 }
@@ -174,6 +221,53 @@ static int take_back(const struct rouse_temp_file *file, const char *old, int ke
 	return result < 0 ? -errno : 0;
 }
 
+static bool is_the_same(const struct stat *one, const struct stat *other)
+{
+	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
+}
+
+/* After an error: NFS may have given the file its name all the same, and answered too late. */
+static void lose_name(const struct rouse_temp_file *file)
+{
+	struct stat ours, there;
+
+	if (fstat(file->fd, &ours) == 0 &&
+		fstatat(file->directory_fd, file->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+		is_the_same(&ours, &there))
+		(void)unlinkat(file->directory_fd, file->name, 0);
+}
+
+/*
+ * Renames over the file that @file replaces and no other. With an exchange what had the name is
+ * looked at after it has lost it: nobody else can have got it in between.
+ */
+static int rename_over_that(struct rouse_temp_file *file)
+{
+	const int at = file->directory_fd;
+	struct stat old;
+	bool exchanged;
+
+	if (file->temporary == NULL) /* never: it has a name by now */
+		return -ENOENT;
+	exchanged = renameat2(at, file->temporary, at, file->name, RENAME_EXCHANGE) == 0;
+	if (!exchanged && errno != EINVAL && errno != ENOSYS)
+		return errno == ENOENT ? -EBUSY : -errno;
+	if (fstatat(at, exchanged ? file->temporary : file->name, &old, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!is_the_same(&old, &file->replaced)) {
+		/* If it cannot be exchanged back, the other file keeps the name that it has. */
+		if (exchanged &&
+			renameat2(at, file->temporary, at, file->name, RENAME_EXCHANGE) < 0)
+			free(take_ptr(&file->temporary));
+		return -EBUSY;
+	}
+	if (exchanged) {
+		(void)unlinkat(at, file->temporary, 0);
+		return 0;
+	}
+	return renameat(at, file->temporary, at, file->name) < 0 ? -errno : 0;
+}
+
 /*
  * The final name instead of the temporary one. What had it gets *old, a second name until that is
  * on the disk. NULL: *kept says why there is none; -ENOENT: nothing had the name.
@@ -183,12 +277,20 @@ static int rename_over(struct rouse_temp_file *file, char **old, int *kept)
 	int code;
 
 	*old = keep_old(file, kept);
+	if (file->only_that) {
+		code = rename_over_that(file);
+		if (code < 0 && *old != NULL)
+			(void)unlinkat(file->directory_fd, *old, 0);
+		return code;
+	}
 	if (renameat(file->directory_fd, file->temporary, file->directory_fd, file->name) == 0)
 		return 0;
 	code = -errno;
 	/* NFS may have done it all the same. If not, both names are the old file's: a no-op. */
 	if (*old != NULL && take_back(file, *old, 0) == 0)
 		(void)unlinkat(file->directory_fd, *old, 0);
+	if (*old == NULL)
+		lose_name(file);
 	return code;
 }
 
@@ -213,6 +315,12 @@ static int error_directory(const struct rouse_temp_file *file, const char *old, 
 	return failed;
 }
 
+void rouse_temp_file_replaces(struct rouse_temp_file *file, const struct stat *replaced)
+{
+	file->only_that = true;
+	file->replaced = *replaced;
+}
+
 int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *error)
 {
 	cleanup_free char *old = NULL;
@@ -224,9 +332,20 @@ int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *err
 	if (file->temporary == NULL) {
 		code = link_unnamed(file, &done);
 		if (code < 0)
+			lose_name(file);
+		if (code < 0)
 			return rouse_error_errno(error, code, "cannot create %s", file->name);
 	}
-	code = done ? 0 : rename_over(file, &old, &kept);
+	/* Of a file that was to be replaced nothing may be left to do so. */
+	if (done && file->only_that) {
+		(void)unlinkat(file->directory_fd, file->name, 0);
+		code = -EBUSY;
+	} else {
+		code = done ? 0 : rename_over(file, &old, &kept);
+	}
+	if (code == -EBUSY && file->only_that)
+		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
+			"%s was replaced or removed meanwhile: it is left as it is", file->name);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot rename to %s", file->name);
 	free(take_ptr(&file->temporary));

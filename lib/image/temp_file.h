@@ -10,18 +10,29 @@
 
 #include <rouse.h>
 
+#include <stdbool.h>
+#include <sys/stat.h>
+
 struct rouse_temp_file {
 	int fd;           /* open for reading and writing, mode 0600: guest memory is private */
 	int directory_fd; /* of the target */
 	char *name;       /* of the target, without its directory */
 	char *temporary;  /* the temporary name; NULL: it has none */
+	bool only_that;   /* rouse_temp_file_replaces() was called */
+	struct stat replaced;
 };
 
 /**
  * Errors: those of open(2); -EINVAL: @path names a directory, a device or the like, which renaming
- * would replace.
+ * would replace; -EEXIST: it names a file of another kind than those that Rouse writes.
  */
 int rouse_temp_file_open(const char *path, struct rouse_temp_file *file, struct rouse_error *error);
+
+/**
+ * The file @replaced, which has the final name now, is to be replaced, and no other: one that gets
+ * that name meanwhile, a newer checkpoint, stays, and the commit fails with -EBUSY, kind REFUSED.
+ */
+void rouse_temp_file_replaces(struct rouse_temp_file *file, const struct stat *replaced);
 
 /**
  * fsync, the final name, fsync of the directory. Then, or if it fails, close with discard(). If it

@@ -52,11 +52,11 @@ static void an_aborted_image_leaves_the_file_that_was_there(void **state)
 	const struct fixture *fixture = *state;
 	struct rouse_writer *writer;
 
-	write_text(fixture->path, "precious");
+	write_text(fixture->path, "ROUSEIMG, precious");
 	writer = begin_image(fixture->path, PAGES, NULL, NULL, 0);
 	put_all(writer);
 	rouse_writer_abort(writer);
-	assert_text(fixture->path, "precious");
+	assert_text(fixture->path, "ROUSEIMG, precious");
 	assert_int_equal(fixture_count_files(fixture), 1);
 }
 
@@ -66,10 +66,10 @@ static void a_commit_replaces_the_file_that_was_there(void **state)
 	struct rouse_writer *writer;
 	struct open_image image;
 
-	write_text(fixture->path, "old");
+	write_text(fixture->path, "ROUSEIMG, old");
 	writer = begin_image(fixture->path, PAGES, NULL, NULL, 0);
 	put_all(writer);
-	assert_text(fixture->path, "old");
+	assert_text(fixture->path, "ROUSEIMG, old");
 	(void)end_image(writer);
 	image = open_image(fixture->path);
 	assert_page_is(&image, 77, 78);
@@ -112,7 +112,7 @@ static void a_killed_writer_leaves_nothing(void **state)
 	if (unnamed < 0)
 		skip();
 	(void)close(unnamed);
-	write_text(fixture->path, "precious");
+	write_text(fixture->path, "ROUSEIMG, precious");
 	child = fork();
 	assert_true(child >= 0);
 	if (child == 0) {
@@ -120,7 +120,7 @@ static void a_killed_writer_leaves_nothing(void **state)
 		(void)raise(SIGKILL);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_text(fixture->path, "precious");
+	assert_text(fixture->path, "ROUSEIMG, precious");
 	assert_int_equal(fixture_count_files(fixture), 1);
 }
 

@@ -40,6 +40,9 @@
 #define QUIT_TIMEOUT_MS 20000
 #define TICK_MS 100
 #define SOCKET_BUFFER_BYTES (4 << 20)
+/* What another monitor disturbed by `cont`. */
+#define SUSPENDED "it was to be suspended: it is neither saved nor ended"
+#define FROZEN "its disks were frozen for the checkpoint: it is not saved"
 /* What the drain may hold: of the available memory, for a VM that runs meanwhile. */
 #define DRAIN_SHARE 2
 #define DRAIN_LEAST_BYTES (UINT64_C(64) << 20)
@@ -395,25 +398,6 @@ static int save_wait_stream(struct save *save, struct rouse_error *error)
 	return save_outlive(save, code, error);
 }
 
-/* The stream is there: the VM has done its part. */
-static int save_settle_vm(struct save *save, struct rouse_error *error)
-{
-	int code = 0;
-
-	if (save->gone)
-		return 0;
-	if (save->options->keep_running && save->was_running) {
-		code = save_estimate_arm(&save->estimate, error);
-		if (code == 0)
-			code = save_continue(save, error);
-		if (code == 0)
-			code = save_estimate_watch(&save->estimate, error);
-	}
-	if (code == 0)
-		code = save_take_events(save, error);
-	return save_outlive(save, code, error);
-}
-
 /* Waits until everything is packed. QEMU may die now: what it had to give is here. */
 static int save_wait_packed(struct save *save, struct rouse_error *error)
 {
@@ -440,7 +424,7 @@ static int save_wait_packed(struct save *save, struct rouse_error *error)
  * disks, and has done work that is not in the image. Another monitor may have let it run, and may
  * have stopped it since. -EBUSY.
  */
-static int save_check_stands(struct save *save, struct rouse_error *error)
+static int save_check_stands(struct save *save, const char *otherwise, struct rouse_error *error)
 {
 	bool running = false;
 	int code = save_vm_is_running(save->qmp, &running, error);
@@ -451,9 +435,30 @@ static int save_check_stands(struct save *save, struct rouse_error *error)
 	code = save_outlive(save, code, error);
 	if (code == 0 && (running || save->resume_us != 0))
 		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
-			"the VM runs again, by another monitor's `cont`, while it was to be "
-			"suspended: it is neither saved nor ended");
+			"the VM runs again, by another monitor's `cont`, while %s", otherwise);
 	return code;
+}
+
+/* The stream is there: the VM has done its part. */
+static int save_settle_vm(struct save *save, struct rouse_error *error)
+{
+	int code = 0;
+
+	if (save->gone)
+		return 0;
+	/* Its disks are of the time at which it was stopped, and so must its memory be. */
+	if (save->overlays && !save->migrate.background)
+		code = save_check_stands(save, FROZEN, error);
+	if (code == 0 && save->options->keep_running && save->was_running) {
+		code = save_estimate_arm(&save->estimate, error);
+		if (code == 0)
+			code = save_continue(save, error);
+		if (code == 0)
+			code = save_estimate_watch(&save->estimate, error);
+	}
+	if (code == 0)
+		code = save_take_events(save, error);
+	return save_outlive(save, code, error);
 }
 
 /* Ends QEMU, and waits until it is gone: then its disks are free. -EBUSY: the VM runs again. */
@@ -464,7 +469,7 @@ static int save_quit(struct save *save, struct rouse_error *error)
 	int code;
 
 	qmp_ignore_cancel(save->qmp);
-	code = save_check_stands(save, &why);
+	code = save_check_stands(save, SUSPENDED, &why);
 	if (code == -EBUSY)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
 			"the VM runs again, by another monitor's `cont`, and was not ended: its "
@@ -580,7 +585,7 @@ static int save_run(struct save *save, struct rouse_writer_stats *stats, struct 
 	if (code == 0)
 		code = save_wait_packed(save, error);
 	if (code == 0 && !save->options->keep_running)
-		code = save_check_stands(save, error);
+		code = save_check_stands(save, SUSPENDED, error);
 	if (code == 0)
 		code = save_pack_commit(save->pack, &save->metadata, stats, error);
 	return code;

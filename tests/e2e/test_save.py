@@ -589,6 +589,25 @@ def snapshot_disks(*options):
     return result
 
 
+@limit(240)
+def test_a_vm_that_another_lets_run_while_its_disks_are_frozen_is_not_saved():
+    """Its memory would be newer than the disks below the overlays."""
+    image, first = work('vm.rouse'), disk('a.qcow2')
+    with working_guest(extra=drive(first, 'a')) as guest:
+        guest.monitor.status()
+        with Rouse('save', '--qmp', guest.qmp, '--codec', 'zstd', '--level', 9, '--threads', 1,
+                   '--keep-running', '--disks=snapshot', '--no-background-snapshot',
+                   image) as run:
+            wait_until(lambda: guest.monitor.status() == 'paused' or not run.running(),
+                       'the VM to be stopped', pause=0.001)
+            guest.monitor('cont')
+            run.end(120).expect(REFUSED, 'disks were frozen')
+        assert not image.exists()
+        wait_until(lambda: guest.monitor.status() == 'running', 'the VM to run')
+        assert files_in_use(guest) == {str(first)}
+        guest.check()
+
+
 def test_disks_get_overlays_with_a_background_snapshot():
     snapshot_disks()
 

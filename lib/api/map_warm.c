@@ -60,6 +60,12 @@ static int read_run(struct map_warm *w, const struct run *run, struct rouse_erro
 
 	if (code == -EUCLEAN)
 		return map_warm_damaged(w->config.file, wrong, error);
+	/* It has been cut, to be written anew as likely as not: what the VM reads there is wrong.
+	 */
+	if (code == -ENODATA)
+		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, -EUCLEAN,
+			"the flat file has become shorter than it was (before byte %" PRIu64 ")",
+			(run->index + run->pages) * PAGE);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot read the flat file");
 	w->stats.reads++;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../unit.h"
@@ -97,8 +98,9 @@ static void a_byte_where_zeros_belong_is_found(void **state)
 	}
 }
 
-/* Nothing before the start, the rest behind it. */
-static int warm_rest(const char *path, struct map_warm_stats *stats, struct rouse_error *error)
+/* Nothing before the start, the rest behind it, of which @pages are left then. */
+static int warm_rest_of(
+	const char *path, off_t pages, struct map_warm_stats *stats, struct rouse_error *error)
 {
 	struct rouse_flat_file file;
 	struct map_warm_config config = {.file = &file};
@@ -108,11 +110,35 @@ static int warm_rest(const char *path, struct map_warm_stats *stats, struct rous
 	assert_int_equal(rouse_flat_open(path, &file, NULL), 0);
 	assert_int_equal(map_warm_begin(&config, &warm, NULL), 0);
 	assert_int_equal(map_warm_wait(warm, NULL), 0);
+	assert_int_equal(truncate(path, pages * (off_t)PAGE), 0);
 	code = map_warm_rest(warm, ROUSE_BACKGROUND_MAX, NULL, error);
 	map_warm_get_stats(warm, stats);
 	map_warm_free(warm);
 	rouse_flat_close(&file);
 	return code;
+}
+
+static int warm_rest(const char *path, struct map_warm_stats *stats, struct rouse_error *error)
+{
+	struct stat status;
+
+	assert_int_equal(stat(path, &status), 0);
+	return warm_rest_of(path, status.st_size / (off_t)PAGE, stats, error);
+}
+
+static void a_file_that_becomes_shorter_is_damaged(void **state)
+{
+	char path[] = "/tmp/rouse-map-warm-XXXXXX";
+	struct map_warm_stats stats;
+	struct rouse_error error = {0};
+	int fd = make_file(path);
+
+	(void)state;
+	assert_int_equal(warm_rest_of(path, 200, &stats, &error), -EUCLEAN);
+	assert_int_equal(error.kind, ROUSE_ERROR_DAMAGED);
+	assert_non_null(strstr(error.message, "shorter"));
+	(void)close(fd);
+	(void)unlink(path);
 }
 
 static void a_byte_where_zeros_belong_is_found_behind_the_start(void **state)
@@ -139,6 +165,7 @@ int main(void)
 		cmocka_unit_test(zeros_that_are_not_holes_are_right),
 		cmocka_unit_test(a_byte_where_zeros_belong_is_found),
 		cmocka_unit_test(a_byte_where_zeros_belong_is_found_behind_the_start),
+		cmocka_unit_test(a_file_that_becomes_shorter_is_damaged),
 	};
 
 	return cmocka_run_group_tests_name("map_warm", tests, NULL, NULL);

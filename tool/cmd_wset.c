@@ -262,7 +262,9 @@ static int write_text_file(
 		(void)replace_end(temporary, code);
 		return report_error(error, code);
 	}
-	if (close(fd) < 0)
+	if (temporary != NULL && fsync(fd) < 0)
+		code = -errno;
+	if (close(fd) < 0 && code == 0)
 		code = -errno;
 	if (temporary != NULL)
 		code = replace_end(temporary, code);

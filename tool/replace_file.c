@@ -131,6 +131,9 @@ static int write_json(const json_t *json, FILE *file, size_t flags)
 	errno = 0;
 	if (json_dumpf(json, file, flags) < 0 || fflush(file) != 0)
 		code = errno != 0 ? -errno : -EIO;
+	/* Else a power failure may leave an empty file under the name of the old one. */
+	if (code == 0 && fsync(fileno(file)) < 0 && errno != EINVAL && errno != EROFS)
+		code = -errno;
 	if (fclose(file) != 0 && code == 0)
 		code = -errno;
 	return code;

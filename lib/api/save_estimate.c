@@ -5,7 +5,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 
+#include <inttypes.h>
 #include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 
 #define DEFAULT_US UINT64_C(10000000)
 #define DEFAULT_PERIOD_US UINT64_C(1000000)
@@ -176,21 +179,38 @@ int save_estimate_watch(struct save_estimate *estimate, struct rouse_error *erro
 	return finish(estimate, error);
 }
 
+/* A name beside @path that nothing has. NULL: no memory. */
+static char *name_beside(const char *path)
+{
+	uint32_t number = 0;
+
+	(void)getrandom(&number, sizeof(number), 0);
+	for (;; number++) {
+		struct stat status;
+		char *name;
+
+		if (asprintf(&name, "%s.%08" PRIx32 ".wset", path, number) < 0)
+			return NULL;
+		if (lstat(name, &status) < 0)
+			return name;
+		free(name);
+	}
+}
+
 /* The file of the working set, beside the image; it is removed. */
 static int pack(const struct save_estimate *estimate, const char *path,
 	const struct rouse_layout *layout, struct rouse_write_report *written,
 	struct rouse_error *error)
 {
-	cleanup_free char *file = NULL;
+	cleanup_free char *file = name_beside(path);
 	int code;
 
-	if (asprintf(&file, "%s.%d.wset", path, (int)getpid()) < 0) {
-		file = NULL;
+	if (file == NULL)
 		return rouse_error_errno(error, -ENOMEM, "cannot write the working set");
-	}
 	code = rouse_wset_write(estimate->wset, file, error);
-	if (code == 0)
-		code = rouse_pack(path, file, path, layout, written, estimate->observer, error);
+	if (code < 0)
+		return code;
+	code = rouse_pack(path, file, path, layout, written, estimate->observer, error);
 	(void)unlink(file);
 	return code;
 }

@@ -223,7 +223,7 @@ int rouse_pack(const char *image_path, const char *wset, const char *out,
 	struct rouse_writer *writer;
 	struct stat source = {0};
 	/* Before it is opened: of a name that changes hands in between, the commit fails. */
-	const bool known = stat(image_path, &source) == 0;
+	const bool in_place = stat(image_path, &source) == 0 && is_named(&source, out);
 	int code = rouse_image_open(image_path, &image, error);
 
 	if (code < 0)
@@ -231,7 +231,7 @@ int rouse_pack(const char *image_path, const char *wset, const char *out,
 	code = rouse_writer_create(out, layout, &writer, error);
 	if (code < 0)
 		return code;
-	if (known && is_named(&source, out))
+	if (in_place)
 		rouse_writer_replaces(writer, &source);
 	code = fill(image, wset, writer, observer, error);
 	if (code < 0) {

@@ -226,15 +226,21 @@ static bool is_the_same(const struct stat *one, const struct stat *other)
 	return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
 }
 
-/* After an error: NFS may have given the file its name all the same, and answered too late. */
-static void lose_name(const struct rouse_temp_file *file)
+/*
+ * After an error: NFS may have given the file its name all the same, and answered too late. Then
+ * @old, a second name of the one that had it, gets it back; NULL: nothing had it.
+ */
+static void lose_name(const struct rouse_temp_file *file, const char *old)
 {
 	struct stat ours, there;
+	bool done = fstat(file->fd, &ours) == 0 &&
+		    fstatat(file->directory_fd, file->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    is_the_same(&ours, &there);
 
-	if (fstat(file->fd, &ours) == 0 &&
-		fstatat(file->directory_fd, file->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-		is_the_same(&ours, &there))
-		(void)unlinkat(file->directory_fd, file->name, 0);
+	if (done)
+		(void)take_back(file, old, -ENOENT);
+	else if (old != NULL)
+		(void)unlinkat(file->directory_fd, old, 0);
 }
 
 /*
@@ -252,9 +258,8 @@ static int rename_over_that(struct rouse_temp_file *file)
 	exchanged = renameat2(at, file->temporary, at, file->name, RENAME_EXCHANGE) == 0;
 	if (!exchanged && errno != EINVAL && errno != ENOSYS)
 		return errno == ENOENT ? -EBUSY : -errno;
-	if (fstatat(at, exchanged ? file->temporary : file->name, &old, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (!is_the_same(&old, &file->replaced)) {
+	if (fstatat(at, exchanged ? file->temporary : file->name, &old, AT_SYMLINK_NOFOLLOW) < 0 ||
+		!is_the_same(&old, &file->replaced)) {
 		/* If it cannot be exchanged back, the other file keeps the name that it has. */
 		if (exchanged &&
 			renameat2(at, file->temporary, at, file->name, RENAME_EXCHANGE) < 0)
@@ -277,20 +282,16 @@ static int rename_over(struct rouse_temp_file *file, char **old, int *kept)
 	int code;
 
 	*old = keep_old(file, kept);
-	if (file->only_that) {
+	if (file->only_that)
 		code = rename_over_that(file);
-		if (code < 0 && *old != NULL)
-			(void)unlinkat(file->directory_fd, *old, 0);
-		return code;
-	}
-	if (renameat(file->directory_fd, file->temporary, file->directory_fd, file->name) == 0)
-		return 0;
-	code = -errno;
-	/* NFS may have done it all the same. If not, both names are the old file's: a no-op. */
-	if (*old != NULL && take_back(file, *old, 0) == 0)
-		(void)unlinkat(file->directory_fd, *old, 0);
-	if (*old == NULL)
-		lose_name(file);
+	else
+		code = renameat(file->directory_fd, file->temporary, file->directory_fd,
+			       file->name) < 0
+			       ? -errno
+			       : 0;
+	/* Where there are no hard links, what had the name is gone if the renaming was done. */
+	if (code < 0 && (*old != NULL || *kept == -ENOENT))
+		lose_name(file, *old);
 	return code;
 }
 
@@ -332,7 +333,7 @@ int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *err
 	if (file->temporary == NULL) {
 		code = link_unnamed(file, &done);
 		if (code < 0)
-			lose_name(file);
+			lose_name(file, NULL);
 		if (code < 0)
 			return rouse_error_errno(error, code, "cannot create %s", file->name);
 	}

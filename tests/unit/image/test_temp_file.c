@@ -227,6 +227,11 @@ static void a_renaming_that_is_said_to_have_failed_leaves_no_new_file(void **sta
 	broken.unnamed = broken.late = true;
 	assert_int_equal(commit(fixture, &error), -EIO);
 	assert_int_equal(fixture_count_files(fixture), 0);
+	/* The one that had the name has it again. */
+	write_text(fixture->path, OLD);
+	assert_int_equal(commit(fixture, &error), -EIO);
+	assert_text(fixture->path, OLD);
+	assert_int_equal(fixture_count_files(fixture), 1);
 }
 
 static void a_file_of_another_kind_is_not_replaced(void **state)

@@ -187,6 +187,20 @@ static uint64_t checkpoint_of(const struct rouse_reader *reader)
 	return le64_get(rouse_reader_superblock(reader)->sections[ROUSE_SECTION_DEVICES].checksum);
 }
 
+/*
+ * A Rouse that was killed when it had just registered QEMU's memory: whoever touched that would
+ * wait for ever, QEMU's main loop first.
+ */
+static int check_nobody_traps(const struct restore_qemu *qemu, struct rouse_error *error)
+{
+	if (qemu->process.pid > 0 || !qemu_hold_is_there(qmp_peer_pid(qemu->qmp)))
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+		"that QEMU's memory belongs to a restore with --backend uffd, or was left by one "
+		"that "
+		"broke off: restore with --backend uffd, or start another QEMU");
+}
+
 /* The connection for the pages, with a QEMU that is known to be the right one. */
 static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_options *options,
 	const struct rouse_metadata *metadata, const struct rouse_reader *reader, int *fd,
@@ -200,6 +214,8 @@ static int connect_qemu(struct restore_qemu *qemu, const struct rouse_restore_op
 	};
 	int code = qemu_incoming_check(qemu->qmp, &expectation, error);
 
+	if (code == 0 && qemu->way != RESTORE_UFFD)
+		code = check_nobody_traps(qemu, error);
 	if (code == 0 && postcopy)
 		code = qemu_file_memory_check(qemu->qmp, error);
 	if (code == 0)

@@ -192,14 +192,16 @@ int target_fetch_fd(const struct target *target, int fd)
 	return copy >= 0 ? copy : -errno;
 }
 
-int target_find_fd(const struct target *target, const char *name, int from)
+/* @whole: the name itself, and not names that begin with it. */
+static int find_fd(int pid, const char *name, bool whole, int from)
 {
+	const size_t compared = strlen(name) + (whole ? 1 : 0);
 	const struct dirent *entry;
 	char path[64], link[256];
 	int found = -ENOENT;
 	DIR *list;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/fd", target->pid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	list = opendir(path);
 	if (list == NULL)
 		return errno == EACCES ? -EPERM : errno == ENOENT ? -ESRCH : -errno;
@@ -213,9 +215,24 @@ int target_find_fd(const struct target *target, const char *name, int from)
 		if (length < 0)
 			continue;
 		link[length] = '\0';
-		if (strcmp(link, name) == 0)
+		if (strncmp(link, name, compared) == 0)
 			found = (int)fd;
 	}
 	(void)closedir(list);
 	return found;
+}
+
+int target_find_fd(const struct target *target, const char *name, int from)
+{
+	return find_fd(target->pid, name, true, from);
+}
+
+int target_find_fd_in(int pid, const char *name)
+{
+	return find_fd(pid, name, true, 0);
+}
+
+int target_find_fd_below(const struct target *target, const char *directory)
+{
+	return find_fd(target->pid, directory, false, 0);
 }

@@ -94,6 +94,10 @@ int target_fetch_fd(const struct target *target, int fd);
  * ("/memfd:NAME (deleted)", "anon_inode:[userfaultfd]"). -ENOENT: there is none; -EPERM, -ESRCH.
  */
 int target_find_fd(const struct target *target, const char *name, int from);
+/** The same of a process that is not opened: it needs the right to look into it, and no more. */
+int target_find_fd_in(int pid, const char *name);
+/** Of a file whose name begins with @directory ("/dev/vfio/"). */
+int target_find_fd_below(const struct target *target, const char *directory);
 
 /* ---- System calls in it ---------------------------------------------------------------------- */
 

@@ -175,15 +175,16 @@ static int take_stopped(struct qemu_hold *hold, uint64_t pages, uint64_t checkpo
 	if (code == 0)
 		code = make_record(hold, pages, &memfd, error);
 	if (code == 0)
-		code = qemu_hold_register(hold, &uffd, error);
-	if (code == 0) {
+		code = qemu_hold_make_uffd(hold, &uffd, error);
+	/* Before it has any memory: one that has, and that no record names, nobody could remove. */
+	if (uffd >= 0)
 		write_record(hold, pages, uffd, checkpoint, run);
+	if (code == 0)
+		code = qemu_hold_register(hold, error);
+	if (code == 0)
 		return 0;
-	}
 	/* Where it cannot be closed the record stays, which names it: clean() closes both then. */
-	if (uffd >= 0 && close_there(hold->target, uffd, NULL) < 0)
-		write_record(hold, pages, uffd, checkpoint, run);
-	else if (memfd >= 0)
+	if (memfd >= 0 && (uffd < 0 || close_there(hold->target, uffd, NULL) == 0))
 		(void)close_there(hold->target, memfd, NULL);
 	return code;
 }
@@ -208,6 +209,22 @@ int qemu_hold_take(struct qemu_hold *hold, int pid, struct qmp *qmp,
 	if (code < 0)
 		qemu_hold_finish(hold);
 	return code;
+}
+
+bool qemu_hold_is_there(int pid)
+{
+	const int there = pid > 0 ? target_find_fd_in(pid, RECORD_LINK) : -ESRCH;
+	struct uffd_record copy = {0};
+	cleanup_close int fd = -1;
+	char path[64];
+
+	if (there < 0)
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, there);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* One that is complete and could not be closed does nothing. */
+	return fd < 0 || pread(fd, &copy, sizeof(copy), 0) != (ssize_t)sizeof(copy) ||
+	       copy.magic != UFFD_RECORD_MAGIC || copy.state != UFFD_COMPLETE;
 }
 
 /* ---- Taking over ----------------------------------------------------------------------------- */

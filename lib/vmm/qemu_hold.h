@@ -58,6 +58,12 @@ int qemu_hold_take(struct qemu_hold *hold, int pid, struct qmp *qmp,
 	struct rouse_error *error);
 
 /**
+ * Whether process @pid has a record of a restore by this backend that is not complete, of a Rouse
+ * that lives or not. False also where that cannot be seen.
+ */
+bool qemu_hold_is_there(int pid);
+
+/**
  * Takes over what a Rouse that died or gave up has left in process @pid. -ENOENT: there is nothing;
  * -EBUSY, kind REFUSED: a Rouse that lives serves it, maybe this process; -EINVAL, kind MISMATCH:
  * of another checkpoint than @checkpoint, or another VM; -EPERM; -EUCLEAN, -EPROTONOSUPPORT: its

@@ -10,10 +10,13 @@ int qemu_hold_choose(struct qemu_hold *hold, struct qmp *qmp, const struct qemu_
 	uint32_t count, struct rouse_error *error);
 
 /*
- * Makes the userfaultfd in the stopped QEMU, fetches it, empties the areas and registers them.
- * *there: its number in QEMU, to be closed there if this fails; -1: it was not made.
+ * Makes the userfaultfd in the stopped QEMU and fetches it. *there: its number in QEMU, to be
+ * closed there if this fails; -1: it was not made.
  */
-int qemu_hold_register(struct qemu_hold *hold, int *there, struct rouse_error *error);
+int qemu_hold_make_uffd(struct qemu_hold *hold, int *there, struct rouse_error *error);
+
+/* Empties the areas and registers them with it. */
+int qemu_hold_register(struct qemu_hold *hold, struct rouse_error *error);
 
 /*
  * Marks the pages that are there: a Rouse that was killed between placing a page and marking it has

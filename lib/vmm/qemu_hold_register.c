@@ -48,7 +48,7 @@ static int refuse_userfaultfd(int code, struct rouse_error *error)
 		"vm.unprivileged_userfaultfd=1; --policy eager needs none");
 }
 
-static int make(struct qemu_hold *hold, int *there, struct rouse_error *error)
+int qemu_hold_make_uffd(struct qemu_hold *hold, int *there, struct rouse_error *error)
 {
 	/* Not for faults of user mode only: devices and KVM touch guest memory in the kernel. */
 	const uint64_t arguments[6] = {O_CLOEXEC | O_NONBLOCK};
@@ -199,13 +199,11 @@ static int empty_and_register(const struct qemu_hold *hold, struct rouse_error *
 	return code;
 }
 
-int qemu_hold_register(struct qemu_hold *hold, int *there, struct rouse_error *error)
+int qemu_hold_register(struct qemu_hold *hold, struct rouse_error *error)
 {
-	int code = make(hold, there, error);
-
 	/* First of all, and only to see: what somebody else serves must not be emptied. */
-	if (code == 0)
-		code = register_areas(hold, error);
+	int code = register_areas(hold, error);
+
 	if (code == 0)
 		unregister_areas(hold, hold->area_count);
 	for (unsigned int i = 0; code == 0 && i < ATTEMPTS; i++)

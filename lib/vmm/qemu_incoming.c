@@ -37,6 +37,22 @@ int qemu_incoming_run_state(struct qmp *qmp, char *state, size_t size, struct ro
 	return code;
 }
 
+bool qemu_incoming_is_paused(const char *state)
+{
+	return strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0;
+}
+
+void qemu_incoming_tell_if_paused(struct qmp *qmp, const struct rouse_observer *observer)
+{
+	char state[64];
+
+	if (qemu_incoming_run_state(qmp, state, sizeof(state), NULL) == 0 &&
+		qemu_incoming_is_paused(state))
+		rouse_log(observer, ROUSE_LOG_WARNING,
+			"the VM is complete, and paused, as it was before it was taken over: "
+			"QMP's cont lets it run");
+}
+
 int qemu_incoming_status(struct qmp *qmp, char *status, size_t size, struct rouse_error *error)
 {
 	cleanup_json json_t *result = NULL;
@@ -481,19 +497,29 @@ int qemu_incoming_wait_loaded_unless(struct qmp *qmp, bool run, const atomic_boo
 
 	/* A VM that was saved running says RESUME before the migration is complete. */
 	do {
-		code = wait_for(qmp, 1u << 1 | 1u << 2, slice_ms, &when_ns, error);
+		/*
+		 * What ends the wait is looked at before what QEMU says: a VM that runs has said so
+		 * before it can be the reason, and must not be ended as one that never ran.
+		 */
+		const bool alone = given_up != NULL && atomic_load(given_up);
+		const uint64_t now = rouse_clock_ns();
+		const bool cancelled = cancelled_until_ns != 0 && now > cancelled_until_ns;
+		const bool late = now > deadline;
+
+		code = wait_for(qmp, 1u << 1 | 1u << 2, alone || cancelled || late ? 0 : slice_ms,
+			&when_ns, error);
 		if (qemu_incoming_outlasts_cancel(qmp, code, &cancelled_until_ns))
 			code = 0;
 		/* From here on it has started, whatever comes: it is not ended any more. */
 		if (code == 1)
 			*started_ns = when_ns;
 		resumed = resumed || code == 1;
-		if (code == 0 && given_up != NULL && atomic_load(given_up))
+		if (code == 0 && alone)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ECANCELED,
 				"a device of the VM waits for a page that nobody gives it");
-		if (code == 0 && cancelled_until_ns != 0 && rouse_clock_ns() > cancelled_until_ns)
+		if (code == 0 && cancelled)
 			return qemu_incoming_cancelled(error);
-		if (code == 0 && rouse_clock_ns() > deadline)
+		if (code == 0 && late)
 			return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
 				"QEMU does not finish loading the VM");
 	} while (code == 0 || code == 1);

@@ -114,6 +114,16 @@ bool qemu_incoming_outlasts_cancel(struct qmp *qmp, int code, uint64_t *until_ns
 /** The run state ("running", "paused", "inmigrate", ...) into @state. */
 int qemu_incoming_run_state(struct qmp *qmp, char *state, size_t size, struct rouse_error *error);
 
+/** Whether a run state is that of a VM that stands still until QMP's cont. */
+bool qemu_incoming_is_paused(const char *state);
+
+/**
+ * Of a VM that was taken over and is complete. If it is paused, its user has paused it, as a rule,
+ * or Rouse has for a damaged image. But if QEMU refused to let it run by itself, or was not asked
+ * (by an older Rouse), it is the same if its restore broke off before it ran: the user is told.
+ */
+void qemu_incoming_tell_if_paused(struct qmp *qmp, const struct rouse_observer *observer);
+
 /** The migration's status ("active", "postcopy-paused", ...), "none" if there is none. */
 int qemu_incoming_status(struct qmp *qmp, char *status, size_t size, struct rouse_error *error);
 

@@ -299,11 +299,6 @@ static bool state_flag(struct postcopy_sink *s, const bool *flag)
 	return value;
 }
 
-static bool is_paused(const char *state)
-{
-	return strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0;
-}
-
 /*
  * A VM that does not run by itself: QEMU could not open its disks for writing, say, because the one
  * before has not let go of them. Tries again, for a while, unless @cancelled: it has not run then.
@@ -315,7 +310,7 @@ static int nudge(
 	char state[64];
 	int code = qemu_incoming_run_state(s->config.qmp, state, sizeof(state), &why);
 
-	if (code == 0 && s->config.run && is_paused(state))
+	if (code == 0 && s->config.run && qemu_incoming_is_paused(state))
 		code = cancelled ? qemu_incoming_cancelled(&why)
 				 : qmp_execute(s->config.qmp, "cont", NULL, NULL, &why);
 	if (code == -EREMOTEIO && rouse_clock_ns() - loaded_ns < CONT_TIMEOUT_NS)
@@ -523,23 +518,6 @@ static int send_finish(struct postcopy_sink *s)
 	return code;
 }
 
-/*
- * A VM that was taken over and is paused was paused by its user, as a rule, or for a damaged image,
- * or it was restored with --paused. But if QEMU refused to let it run by itself, or was not asked
- * (by an older Rouse), it is the same if its restore broke off before it ran: let the user decide.
- */
-static void tell_if_paused(struct postcopy_sink *s)
-{
-	char state[64];
-
-	if (s->config.run &&
-		qemu_incoming_run_state(s->config.qmp, state, sizeof(state), NULL) == 0 &&
-		is_paused(state))
-		rouse_log(s->config.observer, ROUSE_LOG_WARNING,
-			"the VM is complete, and paused, as it was before it was taken over: "
-			"QMP's cont lets it run");
-}
-
 /* Until QEMU says that it has all, however long it stands still. -ECANCELED; -EPIPE. */
 static int await_shut(struct postcopy_sink *s)
 {
@@ -578,8 +556,8 @@ static int postcopy_finish(struct rouse_sink *sink, struct rouse_error *error)
 			"over with `rouse restore --resume`");
 	if (code < 0)
 		return qemu_incoming_broken(s->config.qmp, code, error);
-	if (s->taken_over)
-		tell_if_paused(s);
+	if (s->taken_over && s->config.run)
+		qemu_incoming_tell_if_paused(s->config.qmp, s->config.observer);
 	return 0;
 }
 

@@ -256,8 +256,7 @@ static int let_run(struct qemu_uffd_sink *s, struct rouse_error *error)
 		return rouse_error_set(error, ROUSE_ERROR_VMM, -ETIMEDOUT,
 			"the memory is there, but QEMU is still loading the VM's devices: take the "
 			"restore over once more (--resume) when it has");
-	if (code == 0 && s->hold.record->run != 0 &&
-		(strcmp(state, "paused") == 0 || strcmp(state, "prelaunch") == 0))
+	if (code == 0 && s->hold.record->run != 0 && qemu_incoming_is_paused(state))
 		code = qmp_execute(qmp, "cont", NULL, NULL, error);
 	return code;
 }
@@ -293,6 +292,9 @@ static int uffd_finish(struct rouse_sink *sink, struct rouse_error *error)
 	if (code < 0)
 		rouse_log(s->config.qemu.observer, ROUSE_LOG_WARNING,
 			"two descriptors that do nothing are left in QEMU: %s", why.message);
+	/* By a connection that is there: for a hint nobody waits. */
+	if (s->stream == NULL && s->hold.record->run != 0 && s->monitor != NULL)
+		qemu_incoming_tell_if_paused(s->monitor, s->config.qemu.observer);
 	return 0;
 }
 

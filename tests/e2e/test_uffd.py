@@ -7,12 +7,14 @@ import socket
 import subprocess
 import time
 
+import killer
 from e2e import (
     CANCELLED, FILE, REFUSED, VMM, Rouse, copy_of, flip_bytes, front_bytes, has_ended, kill, limit,
     need_userfaultfd, note, processes_of_this_test, rouse, seeded, slow, wait_until, work)
 from tiny_guest import TinyGuest
 
 UFFD = ('--backend', 'uffd')
+HITS_UNTIL_IT_RUNS = 1200  # stops of the first thread, of those that killer.py counts
 
 
 def tiny_image(program='guest', **more):
@@ -391,6 +393,30 @@ def fates_of_one(guest, image, fates):
     fates[fate] = fates.get(fate, 0) + 1
 
 
+@slow
+@limit(300)
+def test_what_a_restore_leaves_that_is_killed_at_any_system_call_catches_no_other():
+    """One by postcopy is refused, or works; it must not make QEMU wait for who has died."""
+    need_userfaultfd()
+    generator, image = seeded(), tiny_image()
+    fates = {}
+    for _ in range(16):
+        stop = generator.randrange(HITS_UNTIL_IT_RUNS)
+        with TinyGuest(incoming='defer') as guest:
+            with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp',
+                       guest.qmp, image, preexec_fn=killer.trace_me) as run:
+                where = killer.signal_at(run.pid, killer.PIDFD_GETFD, stop)
+                run.process.wait()
+            print(f'--- SIGKILL {where} (stop {stop})')
+            result = rouse('restore', '--policy', 'lazy', '--qmp', guest.qmp, image)
+            if result.code == 0:
+                guest.check()
+                fates['by postcopy'] = fates.get('by postcopy', 0) + 1
+            else:
+                fates_of_one(guest, image, fates)
+    note(', '.join(f'{fate}: {count}' for fate, count in sorted(fates.items())))
+
+
 def test_resume_of_a_vm_that_is_served_is_refused():
     need_userfaultfd()
     with TinyGuest(incoming='defer') as guest, \
@@ -466,8 +492,9 @@ def test_damaged_chunk_stops_the_vm_and_a_good_copy_completes_it():
         rouse('restore', *UFFD, '--policy', 'lazy', '--qmp', guest.qmp, broken) \
             .expect(FILE, 'damaged')
         assert 'X' not in guest.letters(), 'memory is WRONG inside the guest'
-        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        result = rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
         if guest.monitor.status() == 'paused':
+            assert "QMP's cont" in result.err, result.err
             guest.monitor('cont')
         guest.check()
 

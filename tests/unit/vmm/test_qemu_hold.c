@@ -127,7 +127,9 @@ static int take(struct process *p, struct rouse_error *error)
 
 	if (code < 0)
 		return code;
-	code = qemu_hold_register(&p->hold, &there, error);
+	code = qemu_hold_make_uffd(&p->hold, &there, error);
+	if (code == 0)
+		code = qemu_hold_register(&p->hold, error);
 	target_go(p->hold.target);
 	return code;
 }

@@ -2,8 +2,29 @@
 #include "api/live_qemu.h"
 
 #include "base/error.h"
+#include "vmm/qemu_incoming.h"
+
+#include <errno.h>
+#include <string.h>
 
 #define CONNECT_TIMEOUT_MS 3000
+
+/*
+ * A QEMU that awaits its VM registers its memory with a userfaultfd once pages come on demand. Ours
+ * would be there before: its migration would fail, and the VM, which has left its source, be lost.
+ */
+static int check_has_vm(const struct live_qemu *live, struct rouse_error *error)
+{
+	char state[64];
+	int code = qemu_incoming_run_state(live->qmp, state, sizeof(state), error);
+
+	if (code == 0 && strcmp(state, "inmigrate") == 0)
+		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+			"that QEMU has no VM yet: a migration or a restore into it is under way, "
+			"or "
+			"awaited. Watch it when the VM runs");
+	return code;
+}
 
 int live_qemu_open(struct live_qemu *live, const char *socket, int pid,
 	const struct rouse_observer *observer, struct rouse_error *error)
@@ -20,7 +41,7 @@ int live_qemu_open(struct live_qemu *live, const char *socket, int pid,
 	if (live->pid <= 0)
 		return rouse_error_set(error, ROUSE_ERROR_REFUSED, -ESRCH,
 			"QEMU's process id is not known here: use --pid");
-	return 0;
+	return check_has_vm(live, error);
 }
 
 void live_qemu_retranslate(struct live_qemu *live)

@@ -39,17 +39,26 @@ int trace_session_new(const struct trace_session_config *config, struct trace_se
 	return 0;
 }
 
-/*
- * Whether some of its memory is pinned, for as long as a device or a ring of buffers has it. What
- * VFIO's older way pins is counted as locked, with other things: so its devices are looked for.
- */
+/* Whether some of its memory is pinned, for as long as a ring of buffers, say, has it. */
 static bool has_pinned_memory(const struct target *target)
 {
 	char value[64];
+	int code = target_status(target, "VmPin", value, sizeof(value));
 
-	if (target_status(target, "VmPin", value, sizeof(value)) == 0 && strcmp(value, "0 kB") != 0)
-		return true;
-	return target_find_fd(target, "anon_inode:[vfio-device]", 0) >= 0;
+	/* What cannot be seen may be pinned. */
+	return code == 0 ? strcmp(value, "0 kB") != 0 : code != -ENOENT;
+}
+
+/*
+ * Pages that are taken away from a device are not only lost time: VFIO pins what QEMU maps for it
+ * later, at a reset, say, and such a pin does not wait for the agent to answer. It fails with
+ * EFAULT, and QEMU ends itself ("vfio: DMA mapping failed").
+ */
+static bool has_devices_of_vfio(const struct target *target)
+{
+	/* The second way, by iommufd, is one of files. */
+	return target_find_fd(target, "anon_inode:[vfio-device]", 0) != -ENOENT ||
+	       target_find_fd_below(target, "/dev/vfio/devices/") != -ENOENT;
 }
 
 /*
@@ -63,6 +72,11 @@ static int leave_out_pinned(struct trace_session *session, struct rouse_error *e
 	uint64_t left_out = 0;
 	uint32_t kept = 0;
 
+	if (has_devices_of_vfio(session->target))
+		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -ENOTSUP,
+			"process %d has devices of the machine (VFIO), or nobody can tell: a page "
+			"that they need while it is traced would end QEMU. A scan can watch it",
+			target_pid(session->target));
 	if (!has_pinned_memory(session->target))
 		return 0;
 	for (uint32_t i = 0; i < blocks->range_count; i++) {
@@ -78,13 +92,13 @@ static int leave_out_pinned(struct trace_session *session, struct rouse_error *e
 	blocks->untraced_bytes += left_out;
 	if (kept == 0)
 		return rouse_error_set(error, ROUSE_ERROR_UNSUPPORTED, -ENOTSUP,
-			"process %d has pinned memory (VFIO, io_uring): then private memory cannot "
+			"process %d has pinned memory (io_uring, say): then private memory cannot "
 			"be moved safely, and is not traced. A scan can watch it",
 			target_pid(session->target));
 	if (left_out > 0)
 		rouse_log(session->observer, ROUSE_LOG_WARNING,
 			"%llu KiB of private memory are not traced: some memory of the process is "
-			"pinned (VFIO, io_uring)",
+			"pinned (io_uring, say)",
 			(unsigned long long)left_out / 1024);
 	return 0;
 }

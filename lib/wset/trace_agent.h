@@ -83,6 +83,7 @@ enum {
 #define DONTNEED 4
 #define REMOVE 9
 #define DONTFORK 10
+#define DONTDUMP 16
 
 struct time {
 	int64_t s, ns;

@@ -87,6 +87,8 @@ static bool map_scratch(struct agent *agent, struct trace_area *area)
 			SYS_munmap, start + before + area->bytes, room - before - area->bytes, 0);
 	area->scratch = start + before;
 	(void)call3(SYS_madvise, area->scratch, area->bytes, DONTFORK);
+	/* Of the guest's memory, which QEMU may keep out of its cores (dump-guest-core=off). */
+	(void)call3(SYS_madvise, area->scratch, area->bytes, DONTDUMP);
 	return true;
 }
 

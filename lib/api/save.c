@@ -29,6 +29,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "vmm/qemu_hold.h"
 
 #include <poll.h>
 #include <string.h>
@@ -270,8 +271,16 @@ static bool save_wants_background(const struct save *save)
 	long major = strtol(qmp_version(save->qmp), NULL, 10);
 
 	/* Everything from the checkpoint on is seen only if the VM stands still for it. */
-	return options->keep_running && !options->no_background_snapshot &&
-	       !estimates_afterwards(options) && (save->was_running || major >= 9);
+	if (!options->keep_running || options->no_background_snapshot ||
+		estimates_afterwards(options) || (!save->was_running && major < 9))
+		return false;
+	if (!qemu_hold_is_there(qmp_peer_pid(save->qmp)))
+		return true;
+	/* There is one userfaultfd for a page. QEMU might find out when it has stopped the VM. */
+	rouse_log(save->observer, ROUSE_LOG_WARNING,
+		"no background snapshot while a restore with --backend uffd is under way: the VM "
+		"will stand still");
+	return false;
 }
 
 static uint64_t memory_available(void)
@@ -361,6 +370,12 @@ static int save_explain_abort(struct save *save, struct rouse_error *error)
 	return code;
 }
 
+static int error_runs_again(const char *otherwise, struct rouse_error *error)
+{
+	return rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
+		"the VM runs again, by another monitor's `cont`, while %s", otherwise);
+}
+
 /* While the stream comes. A VM that we stopped may be due to go on. */
 static int save_attend(struct save *save, struct rouse_error *error)
 {
@@ -371,8 +386,15 @@ static int save_attend(struct save *save, struct rouse_error *error)
 	code = save_take_events(save, error);
 	/* Pages come: QEMU tracks what is written, the VM may write again. */
 	if (code == 0 && save->stopped && save->migrate.background &&
-		save_pack_streaming(save->pack))
+		save_pack_streaming(save->pack)) {
+		/*
+		 * Let run by another before its memory's moment: its disks are of an earlier one. A
+		 * QEMU before 9.0 lets it run itself, whether it ran before or not.
+		 */
+		if (save->resume_us != 0 && !save->migrate.fragile)
+			return error_runs_again(FROZEN, error);
 		code = save_continue(save, error);
+	}
 	return save_outlive(save, code, error);
 }
 
@@ -434,8 +456,7 @@ static int save_check_stands(struct save *save, const char *otherwise, struct ro
 		code = save_take_events(save, error);
 	code = save_outlive(save, code, error);
 	if (code == 0 && (running || save->resume_us != 0))
-		code = rouse_error_set(error, ROUSE_ERROR_REFUSED, -EBUSY,
-			"the VM runs again, by another monitor's `cont`, while %s", otherwise);
+		code = error_runs_again(otherwise, error);
 	return code;
 }
 
@@ -574,6 +595,8 @@ static int save_run(struct save *save, struct rouse_writer_stats *stats, struct 
 		code = save_forget_events(save, error);
 	if (code == 0)
 		code = save_snapshot_disks(save, error);
+	if (code == 0 && save->overlays)
+		code = save_check_stands(save, FROZEN, error);
 	if (code == 0)
 		code = save_migrate_start(&save->migrate, qemu_fd, error);
 	if (code < 0)

@@ -21,6 +21,10 @@
  *   - Times are in microseconds of CLOCK_MONOTONIC, sizes in bytes, unless the name says otherwise.
  *   - A handle may be used by one thread at a time. Different handles are independent: the library
  *     has no global state. It never prints and never exits.
+ *   - Traces, scans and restores with the userfaultfd backend stop a thread of QEMU by ptrace(2). A
+ *     program whose other threads wait for any child (waitpid(-1, ...), in place of the process ids
+ *     that it started, or with __WNOTHREAD) might take the notice of such a stop from the library,
+ *     and QEMU stand still: it must not.
  */
 #ifndef ROUSE_H
 #define ROUSE_H
@@ -435,7 +439,8 @@ struct rouse_restore_report {
 	uint64_t prefetch_place_us; /**< time spent writing the prefetched pages to the VMM */
 	int qemu_pid;               /**< of a QEMU that was started; otherwise 0 */
 	char monitor[108];          /**< QMP socket of a QEMU that was started */
-	bool record_incomplete;     /**< pages were delivered unasked before the trace's end */
+	bool record_incomplete;     /**< not all touches until its end: pages came
+				       unasked, the VM stood still, or it broke off */
 	/**
 	 * How long vCPUs that could run waited for a processor of the host, from the start to the
 	 * last page, the sum over them: what a guest feels and TTR does not count. -1: unknown.

@@ -456,7 +456,8 @@ void restore_report_print(
 					      : "past the page cache, one at a time");
 	ttr_table_print(report->ttr_table_us);
 	if (report->record_incomplete)
-		printf("the trace is incomplete: pages were delivered unasked before its end\n");
+		printf("the trace is incomplete: pages came unasked, the VM stood still, or the "
+		       "restore broke off before its end\n");
 	learn_report_print(&report->learn);
 	if (report->monitor[0] != '\0')
 		printf("QEMU is process %d; its monitor is %s\n", report->qemu_pid,

@@ -238,8 +238,12 @@ static int write_record(
 		.transport_ns = (uint64_t)(report->transport_us * 1000)};
 
 	rouse_engine_get_stats(r->engine, &stats);
-	report->record_incomplete = r->policy != ROUSE_POLICY_LAZY ||
-				    (stats.background_pages > 0 && watch_us(&r->options) == 0);
+	report->record_incomplete =
+		r->policy != ROUSE_POLICY_LAZY ||
+		(stats.background_pages > 0 && watch_us(&r->options) == 0) ||
+		!restore_qemu_shall_run(&r->options, &r->metadata) ||
+		(stats.complete_ns == 0 &&
+			rouse_clock_ns() - stats.started_ns < watch_us(&r->options) * 1000);
 	record.complete = !report->record_incomplete;
 	/* What is touched while pages come unasked is not all that is touched. */
 	record.until_us = stats.background_pages > 0 && watch_us(&r->options) > 0
@@ -304,6 +308,18 @@ static int write_results(struct restore *r, struct rouse_restore_report *report,
 	return code;
 }
 
+/*
+ * A QEMU that Rouse started is ended. Another one ends by itself, unless it has got all of the VM
+ * and stands still: then it may let the VM run once it goes on.
+ */
+static void tell_of_the_rest(struct rouse_error *error)
+{
+	const size_t used = strlen(error->message);
+
+	(void)snprintf(error->message + used, sizeof(error->message) - used,
+		"; see that the QEMU ends that was to get it, before you restore the image again");
+}
+
 static int run(struct restore *r, struct rouse_restore_report *report, struct rouse_error *error)
 {
 	struct rouse_error why = {0}, lost = {0};
@@ -319,6 +335,8 @@ static int run(struct restore *r, struct rouse_restore_report *report, struct ro
 		code = restore_qemu_explain(&r->qemu, code, &why);
 	rouse_engine_get_stats(r->engine, &stats);
 	if (stats.started_ns == 0) {
+		if (code == -ECANCELED && r->qemu.process.pid <= 0)
+			tell_of_the_rest(&why);
 		if (error != NULL)
 			*error = why;
 		return code;

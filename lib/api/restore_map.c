@@ -123,20 +123,24 @@ static int open_file(struct map_restore *m, struct rouse_error *error)
 
 /* ---- The working set ------------------------------------------------------------------------ */
 
+static uint64_t set_count(const struct map_restore *m)
+{
+	return m->config->wset != NULL ? m->config->wset->page_count
+				       : rouse_reader_wset(m->config->reader)->page_count;
+}
+
 static enum rouse_policy choose_policy(const struct map_restore *m)
 {
 	if (m->config->options->policy != ROUSE_POLICY_AUTO)
 		return m->config->options->policy;
-	return m->config->wset != NULL || rouse_reader_wset(m->config->reader)->page_count > 0
-		       ? ROUSE_POLICY_WS
-		       : ROUSE_POLICY_LAZY;
+	return set_count(m) > 0 ? ROUSE_POLICY_WS : ROUSE_POLICY_LAZY;
 }
 
 static int list_set(struct map_restore *m, struct rouse_error *error)
 {
 	const struct rouse_image_wset *own = rouse_reader_wset(m->config->reader);
 	const struct rouse_wset *given = m->config->wset;
-	const uint64_t count = given != NULL ? given->page_count : own->page_count;
+	const uint64_t count = set_count(m);
 
 	if (m->policy != ROUSE_POLICY_WS)
 		return 0;

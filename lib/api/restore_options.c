@@ -59,6 +59,9 @@ int restore_options_check(const struct rouse_restore_options *options, struct ro
 		wrong = "there is no such policy";
 	else if (options->resume && options->qmp_socket == NULL)
 		wrong = "taking over a restore needs the VM's QMP socket (--qmp)";
+	else if (options->resume && options->paused)
+		wrong = "a VM that is taken over runs, or is paused, as it was: QMP's stop pauses "
+			"it";
 	else if (options->qmp_socket != NULL && options->argv != NULL)
 		wrong = "either a QEMU that waits (--qmp) or a command to start, not both";
 	else if (options->wset != NULL && !may_use_set(options->policy))

@@ -178,6 +178,9 @@ static int run_linked(struct io_uring *ring, int fd, const struct meeting_place 
 	io_uring_prep_send(sending, fd, first->bytes, first->size, MSG_NOSIGNAL | MSG_DONTWAIT);
 	io_uring_sqe_set_data64(sending, 1);
 	code = io_uring_submit_and_wait(ring, 2);
+	/* A filter may forbid this and not the making of a ring: nothing was taken then. */
+	if (code < 0 && code != -EINTR && io_uring_sq_ready(ring) == 2)
+		return -EINVAL;
 	for (int i = 0; i < 2 && (code >= 0 || code == -EINTR); i++) {
 		struct io_uring_cqe *cqe;
 
@@ -210,7 +213,7 @@ static int connect_saying(int fd, const struct meeting_place *place,
 	io_uring_queue_exit(&ring);
 	if (code == 0 && results[0] < 0)
 		code = results[0];
-	/* A kernel of before 5.6: it does not know these requests. */
+	/* Not to be had, or a kernel of before 5.6, which does not know these requests. */
 	if (code == -EINVAL)
 		return -ENOTSUP;
 	if (code < 0)

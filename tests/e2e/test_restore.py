@@ -666,6 +666,12 @@ def test_killed_before_it_let_a_vm_run_that_was_started_with_S_it_runs_after_a_t
         guest.check()
 
 
+def test_a_takeover_that_is_to_pause_the_vm_is_refused():
+    """It would run on all the same."""
+    rouse('restore', '--resume', '--paused', '--qmp', work('nothing'), tiny_image('guest')) \
+        .expect(USAGE, "QMP's stop")
+
+
 def test_a_vm_that_is_to_stay_paused_stays_so_after_a_takeover():
     need_userfaultfd()
     image = tiny_image('guest')

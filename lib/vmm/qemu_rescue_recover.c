@@ -152,10 +152,7 @@ static int listen_there(
 		if (code == 0)
 			return 0;
 		if (code != -EREMOTEIO || rouse_clock_ns() > deadline) {
-			if (code == -EREMOTEIO)
-				code = explain(qmp, &why);
-			if (error != NULL)
-				*error = why;
+			*error = why;
 			return code;
 		}
 		/* That QEMU has noticed is an event, but it may have been sent before. */
@@ -238,20 +235,28 @@ int qemu_rescue_recover(struct qmp *qmp, const char *socket_path,
 	struct rouse_error *error)
 {
 	struct meeting_place place;
+	struct rouse_error why = {0};
 	cleanup_close int ours = -1;
+	bool refused = false;
 	int code = make_place(&place, socket_path, name->nonce, error);
 
 	if (code < 0)
 		return code;
 	ours = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	code = ours < 0 ? rouse_error_errno(error, -errno, "cannot make a socket")
-			: listen_there(qmp, &place, error);
+	code = ours < 0 ? rouse_error_errno(&why, -errno, "cannot make a socket")
+			: listen_there(qmp, &place, &why);
+	refused = code == -EREMOTEIO;
 	if (code == 0) {
-		code = connect_saying(ours, &place, first, error);
+		code = connect_saying(ours, &place, first, &why);
 		if (code == -ENOTSUP)
-			code = connect_and_say(ours, &place, first, error);
+			code = connect_and_say(ours, &place, first, &why);
 	}
 	remove_place(&place);
+	/* Not before: whoever comes next finds the place by what this may remove from QEMU. */
+	if (refused)
+		code = explain(qmp, &why);
+	if (code < 0 && error != NULL)
+		*error = why;
 	if (code == 0)
 		*fd = take_fd(&ours);
 	return code;

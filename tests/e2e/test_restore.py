@@ -666,6 +666,15 @@ def test_killed_before_it_let_a_vm_run_that_was_started_with_S_it_runs_after_a_t
         guest.check()
 
 
+def test_a_record_of_a_vm_that_is_left_paused_is_not_complete():
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        report = rouse('restore', '--json', '--policy', 'lazy', '--paused', '--record',
+                       f'{work("w.wset")}:1', '--qmp', guest.qmp, tiny_image('guest')) \
+            .expect(0).json
+    assert report['record_incomplete']
+
+
 def test_a_takeover_that_is_to_pause_the_vm_is_refused():
     """It would run on all the same."""
     rouse('restore', '--resume', '--paused', '--qmp', work('nothing'), tiny_image('guest')) \

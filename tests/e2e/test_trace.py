@@ -232,6 +232,15 @@ def test_a_trace_of_a_vm_with_a_rom_that_is_not_found_is_not_complete():
     assert is_complete(wset) == (left_out == 0)
 
 
+def test_a_qemu_that_awaits_its_vm_is_not_watched():
+    """It could not register its memory any more, and the VM would be lost on its way."""
+    with TinyGuest(incoming='defer') as guest:
+        wait_until(guest.qmp.exists, 'QEMU to listen')
+        for command in ('trace', 'scan'):
+            rouse(command, '--qmp', guest.qmp, '-o', work('w.wset')).expect(REFUSED, 'no VM yet')
+        assert guest.monitor.status() == 'inmigrate'
+
+
 def test_a_trace_ends_by_itself_and_leaves_nothing():
     with working_guest() as guest:
         report = rouse('trace', '--qmp', guest.qmp, '--seconds', 0.2, '--json').expect(0).json

@@ -99,12 +99,17 @@ static int append_aligned(struct commit *commit, const void *bytes, size_t size,
 
 /* ---- 1. and 3. The working set ---- */
 
+static void free_dedup(struct rouse_dedup **dedup)
+{
+	rouse_dedup_free(*dedup);
+}
+
 /* Finds out which pages of the working set have to be stored. */
 static int dedup_wset(struct commit *commit)
 {
 	struct rouse_writer *writer = commit->writer;
 	uint32_t slots = writer->layout.chunk_pages;
-	struct rouse_dedup *dedup;
+	cleanup_with(free_dedup) struct rouse_dedup *dedup = NULL;
 	int code;
 
 	commit->wset_locators = calloc((size_t)writer->wset_count + 1, sizeof(uint64_t));
@@ -116,10 +121,14 @@ static int dedup_wset(struct commit *commit)
 		return code;
 	for (uint32_t i = 0; i < writer->wset_count; i++) {
 		uint64_t *known, next = commit->wset_unique_count;
+		const void *data;
 
 		if (!writer->wset_present[i])
 			continue;
-		known = rouse_dedup_find(dedup, writer->wset_data + rouse_writer_pages_bound(i));
+		code = rouse_page_spool_get(writer->wset_data, i, &data);
+		if (code < 0)
+			return code;
+		known = rouse_dedup_find(dedup, data);
 		if (known != NULL && *known != 0) {
 			commit->wset_locators[i] = *known;
 			continue;
@@ -130,7 +139,6 @@ static int dedup_wset(struct commit *commit)
 		if (known != NULL)
 			*known = commit->wset_locators[i];
 	}
-	rouse_dedup_free(dedup);
 	commit->wset_chunk_count = rouse_divide_up(commit->wset_unique_count, slots);
 	return 0;
 }
@@ -147,10 +155,12 @@ static int write_wset_chunks(struct commit *commit, uint64_t offset)
 	rouse_packer_begin(writer->packer, offset);
 	for (uint64_t i = 0; code == 0 && i < commit->wset_unique_count; i++) {
 		uint32_t index = commit->wset_unique[i];
-		uint64_t locator;
+		uint64_t locator = 0;
+		const void *data;
 
-		code = rouse_packer_add(writer->packer,
-			writer->wset_data + rouse_writer_pages_bound(index), &locator);
+		code = rouse_page_spool_get(writer->wset_data, index, &data);
+		if (code == 0)
+			code = rouse_packer_add(writer->packer, data, &locator);
 		/* Both count the same way; if they did not, memory would be wrong. */
 		if (code == 0 && locator != commit->wset_locators[index])
 			code = -EIO;

@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define DEFAULT_CHUNK_PAGES 16u
 #define DEFAULT_MAX_THREADS 4
@@ -95,8 +94,7 @@ void rouse_writer_destroy(struct rouse_writer *writer)
 	for (uint64_t i = 0; writer->map != NULL && i < writer->map_tables; i++)
 		free(writer->map[i]);
 	free(writer->map);
-	if (writer->wset_data != NULL)
-		(void)munmap(writer->wset_data, rouse_writer_pages_bound(writer->wset_count));
+	rouse_page_spool_free(writer->wset_data);
 	free(writer->wset_present);
 	free(writer->touches);
 	for (unsigned int i = 0; i < ROUSE_SECTION_COUNT; i++)
@@ -173,20 +171,14 @@ static uint64_t *make_map_entry(struct rouse_writer *writer, uint64_t page)
 static int take_wset(struct rouse_writer *writer, const struct rouse_writer_touch *wset,
 	uint32_t count, struct rouse_error *error)
 {
-	void *data;
-
 	if (count == 0)
 		return 0;
 	writer->touches = malloc(count * sizeof(*wset));
 	writer->wset_present = calloc(count, sizeof(*writer->wset_present));
-	data = mmap(NULL, rouse_writer_pages_bound(count), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (data == MAP_FAILED || writer->touches == NULL || writer->wset_present == NULL) {
-		if (data != MAP_FAILED)
-			(void)munmap(data, rouse_writer_pages_bound(count));
+	if (writer->touches == NULL || writer->wset_present == NULL ||
+		rouse_page_spool_new(
+			&writer->file, count, ROUSE_WRITER_SPOOL_PAGES, &writer->wset_data) < 0)
 		return rouse_error_errno(error, -ENOMEM, "cannot keep the working set");
-	}
-	writer->wset_data = data;
 	writer->wset_count = count;
 	memcpy(writer->touches, wset, count * sizeof(*wset));
 	for (uint32_t i = 0; i < count; i++) {
@@ -308,9 +300,10 @@ int rouse_writer_put_page(struct rouse_writer *writer, uint64_t page, const void
 		return fail(writer, -ENOMEM);
 	if (*entry & ROUSE_WRITER_WSET_BIT) {
 		uint64_t index = *entry & ~ROUSE_WRITER_WSET_BIT;
+		int code = rouse_page_spool_put(writer->wset_data, index, data);
 
-		memcpy(writer->wset_data + rouse_writer_pages_bound(index), data,
-			ROUSE_IMAGE_PAGE_BYTES);
+		if (code < 0)
+			return fail(writer, code);
 		writer->wset_present[index] = true;
 		return 0;
 	}

@@ -143,6 +143,26 @@ static int open_unnamed(struct rouse_temp_file *file)
 	return file->fd < 0 ? -errno : 0;
 }
 
+int rouse_temp_file_open_nameless(const struct rouse_temp_file *file)
+{
+	struct rouse_temp_file named = {
+		.fd = openat(
+			file->directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR),
+		.directory_fd = file->directory_fd,
+		.name = file->name,
+	};
+	int code;
+
+	if (named.fd >= 0)
+		return named.fd;
+	code = open_named(&named);
+	if (code < 0)
+		return code;
+	(void)unlinkat(named.directory_fd, named.temporary, 0);
+	free(named.temporary);
+	return named.fd;
+}
+
 int rouse_temp_file_open(const char *path, struct rouse_temp_file *file, struct rouse_error *error)
 {
 	int code;

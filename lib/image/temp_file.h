@@ -42,6 +42,12 @@ void rouse_temp_file_replaces(struct rouse_temp_file *file, const struct stat *r
  */
 int rouse_temp_file_commit(struct rouse_temp_file *file, struct rouse_error *error);
 
+/**
+ * A further file in the same directory that never gets a name. Its descriptor, open for reading and
+ * writing, or -errno.
+ */
+int rouse_temp_file_open_nameless(const struct rouse_temp_file *file);
+
 /** Closes the file, and removes it if it was not committed. */
 void rouse_temp_file_discard(struct rouse_temp_file *file);
 

@@ -6,10 +6,13 @@
 #include "image/chunk_packer.h"
 #include "image/image_writer.h"
 #include "image/page_dedup.h"
+#include "image/page_spool.h"
 #include "image/temp_file.h"
 
 /** Pages remembered for finding equal ones: up to 768 MiB of memory, for 64 GiB of the VM. */
 #define ROUSE_WRITER_DEDUP_PAGES (UINT64_C(16) << 20)
+/** Pages of a working set kept in memory until the end: 256 MiB. The rest waits in a file. */
+#define ROUSE_WRITER_SPOOL_PAGES (UINT64_C(64) << 10)
 
 /*
  * The page map is two-level as in the file, so that what a VM never used costs nothing. Its
@@ -40,7 +43,7 @@ struct rouse_writer {
 
 	struct rouse_writer_touch *touches;
 	uint32_t wset_count;
-	unsigned char *wset_data; /* wset_count pages, used where they are not zero */
+	struct rouse_page_spool *wset_data; /* wset_count pages, those that are not zero */
 	bool *wset_present;
 
 	struct rouse_writer_section sections[ROUSE_SECTION_COUNT];

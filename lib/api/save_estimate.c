@@ -226,8 +226,14 @@ int64_t save_estimate_apply(struct save_estimate *estimate, const char *path,
 		code = page_order_wset(estimate->order, &estimate->wset);
 	if (code < 0)
 		(void)rouse_error_errno(&why, code, "cannot estimate");
-	if (code == 0 && (estimate->wset == NULL || estimate->wset->page_count == 0))
+	if (code == 0 && estimate->wset == NULL)
 		return 0;
+	if (code == 0 && estimate->wset->page_count == 0) {
+		rouse_log(estimate->observer, ROUSE_LOG_WARNING,
+			"the image will have no working set: no page was touched while the VM was "
+			"watched");
+		return 0;
+	}
 	if (code == 0)
 		code = pack(estimate, path, layout, written, &why);
 	if (code == 0)

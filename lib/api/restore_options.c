@@ -4,10 +4,10 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "engine/policy_traits.h"
+#include "ttr/ttr.h"
 #include "wset/wset.h"
 
 #include <errno.h>
-#include <string.h>
 
 void rouse_restore_options_init(struct rouse_restore_options *options)
 {
@@ -39,9 +39,15 @@ static int check_places(const struct rouse_restore_options *options, struct rous
 				"the stall log would take the place of %s: name another file",
 				kept[i]);
 	}
+	if (options->stall_log != NULL) {
+		const int code = rouse_stalls_check_place(options->stall_log, error);
+
+		if (code < 0)
+			return code;
+	}
 	if (record == NULL)
 		return 0;
-	if (learn != NULL && (strcmp(record, learn) == 0 || rouse_io_is_same_file(record, learn)))
+	if (learn != NULL && rouse_io_is_same_file(record, learn))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"record and learn into two files: what is recorded replaces what was "
 			"learned");

@@ -163,14 +163,6 @@ int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size)
 	return 0;
 }
 
-bool rouse_io_is_same_file(const char *one, const char *other)
-{
-	struct stat first, second;
-
-	return stat(one, &first) == 0 && stat(other, &second) == 0 &&
-	       first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
 static bool begins_with(const char *path, const char *directory)
 {
 	const size_t length = strlen(directory);
@@ -187,6 +179,13 @@ static bool directory_of(const char *path, char real[PATH_MAX])
 		slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
 
 	return name != NULL && realpath(name, real) != NULL;
+}
+
+static const char *last_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
 }
 
 /* What a path is, and if a link, to @here what it leads to. */
@@ -239,4 +238,25 @@ char *rouse_io_follow_links(const char *path)
 	char here[PATH_MAX];
 
 	return strdup(follow_links(path, here) == LINK_NONE ? here : path);
+}
+
+/* Of two files of which one at least is not there: whether they would be one. */
+static bool is_same_place(const char *one, const char *other)
+{
+	char first[PATH_MAX], second[PATH_MAX], first_in[PATH_MAX], second_in[PATH_MAX];
+
+	return follow_links(one, first) == LINK_NONE && follow_links(other, second) == LINK_NONE &&
+	       directory_of(first, first_in) && directory_of(second, second_in) &&
+	       strcmp(first_in, second_in) == 0 && strcmp(last_name(first), last_name(second)) == 0;
+}
+
+bool rouse_io_is_same_file(const char *one, const char *other)
+{
+	struct stat first, second;
+
+	if (strcmp(one, other) == 0)
+		return true;
+	if (stat(one, &first) < 0 || stat(other, &second) < 0)
+		return is_same_place(one, other);
+	return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }

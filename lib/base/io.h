@@ -32,7 +32,7 @@ int rouse_io_await_room(int fd, int cancel_fd);
  * @max bytes, -EFBIG beyond. The caller frees *data.
  */
 int rouse_io_read_file(const char *path, size_t max, char **data, size_t *size);
-/** Whether both names lead to one file that is there. */
+/** Whether both names lead to one file, or to one place where there is none yet. */
 bool rouse_io_is_same_file(const char *one, const char *other);
 /**
  * Whether @path stands for an open file: a link in or into /dev or /proc, as /dev/stdout is.

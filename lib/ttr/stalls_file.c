@@ -6,11 +6,14 @@
 #include "base/error.h"
 #include "base/io.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MAX_LOG_BYTES ((size_t)1 << 30)
-#define FIRST_LINE "rouse-stalls 1"
+#define FIRST_WORD "rouse-stalls "
+#define FIRST_LINE FIRST_WORD "1"
 
 int rouse_stalls_write(const struct rouse_stalls *stalls, FILE *file)
 {
@@ -22,6 +25,28 @@ int rouse_stalls_write(const struct rouse_stalls *stalls, FILE *file)
 	if (written < 0 || fflush(file) != 0)
 		return -errno;
 	return 0;
+}
+
+int rouse_stalls_check_place(const char *path, struct rouse_error *error)
+{
+	char first[sizeof(FIRST_WORD) - 1];
+	cleanup_close int fd = -1;
+	struct stat status;
+	ssize_t n;
+
+	/* Into a pipe or a terminal it is written as it comes. */
+	if (stat(path, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -errno : rouse_io_read(fd, first, sizeof(first));
+	if (n < 0)
+		return rouse_error_errno(error, (int)n, "cannot read %s", path);
+	if (n == (ssize_t)sizeof(first) && memcmp(first, FIRST_WORD, sizeof(first)) == 0)
+		return 0;
+	return rouse_error_set(error, ROUSE_ERROR_USAGE, -EEXIST,
+		"%s is there and is no stall log: it is not replaced by one; name another file, or "
+		"remove it first",
+		path);
 }
 
 /* The text that is left; numbers and words of the present line are taken off its beginning. */

@@ -19,6 +19,12 @@
 /** Writes a log as text. 0 or -errno. */
 int rouse_stalls_write(const struct rouse_stalls *stalls, FILE *file);
 
+/**
+ * Whether a log may be written to @path: what is there already, if it is a file, must be empty or a
+ * log. Kind USAGE, -EEXIST: it is something else; or errors of reading it.
+ */
+int rouse_stalls_check_place(const char *path, struct rouse_error *error);
+
 /** Parses the text of a log: untrusted bytes, no I/O. -EUCLEAN names the line; -ENOMEM. */
 int rouse_stalls_parse(
 	const char *text, size_t size, struct rouse_stalls **stalls, struct rouse_error *error);

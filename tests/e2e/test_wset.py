@@ -104,13 +104,41 @@ def test_what_a_restore_writes_takes_the_place_of_nothing_that_it_reads():
     link = work('link')
     link.symlink_to(image)
     before = image.read_bytes(), wset.read_bytes()
-    for option, words in (('--stall-log', 'the stall log would take'),
-                          ('--report', 'the report would take')):
+    for option, words in ((('--stall-log',), 'the stall log would take'),
+                          (('--report',), 'the report would take'),
+                          (('--detach', '--log'), 'the log would be appended to')):
         for path in (image, link, wset):
-            rouse('restore', '--policy', 'ws', '-w', wset, option, path, image, '--',
+            rouse('restore', '--policy', 'ws', '-w', wset, *option, path, image, '--',
                   'true').expect(USAGE, words)
     rouse('restore', '--stall-log', 'x', '--report', 'x', image, '--', 'true').expect(USAGE, 'x')
+    for option in ('--stall-log', '--report'):
+        rouse('restore', '--detach', '--log', 'x', option, 'x', image, '--', 'true').expect(
+            USAGE, 'x: name another file')
     assert (image.read_bytes(), wset.read_bytes()) == before and link.is_symlink()
+
+
+def test_two_outputs_with_one_new_name_are_refused():
+    need_tool()
+    image = ROOT / 'tests/golden/good/lz4_wset.rouse'
+    new, link = work('new'), work('link')
+    link.symlink_to('new')
+    for other in (new, f'{new.parent}/./new', link):
+        for option in ('--record', '--learn'):
+            rouse('restore', '--policy', 'lazy', option, new, '--stall-log', other, image, '--',
+                  'true').expect(USAGE, 'the stall log would take')
+        rouse('restore', '--policy', 'lazy', '--record', new, '--learn', other, image, '--',
+              'true').expect(USAGE, 'two files')
+    assert not new.exists()
+
+
+def test_a_stall_log_replaces_nothing_but_a_stall_log():
+    need_tool()
+    image, disk = ROOT / 'tests/golden/good/lz4_wset.rouse', work('disk.qcow2')
+    disk.write_bytes(b'QFI\xfb, the disk of the VM')
+    before = disk.read_bytes()
+    rouse('restore', '--stall-log', disk, image, '--', 'true').expect(USAGE, 'disk.qcow2',
+                                                                      'is no stall log')
+    assert disk.read_bytes() == before
 
 
 def test_record_does_not_destroy_what_was_learned():
@@ -232,7 +260,10 @@ def test_pages_that_wait_are_not_packed():
     info = rouse('wset', 'merge', '--json', '-o', learned, *sets).expect(0).json
     assert info['version'] == 2 and info['pages'] == 2 and info['waiting'] == 3
     rouse('verify', learned).expect(0, 'whole')
-    assert rouse('inspect', '--json', learned).expect(0).json['pages'] == 2
+    for pages in ((), ('--pages',)):
+        told = rouse('inspect', '--json', *pages, learned).expect(0).json
+        assert told == rouse('wset', 'show', '--json', *pages, learned).expect(0).json
+        assert told['pages'] == 2 and ('page_list' in told) == bool(pages), told
     rouse('pack', '-w', learned, image, packed).expect(0)
     assert rouse('inspect', '--json', packed).expect(0).json['wset_pages'] == 2
 

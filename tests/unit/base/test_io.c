@@ -282,6 +282,32 @@ static void read_file_of_nothing_is_an_error(void **state)
 	assert_int_equal(rouse_io_read_file("/", 100, &data, &size), -EISDIR);
 }
 
+static void two_names_of_one_place_are_one_file(void **state)
+{
+	char directory[] = "/tmp/rouse-test-io-XXXXXX", file[64], dotted[64], link[64], other[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	(void)snprintf(file, sizeof(file), "%s/file", directory);
+	(void)snprintf(dotted, sizeof(dotted), "%s/./file", directory);
+	(void)snprintf(link, sizeof(link), "%s/link", directory);
+	(void)snprintf(other, sizeof(other), "%s/other", directory);
+	assert_int_equal(symlink("file", link), 0);
+	/* Whether the file is there or not yet. */
+	for (unsigned int is_there = 0; is_there < 2; is_there++) {
+		assert_true(rouse_io_is_same_file(file, file));
+		assert_true(rouse_io_is_same_file(file, dotted));
+		assert_true(rouse_io_is_same_file(link, dotted));
+		assert_false(rouse_io_is_same_file(file, other));
+		assert_false(rouse_io_is_same_file(link, other));
+		assert_false(rouse_io_is_same_file("/nowhere/file", file));
+		(void)close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	}
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -298,6 +324,7 @@ int main(void)
 		cmocka_unit_test(read_file_reads_all_and_ends_it_with_nul),
 		cmocka_unit_test(read_file_keeps_its_limit),
 		cmocka_unit_test(read_file_of_nothing_is_an_error),
+		cmocka_unit_test(two_names_of_one_place_are_one_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

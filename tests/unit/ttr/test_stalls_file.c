@@ -66,6 +66,33 @@ static void comments_and_empty_lines_are_skipped(void **state)
 	rouse_stalls_free(stalls);
 }
 
+static void a_log_replaces_logs_and_empty_files_only(void **state)
+{
+	static const struct {
+		const char *text;
+		int expected;
+	} cases[] = {{"", 0}, {"rouse-stalls 1\nvcpus 2\n", 0}, {"rouse-stalls 9\n", 0},
+		{"QFI\xfb", -EEXIST}, {"rouse-stall", -EEXIST}, {"#!/bin/sh\n", -EEXIST}};
+	char path[] = "/tmp/rouse-test-stalls-XXXXXX";
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const size_t size = strlen(cases[i].text);
+		struct rouse_error error = {0};
+
+		assert_int_equal(ftruncate(fd, 0), 0);
+		assert_int_equal(pwrite(fd, cases[i].text, size, 0), (ssize_t)size);
+		assert_int_equal(rouse_stalls_check_place(path, &error), cases[i].expected);
+		assert_int_equal(error.kind != 0, cases[i].expected != 0);
+	}
+	(void)close(fd);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rouse_stalls_check_place(path, NULL), 0);
+	assert_int_equal(rouse_stalls_check_place("/dev/null", NULL), 0);
+}
+
 static void last_line_needs_no_newline(void **state)
 {
 	static const char text[] = "rouse-stalls 1\nvcpus 1\n1 20";
@@ -123,6 +150,7 @@ int main(void)
 		cmocka_unit_test(written_log_reads_back_the_same),
 		cmocka_unit_test(stalls_come_back_one_by_one),
 		cmocka_unit_test(comments_and_empty_lines_are_skipped),
+		cmocka_unit_test(a_log_replaces_logs_and_empty_files_only),
 		cmocka_unit_test(last_line_needs_no_newline),
 		cmocka_unit_test(broken_lines_are_named),
 		cmocka_unit_test(missing_file_is_a_system_error),

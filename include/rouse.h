@@ -459,6 +459,9 @@ struct rouse_restore_report {
 	enum rouse_stall_method stall_method;
 	uint64_t stall_resolution_us; /**< of ROUSE_STALLS_SAMPLES; otherwise 0 */
 	uint64_t device_faults; /**< that were no vCPU's and stalled none; ROUSE_STALLS_THREADS */
+	/** Not among the faults: their page came with the background while it was read for them.
+	 *  What they waited is counted, up to the moment at which that was noticed. */
+	uint64_t overtaken_faults;
 };
 
 ROUSE_PUBLIC void rouse_restore_options_init(struct rouse_restore_options *options);

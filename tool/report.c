@@ -313,6 +313,7 @@ static void add_times(json_t *json, const struct rouse_restore_report *report,
 		report->blocktime_us >= 0 ? json_ms((uint64_t)report->blocktime_us) : json_null());
 	set(json, "stall_method", json_string(stall_method_name(report->stall_method)));
 	set(json, "device_faults", json_number(report->device_faults));
+	set(json, "overtaken_faults", json_number(report->overtaken_faults));
 	set(json, "stall_resolution_us", json_number(report->stall_resolution_us));
 	set(json, "transport_us", json_real(report->transport_us));
 	set(json, "prefetch_place_ms", json_ms(report->prefetch_place_us));

@@ -23,39 +23,55 @@ static int add_start(struct rouse_stalls *stalls, const struct rouse_restore_rep
 	return code;
 }
 
+/* The faults of a restore: those that were answered, and those that the background overtook. */
+struct fault_logs {
+	const struct rouse_fault *served, *overtaken;
+	uint64_t served_count, overtaken_count;
+};
+
 /* And those that a fault has stalled. */
 static int add_faults(struct rouse_stalls *stalls, struct rouse_restore_report *report,
-	const struct restore_report_context *context, const struct rouse_fault *faults)
+	const struct restore_report_context *context, const struct fault_logs *logs)
 {
-	const struct fault_stalls_config config = {
-		.faults = faults,
-		.count = report->faults,
+	struct fault_stalls_config config = {
+		.faults = logs->served,
+		.count = logs->served_count,
 		.requested_ns = context->requested_ns,
 		.transport_ns = (uint64_t)(report->transport_us * 1000),
 		/* Another number of them than the VM had: vCPUs were plugged. */
 		.threads = context->thread_count == report->vcpus ? context->threads : NULL,
 		.thread_count = context->thread_count,
 	};
-	bool by_thread;
+	bool by_thread, overtaken_by_thread = true;
+	uint64_t ignored;
 	int code = fault_stalls_add(stalls, &config, &report->device_faults, &by_thread);
 
-	report->stall_method = by_thread ? ROUSE_STALLS_THREADS : ROUSE_STALLS_REQUESTS;
+	/* Apart: a vCPU has one fault at a time, so that none of these overlaps one of the others.
+	 */
+	config.faults = logs->overtaken;
+	config.count = logs->overtaken_count;
+	if (code == 0)
+		code = fault_stalls_add(stalls, &config, &ignored, &overtaken_by_thread);
+	report->stall_method =
+		by_thread && overtaken_by_thread ? ROUSE_STALLS_THREADS : ROUSE_STALLS_REQUESTS;
 	return code;
 }
 
 /* What QEMU saw of its vCPUs' waiting beyond the service of the faults, for each of them. */
-static double transport_us(
-	const struct rouse_restore_report *report, const struct rouse_fault *faults)
+static double transport_us(const struct rouse_restore_report *report, const struct fault_logs *logs)
 {
+	const uint64_t count = logs->served_count + logs->overtaken_count;
 	double service_us = 0;
 
-	if (report->blocktime_us < 0 || report->faults == 0)
+	if (report->blocktime_us < 0 || count == 0)
 		return 0;
-	for (uint64_t i = 0; i < report->faults; i++)
-		service_us += faults[i].service_ns / 1e3;
+	for (uint64_t i = 0; i < logs->served_count; i++)
+		service_us += logs->served[i].service_ns / 1e3;
+	for (uint64_t i = 0; i < logs->overtaken_count; i++)
+		service_us += logs->overtaken[i].service_ns / 1e3;
 	if ((double)report->blocktime_us <= service_us)
 		return 0;
-	return ((double)report->blocktime_us - service_us) / (double)report->faults;
+	return ((double)report->blocktime_us - service_us) / (double)count;
 }
 
 static int fill_percentiles(
@@ -81,11 +97,14 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	struct rouse_stalls **stalls)
 {
 	struct rouse_engine_stats stats;
-	const struct rouse_fault *faults;
+	struct fault_logs logs;
 	int code;
 
 	rouse_engine_get_stats(engine, &stats);
-	faults = rouse_engine_faults(engine, &report->faults);
+	logs.served = rouse_engine_faults(engine, &logs.served_count);
+	logs.overtaken = rouse_engine_overtaken(engine, &logs.overtaken_count);
+	report->faults = logs.served_count;
+	report->overtaken_faults = logs.overtaken_count;
 	report->vcpus = context->vcpus;
 	report->start_us = since_us(stats.started_ns, context->requested_ns);
 	report->complete_us = since_us(stats.complete_ns, context->requested_ns);
@@ -100,14 +119,14 @@ int restore_report_fill(struct rouse_restore_report *report, const struct rouse_
 	if (stats.background_ns > 0)
 		report->background_rate = (double)stats.background_pages * ROUSE_IMAGE_PAGE_BYTES *
 					  1e9 / (double)stats.background_ns;
-	report->transport_us = transport_us(report, faults);
+	report->transport_us = transport_us(report, &logs);
 	code = rouse_stalls_new(context->vcpus, stalls);
 	if (code == 0)
 		code = add_start(*stalls, report);
 	if (code == 0)
-		code = add_faults(*stalls, report, context, faults);
+		code = add_faults(*stalls, report, context, &logs);
 	if (code == 0)
-		code = fill_percentiles(&report->fault_us, faults, report->faults);
+		code = fill_percentiles(&report->fault_us, logs.served, report->faults);
 	if (code < 0)
 		return code;
 	report->ttr_us = rouse_stalls_ttr(*stalls, point);

@@ -12,6 +12,9 @@
 /* Windows of about a mebibyte that may wait to be placed. */
 #define PREFETCH_WINDOWS 256u /* while QEMU starts, a fast disk reads this much ahead */
 #define BACKGROUND_WINDOWS 8u
+/* After what may pass: see deliver_rest(). */
+#define TRY_AGAIN_NS UINT64_C(1000000000)
+#define READ_FAILURES 5u /* one behind the other, without a page between them */
 /* So much, and what the socket holds besides does not flatter the machine by more than a third. */
 #define SPEED_TOLD_BYTES (UINT64_C(4) << 20)
 
@@ -177,6 +180,8 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		(code = rouse_feeder_next(e->feeder, ENGINE_POLL_MS, &window)) != 0) {
 		uint64_t before;
 
+		if (code == 1 && rouse_cancelled(e->config.observer))
+			rouse_feeder_release(e->feeder, window);
 		if (rouse_cancelled(e->config.observer))
 			return cancelled_before_the_start(error);
 		if (code == -ETIMEDOUT)
@@ -217,10 +222,13 @@ static int deliver_wset(struct rouse_engine *e, struct rouse_error *error)
 		return 0;
 	rouse_pacer_init(&e->pacer, ROUSE_BACKGROUND_MAX, 0, begun_ns);
 	code = engine_deliver(e, error);
-	if (code == 0)
+	/* What is left of the set is of the rest then, and the guest can ask for it. */
+	if (code > 0)
+		engine_log_trouble(e);
+	if (code >= 0)
 		end_feeder(e);
 	e->stats.background_ns += rouse_clock_ns() - begun_ns;
-	return code;
+	return code < 0 ? code : 0;
 }
 
 /* How fast this machine placed the working set, while no guest ran; 0: too little to tell. */
@@ -235,16 +243,44 @@ static double prefetch_speed(const struct rouse_engine *e)
 	return (double)e->stats.prefetched_bytes * 1e9 / (double)placed->ns;
 }
 
-static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
+/* One pass over what is missing. 1: as engine_deliver(). */
+static int deliver_missing(struct rouse_engine *e, struct rouse_error *error)
 {
-	const uint64_t begun_ns = rouse_clock_ns();
 	int code;
 
-	rouse_pacer_init(&e->pacer, e->config.background, prefetch_speed(e), begun_ns);
+	rouse_rest_plan_finish(&e->rest_plan);
 	rouse_rest_plan_init(&e->rest_plan, e->config.reader, false, is_placed, e);
 	code = start_feeder(e, rouse_rest_plan_next, &e->rest_plan, true, error);
 	if (code == 0)
-		code = engine_deliver(e, error);
+		return engine_deliver(e, error);
+	e->trouble = code;
+	return engine_may_pass(code) ? 1 : code;
+}
+
+/*
+ * The guest runs, and its faults are answered: that there is no memory or no thread for a while, or
+ * that a medium fails, must not end that. What was placed is not read again.
+ */
+static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	uint64_t placed = e->stored_placed;
+	unsigned int failures = 0;
+	int code;
+
+	rouse_pacer_init(&e->pacer, e->config.background, prefetch_speed(e), begun_ns);
+	while ((code = deliver_missing(e, error)) > 0) {
+		failures = e->stored_placed > placed ? 1 : failures + 1;
+		placed = e->stored_placed;
+		if (e->trouble == -EIO && failures == READ_FAILURES)
+			return engine_stop_for_damage(e, e->trouble, error);
+		if (failures == 1)
+			engine_log_trouble(e);
+		end_feeder(e);
+		code = engine_serve_only(e, rouse_clock_ns() + TRY_AGAIN_NS, error);
+		if (code < 0)
+			return code;
+	}
 	if (code == 0)
 		end_feeder(e);
 	e->stats.background_ns += rouse_clock_ns() - begun_ns;
@@ -379,6 +415,14 @@ const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine,
 {
 	*count = engine->faults != NULL ? rouse_fault_service_count(engine->faults) : 0;
 	return *count > 0 ? rouse_fault_service_log(engine->faults) : NULL;
+}
+
+const struct rouse_fault *rouse_engine_overtaken(const struct rouse_engine *engine, uint64_t *count)
+{
+	const struct rouse_fault *log = NULL;
+
+	*count = engine->faults != NULL ? rouse_fault_service_overtaken(engine->faults, &log) : 0;
+	return log;
 }
 
 void rouse_engine_free(struct rouse_engine *e)

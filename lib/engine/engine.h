@@ -76,6 +76,9 @@ int rouse_engine_run(
 void rouse_engine_get_stats(const struct rouse_engine *engine, struct rouse_engine_stats *stats);
 /** The faults, in the order they came; the engine's. After rouse_engine_run(). */
 const struct rouse_fault *rouse_engine_faults(const struct rouse_engine *engine, uint64_t *count);
+/** Those whose page came with the background meanwhile (fault_service.h). */
+const struct rouse_fault *rouse_engine_overtaken(
+	const struct rouse_engine *engine, uint64_t *count);
 /** NULL is fine. Before the sink is destroyed. */
 void rouse_engine_free(struct rouse_engine *engine);
 

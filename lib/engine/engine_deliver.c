@@ -107,6 +107,39 @@ static int keep_pace(struct rouse_engine *e, uint64_t bytes, uint64_t placing_ns
 	return 0;
 }
 
+/*
+ * There is no memory for a page of the guest (or its control group has none): nothing is lost, and
+ * nobody waits for these. The code of a restore that has failed or is cancelled.
+ */
+static int wait_for_memory(struct rouse_engine *e)
+{
+	const int ended = rouse_fault_service_wait(e->faults, ENGINE_POLL_MS, NULL);
+
+	if (ended < 0)
+		return ended;
+	return rouse_cancelled(e->config.observer) ? -ECANCELED : 0;
+}
+
+/* *placed: how many of them had been missing. */
+static int place_piece(
+	struct rouse_engine *e, const struct rouse_sink_page *pages, size_t count, size_t *placed)
+{
+	int code;
+
+	*placed = 0;
+	for (;;) {
+		size_t done = 0;
+
+		code = e->sink->ops->place(e->sink, pages, count, ROUSE_SINK_BACKGROUND, &done);
+		*placed += done;
+		if (code != -ENOMEM)
+			return code;
+		code = wait_for_memory(e);
+		if (code < 0)
+			return code;
+	}
+}
+
 static int place_window(struct rouse_engine *e, const struct rouse_window *window)
 {
 	/* Small pieces if there is a pace to keep. */
@@ -117,8 +150,7 @@ static int place_window(struct rouse_engine *e, const struct rouse_window *windo
 		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
 		uint64_t begun_ns = rouse_clock_ns(), placing_ns;
 
-		code = e->sink->ops->place(
-			e->sink, window->pages + i, n, ROUSE_SINK_BACKGROUND, &placed);
+		code = place_piece(e, window->pages + i, n, &placed);
 		placing_ns = rouse_clock_ns() - begun_ns;
 		stage_clock_add(&e->stages, ROUSE_STAGE_PLACE_BACKGROUND, placing_ns, n);
 		e->stats.background_pages += placed;
@@ -143,10 +175,14 @@ int engine_deliver(struct rouse_engine *e, struct rouse_error *error)
 		code = rouse_feeder_next(e->feeder, ENGINE_POLL_MS, &window);
 		if (code == -ETIMEDOUT)
 			continue;
-		if (code < 0)
-			return engine_stop_for_damage(e, code, error);
 		if (code == 0)
 			return 0;
+		if (engine_may_pass(code)) {
+			e->trouble = code;
+			return 1;
+		}
+		if (code < 0)
+			return engine_stop_for_damage(e, code, error);
 		code = place_window(e, window);
 		rouse_feeder_release(e->feeder, window);
 		if (code < 0) {

@@ -5,12 +5,29 @@
 #include "base/error.h"
 #include "base/observer.h"
 
+#include <string.h>
+
+bool engine_may_pass(int code)
+{
+	return code == -ENOMEM || code == -EAGAIN || code == -EIO;
+}
+
+void engine_log_trouble(struct rouse_engine *e)
+{
+	rouse_log(e->config.observer, ROUSE_LOG_WARNING,
+		"the background cannot go on for now (%s): what the VM asks for is delivered, the "
+		"rest is tried again",
+		strerrordesc_np(-e->trouble));
+}
+
 int engine_image_failure(struct rouse_engine *e, int code, uint64_t chunk, const char *then,
 	struct rouse_error *error)
 {
 	struct rouse_chunk where = {0};
 
-	if (code == -ENOMEM || code == -ECANCELED)
+	if (code == -ENOMEM)
+		return rouse_error_errno(error, code, "the restore ended: %s", then);
+	if (code == -ECANCELED)
 		return rouse_error_errno(error, code, "the restore ended");
 	if (code == -EUCLEAN && chunk == ROUSE_FEEDER_NO_CHUNK)
 		return rouse_error_set(error, ROUSE_ERROR_DAMAGED, code,

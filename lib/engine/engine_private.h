@@ -33,13 +33,17 @@ struct rouse_engine {
 	uint64_t faults_paced; /* that the pacer knows of */
 	struct rouse_engine_stats stats;
 	struct stage_clock stages;
+	int trouble;            /* why the background has to be tried again */
 	uint64_t stored_total;  /* pages that are not zero */
 	uint64_t stored_placed; /* of these, those that nobody asked for */
 	uint64_t all_there;     /* up to this page nothing is missing: see engine_serve_only() */
 	uint64_t prefetch_total;
 };
 
-/** Places all that the feeder still brings, while the guest runs; the feeder stays. */
+/**
+ * Places all that the feeder still brings, while the guest runs; the feeder stays. 1: it has
+ * failed, as engine->trouble says, and another one may do better.
+ */
 int engine_deliver(struct rouse_engine *engine, struct rouse_error *error);
 
 /**
@@ -50,6 +54,12 @@ int engine_serve_only(struct rouse_engine *engine, uint64_t end_ns, struct rouse
 
 /** How long the guest's processors have waited, as the sink's guest_wait; 0 or less: unknown. */
 int engine_guest_wait(struct rouse_engine *engine, uint64_t *wait_ns);
+
+/** Whether trying again later may help: there was no memory or no thread, a medium failed. */
+bool engine_may_pass(int code);
+
+/** Tells that the background has to be tried again, and why. */
+void engine_log_trouble(struct rouse_engine *engine);
 
 /** What went wrong with the image or its reading; @then: what became of the guest. */
 int engine_image_failure(struct rouse_engine *engine, int code, uint64_t chunk, const char *then,

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Decompressed chunks that are kept: faults come in neighbourhoods. */
@@ -23,6 +24,7 @@
  * of a mebibyte along even at 1 Gbit/s, and saves further such reads nearby.
  */
 #define SLOW_READ_NS UINT64_C(2000000)
+#define NO_MEMORY_NAP_NS 10000000
 #define READ_WEIGHT 4u /* of the average: the last read counts so many-th */
 
 struct chunk_cache {
@@ -33,6 +35,12 @@ struct chunk_cache {
 	uint16_t pages[CACHE_CHUNKS];
 };
 
+struct fault_log {
+	struct rouse_fault *faults;
+	uint64_t room;
+	atomic_uint_fast64_t count;
+};
+
 struct rouse_fault_service {
 	struct rouse_reader *reader;
 	struct rouse_source *source;
@@ -41,6 +49,7 @@ struct rouse_fault_service {
 	struct stage_clock *stages;
 	pthread_t thread;
 	bool joined;
+	atomic_bool ending;
 
 	/* Of the thread. */
 	struct chunk_cache cache;
@@ -48,9 +57,8 @@ struct rouse_fault_service {
 	struct fault_pattern pattern;
 	uint64_t read_ns; /* what a read took lately: a moving average */
 
-	struct rouse_fault *log;
-	uint64_t log_room;
-	atomic_uint_fast64_t count, stored_count, around_count, ahead_count;
+	struct fault_log served, overtaken;
+	atomic_uint_fast64_t stored_count, around_count, ahead_count;
 	atomic_uint_fast64_t read_locator; /* see rouse_fault_service_take_read() */
 
 	pthread_mutex_t lock;
@@ -157,7 +165,8 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 			return code;
 		answer->read = true;
 	}
-	s->cache.used[answer->slot] = atomic_load_explicit(&s->count, memory_order_relaxed) + 1;
+	s->cache.used[answer->slot] =
+		atomic_load_explicit(&s->served.count, memory_order_relaxed) + 1;
 	answer->page.data = cached_page(&s->cache, answer->slot, locator);
 	return answer->page.data != NULL ? 0 : -EUCLEAN;
 }
@@ -207,24 +216,67 @@ static int place_ahead(struct rouse_fault_service *s, const struct answer *answe
 	return code;
 }
 
-static void log_fault(
-	struct rouse_fault_service *s, const struct answer *answer, uint64_t placed_ns)
+static void log_fault(struct fault_log *log, const struct answer *answer, uint64_t placed_ns)
 {
-	uint64_t i = atomic_load_explicit(&s->count, memory_order_relaxed);
+	uint64_t i = atomic_load_explicit(&log->count, memory_order_relaxed);
 	uint64_t service_ns = placed_ns - answer->asker.asked_ns;
 
-	if (i >= s->log_room)
+	if (i >= log->room)
 		return;
-	s->log[i] = (struct rouse_fault){
+	log->faults[i] = (struct rouse_fault){
 		.asked_ns = answer->asker.asked_ns,
 		.page = (uint32_t)answer->page.page,
 		.service_ns = service_ns < UINT32_MAX ? (uint32_t)service_ns : UINT32_MAX,
 		.thread = answer->asker.thread,
 		.of_vmm = answer->asker.of_vmm,
 	};
-	if (answer->page.data != NULL)
+	atomic_store_explicit(&log->count, i + 1, memory_order_release);
+}
+
+static void note_fault(struct rouse_fault_service *s, const struct answer *answer, bool overtaken,
+	uint64_t placed_ns)
+{
+	if (!overtaken && answer->page.data != NULL)
 		atomic_fetch_add_explicit(&s->stored_count, 1, memory_order_relaxed);
-	atomic_store_explicit(&s->count, i + 1, memory_order_release);
+	log_fault(overtaken ? &s->overtaken : &s->served, answer, placed_ns);
+}
+
+/*
+ * Finds the page and places it. Without memory for it the guest waits, as it would for memory of
+ * its own, until there is some or the restore ends.
+ */
+static int answer_fault(
+	struct rouse_fault_service *s, struct answer *answer, uint64_t *begun_ns, size_t *placed)
+{
+	const struct timespec nap = {.tv_nsec = NO_MEMORY_NAP_NS};
+
+	for (;;) {
+		int code = find_content(s, answer);
+
+		*begun_ns = rouse_clock_ns();
+		if (code == 0)
+			code = s->sink->ops->place(
+				s->sink, &answer->page, 1, ROUSE_SINK_URGENT, placed);
+		if (code != -ENOMEM)
+			return code;
+		if (atomic_load(&s->ending))
+			return -ECANCELED;
+		(void)nanosleep(&nap, NULL);
+	}
+}
+
+/* What comes with a fault's page. Nobody has asked for it: without memory it does not come. */
+static int place_extras(struct rouse_fault_service *s, const struct answer *answer)
+{
+	int code = 0;
+
+	if (answer->read)
+		code = place_around(s, answer);
+	if (code == 0 && answer->page.data == NULL)
+		code = place_zeros_around(s, answer);
+	if (code == 0)
+		code = place_ahead(s, answer);
+	return code == -ENOMEM ? 0 : code;
 }
 
 /* *asked: whether a request was there; a failure is our own then, not the sink's end. */
@@ -245,22 +297,13 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 	/* The request and the page have crossed: it is on its way already. */
 	if (sink->ops->is_placed(sink, answer.page.page))
 		return 0;
-	code = find_content(s, &answer);
+	code = answer_fault(s, &answer, &begun_ns, &placed);
 	if (code < 0)
 		return code;
-	begun_ns = rouse_clock_ns();
-	code = sink->ops->place(sink, &answer.page, 1, ROUSE_SINK_URGENT, &placed);
 	placed_ns = rouse_clock_ns();
 	stage_clock_add(s->stages, ROUSE_STAGE_PLACE_DEMAND, placed_ns - begun_ns, 1);
-	if (code == 0 && placed > 0)
-		log_fault(s, &answer, placed_ns);
-	if (code == 0 && answer.read && s->around)
-		code = place_around(s, &answer);
-	if (code == 0 && answer.page.data == NULL && s->around)
-		code = place_zeros_around(s, &answer);
-	if (code == 0 && s->around)
-		code = place_ahead(s, &answer);
-	return code;
+	note_fault(s, &answer, placed == 0, placed_ns);
+	return s->around ? place_extras(s, &answer) : 0;
 }
 
 /*
@@ -313,10 +356,29 @@ static void *fault_main(void *argument)
 	return NULL;
 }
 
+static void log_finish(struct fault_log *log)
+{
+	if (log->faults != NULL)
+		(void)munmap(log->faults, log->room * sizeof(*log->faults));
+}
+
+/* This is reserved, and costs memory only for faults that happen. */
+static int log_init(struct fault_log *log, uint64_t room)
+{
+	void *faults = mmap(NULL, room * sizeof(*log->faults), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (faults == MAP_FAILED)
+		return -ENOMEM;
+	log->faults = faults;
+	log->room = room;
+	return 0;
+}
+
 static void service_free(struct rouse_fault_service *s)
 {
-	if (s->log != NULL)
-		(void)munmap(s->log, s->log_room * sizeof(*s->log));
+	log_finish(&s->served);
+	log_finish(&s->overtaken);
 	free(s->cache.data);
 	fault_span_finish(&s->span);
 	(void)pthread_cond_destroy(&s->ended_cond);
@@ -327,18 +389,15 @@ static void service_free(struct rouse_fault_service *s)
 static int service_allocate(struct rouse_fault_service *s)
 {
 	const struct rouse_disk_superblock *superblock = rouse_reader_superblock(s->reader);
-	void *log;
+	/* A page faults once. */
+	const uint64_t room = rouse_reader_page_count(s->reader) + 1;
 
 	s->cache.chunk_bytes = (size_t)le32_get(superblock->chunk_pages) * ROUSE_IMAGE_PAGE_BYTES;
 	s->cache.data = malloc(CACHE_CHUNKS * s->cache.chunk_bytes);
 	for (size_t i = 0; i < CACHE_CHUNKS; i++)
 		s->cache.number[i] = UINT64_MAX;
-	/* A page faults once: this is reserved, and costs memory only for faults that happen. */
-	s->log_room = rouse_reader_page_count(s->reader) + 1;
-	log = mmap(NULL, s->log_room * sizeof(*s->log), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	s->log = log != MAP_FAILED ? log : NULL;
-	if (s->cache.data == NULL || s->log == NULL)
+	if (s->cache.data == NULL || log_init(&s->served, room) < 0 ||
+		log_init(&s->overtaken, room) < 0)
 		return -ENOMEM;
 	return fault_span_init(&s->span, s->reader, s->stages);
 }
@@ -393,7 +452,7 @@ int rouse_fault_service_wait(struct rouse_fault_service *s, int timeout_ms, uint
 
 uint64_t rouse_fault_service_count(const struct rouse_fault_service *s)
 {
-	return atomic_load_explicit(&s->count, memory_order_acquire);
+	return atomic_load_explicit(&s->served.count, memory_order_acquire);
 }
 
 uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *s)
@@ -418,13 +477,21 @@ uint64_t rouse_fault_service_take_read(struct rouse_fault_service *s)
 
 const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *s)
 {
-	return s->log;
+	return s->served.faults;
+}
+
+uint64_t rouse_fault_service_overtaken(
+	const struct rouse_fault_service *s, const struct rouse_fault **log)
+{
+	*log = s->overtaken.faults;
+	return atomic_load_explicit(&s->overtaken.count, memory_order_acquire);
 }
 
 void rouse_fault_service_end(struct rouse_fault_service *s)
 {
 	if (s->joined)
 		return;
+	atomic_store(&s->ending, true);
 	s->sink->ops->interrupt(s->sink);
 	(void)pthread_join(s->thread, NULL);
 	s->joined = true;

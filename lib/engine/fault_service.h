@@ -11,8 +11,8 @@
  * sequence or in steps, what will be asked for next is read and placed as well (fault_pattern.h,
  * fault_ahead.h).
  *
- * The path allocates, formats and logs nothing (invariant 4): the log is reserved for one fault per
- * page, buffers are made before; only a page table that is not there yet is read and kept.
+ * The path allocates, formats and logs nothing (invariant 4): the logs are reserved for one fault
+ * per page, buffers are made before; only a page table that is not there yet is read and kept.
  */
 #ifndef ROUSE_ENGINE_FAULT_SERVICE_H
 #define ROUSE_ENGINE_FAULT_SERVICE_H
@@ -52,6 +52,14 @@ int rouse_fault_service_wait(
 /** Faults so far. Once the service has ended, the log of them: it stays the service's. */
 uint64_t rouse_fault_service_count(const struct rouse_fault_service *service);
 const struct rouse_fault *rouse_fault_service_log(const struct rouse_fault_service *service);
+/**
+ * Faults whose page came otherwise while it was read for them, with the background: somebody has
+ * waited all the same. Their service_ns is the time until that was noticed, which is never too
+ * short. They are not in the log of the others; a page may be here twice, for two threads. How many
+ * there are, and *log, the service's, once it has ended.
+ */
+uint64_t rouse_fault_service_overtaken(
+	const struct rouse_fault_service *service, const struct rouse_fault **log);
 /** Pages placed that are not zero, neighbours included: what the background need not deliver. */
 uint64_t rouse_fault_service_stored_count(const struct rouse_fault_service *service);
 /** Pages that fault-around has placed, and read-ahead. */

@@ -33,6 +33,8 @@ struct fake_sink {
 	/* Fired once all wanted pages are in place; the fake frees it. May be NULL. */
 	struct rouse_cancel *on_end_of_wanted;
 	struct rouse_cancel *on_place;  /* fired when pages come; of the test, may be NULL */
+	unsigned int without_memory;    /* so often place() finds no memory for its last page */
+	bool overtakes;                 /* what is asked for comes from elsewhere meanwhile */
 	int fail_place;                 /* a code for place() to fail with */
 	int fail_prefetch;              /* the same for prefetch() */
 	int processors;                 /* of the guest, whose waiting is known; 0: it is not */
@@ -146,7 +148,14 @@ static int fake_place(struct rouse_sink *sink, const struct rouse_sink_page *pag
 		rouse_cancel_fire(s->on_place);
 	pthread_mutex_lock(&s->lock);
 	code = s->fail_place;
-	for (size_t i = 0; code == 0 && !s->finished && i < count; i++) {
+	if (s->without_memory > 0) {
+		s->without_memory--;
+		count--;
+		code = -ENOMEM;
+	}
+	for (size_t i = 0; (code == 0 || code == -ENOMEM) && !s->finished && i < count; i++) {
+		if (s->overtakes && priority == ROUSE_SINK_URGENT)
+			fake_put(s, &pages[i], 3);
 		done += s->state[pages[i].page] == 0;
 		fake_put(s, &pages[i], priority == ROUSE_SINK_URGENT ? 2 : 3);
 	}

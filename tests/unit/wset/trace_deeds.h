@@ -3,7 +3,7 @@
 #ifndef ROUSE_TESTS_TRACE_DEEDS_H
 #define ROUSE_TESTS_TRACE_DEEDS_H
 
-#include "../target/checker.h"
+#include "trace_fixture.h"
 
 #include <spawn.h>
 #include <stdint.h>
@@ -12,9 +12,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define PAGES 3072u
-#define WRITTEN 3000u /* the rest are holes */
 
 static bool wait_child(pid_t pid)
 {

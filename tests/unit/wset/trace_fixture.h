@@ -13,7 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The same as in trace_deeds.h: the compiler complains if they are not. */
 #define PAGES 3072u
 #define WRITTEN 3000u /* the rest are holes */
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <xxhash.h>
 
 #define WINDOW_PAGES 256u
 
@@ -18,6 +19,7 @@ struct rouse_page_spool {
 	unsigned char *memory; /* of the first in_memory pages; NULL: there are none */
 	int fd;                /* of the others, from offset 0 on; -1: none came */
 	uint64_t put;          /* pages that the file is long */
+	uint64_t *sums;        /* of its pages */
 
 	/* What was read of the file last. */
 	unsigned char *window;
@@ -56,6 +58,17 @@ static unsigned char *in_memory(const struct rouse_page_spool *spool, uint64_t i
 	return spool->memory + index * ROUSE_IMAGE_PAGE_BYTES;
 }
 
+/* The first page that does not fit into memory. */
+static int open_file(struct rouse_page_spool *spool)
+{
+	if (spool->sums == NULL)
+		spool->sums = calloc(spool->pages - spool->in_memory, sizeof(*spool->sums));
+	if (spool->sums == NULL)
+		return -ENOMEM;
+	spool->fd = rouse_temp_file_open_nameless(spool->beside);
+	return spool->fd < 0 ? spool->fd : 0;
+}
+
 int rouse_page_spool_put(struct rouse_page_spool *spool, uint64_t index, const void *data)
 {
 	uint64_t at;
@@ -67,12 +80,11 @@ int rouse_page_spool_put(struct rouse_page_spool *spool, uint64_t index, const v
 		memcpy(in_memory(spool, index), data, ROUSE_IMAGE_PAGE_BYTES);
 		return 0;
 	}
-	if (spool->fd < 0) {
-		spool->fd = rouse_temp_file_open_nameless(spool->beside);
-		if (spool->fd < 0)
-			return spool->fd;
-	}
+	code = spool->fd < 0 ? open_file(spool) : 0;
+	if (code < 0)
+		return code;
 	at = index - spool->in_memory;
+	spool->sums[at] = XXH3_64bits(data, ROUSE_IMAGE_PAGE_BYTES);
 	code = rouse_io_pwrite(
 		spool->fd, data, ROUSE_IMAGE_PAGE_BYTES, at * ROUSE_IMAGE_PAGE_BYTES);
 	if (code == 0 && at >= spool->put)
@@ -123,7 +135,7 @@ int rouse_page_spool_get(struct rouse_page_spool *spool, uint64_t index, const v
 			return code;
 	}
 	*data = spool->window + (at - spool->window_first) * ROUSE_IMAGE_PAGE_BYTES;
-	return 0;
+	return XXH3_64bits(*data, ROUSE_IMAGE_PAGE_BYTES) == spool->sums[at] ? 0 : -EIO;
 }
 
 void rouse_page_spool_free(struct rouse_page_spool *spool)
@@ -134,5 +146,6 @@ void rouse_page_spool_free(struct rouse_page_spool *spool)
 		(void)munmap(spool->memory, spool->in_memory * ROUSE_IMAGE_PAGE_BYTES);
 	cleanup_close_fn(&spool->fd);
 	free(spool->window);
+	free(spool->sums);
 	free(spool);
 }

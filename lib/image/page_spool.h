@@ -3,7 +3,8 @@
  * Pages of a working set that wait for the end of a save. The first ones are kept in memory, which
  * is all of an ordinary set; the rest in a file without a name beside the image, that the kernel
  * writes back when it needs the memory. A set can be nearly all of a large VM: as much memory once
- * more, while QEMU still has its own, would have the kernel end one of the two.
+ * more, while QEMU still has its own, would have the kernel end one of the two. What comes back
+ * from the file is what was put there, or an error: a sum of each page stays in memory.
  */
 #ifndef ROUSE_IMAGE_PAGE_SPOOL_H
 #define ROUSE_IMAGE_PAGE_SPOOL_H
@@ -26,7 +27,7 @@ int rouse_page_spool_put(struct rouse_page_spool *spool, uint64_t index, const v
 
 /**
  * *data: a page that was put; valid until the next call. To be called with growing indexes: the
- * file is read ahead. 0, or -errno of the file.
+ * file is read ahead. 0; -EIO: the file gives other bytes; or -errno of the file.
  */
 int rouse_page_spool_get(struct rouse_page_spool *spool, uint64_t index, const void **data);
 

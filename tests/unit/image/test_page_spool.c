@@ -130,6 +130,31 @@ static void a_full_disk_is_told(void **state)
 	rouse_temp_file_discard(&beside);
 }
 
+/* The last descriptor that was opened: the spool's file. */
+static int last_fd(void)
+{
+	int fd = dup(STDIN_FILENO);
+
+	(void)close(fd);
+	return fd - 1;
+}
+
+/* A disk that gives back what nobody wrote. */
+static void what_the_file_has_lost_is_an_error(void **state)
+{
+	struct rouse_temp_file beside;
+	struct rouse_page_spool *spool = make_spool(*state, &beside);
+	const void *data;
+
+	put(spool, IN_MEMORY, 1);
+	put(spool, IN_MEMORY + 1, 2);
+	assert_int_equal(pwrite(last_fd(), "x", 1, PAGE + 100), 1);
+	assert_is(spool, IN_MEMORY, 1);
+	assert_int_equal(rouse_page_spool_get(spool, IN_MEMORY + 1, &data), -EIO);
+	rouse_page_spool_free(spool);
+	rouse_temp_file_discard(&beside);
+}
+
 /* Through the whole writer: some pages before the limit, some behind it, zeros, two equal ones. */
 static void a_set_that_is_larger_than_its_memory_is_written(void **state)
 {
@@ -164,6 +189,7 @@ int main(void)
 		TEST(what_was_put_last_comes_back),
 		TEST(without_nameless_files_none_is_left_either),
 		TEST(what_was_never_put_is_refused),
+		TEST(what_the_file_has_lost_is_an_error),
 		TEST(a_full_disk_is_told),
 		TEST(a_set_that_is_larger_than_its_memory_is_written),
 	};

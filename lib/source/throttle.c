@@ -25,6 +25,8 @@ struct rouse_throttler {
 	uint64_t stream_end[ROUSE_READ_BULK + 1]; /* the same, of each priority */
 	unsigned int urgent;
 	bool bulk_active;
+	bool bulk_waits;
+	unsigned int passed; /* the bulk read that waits, by urgent ones that had to seek */
 };
 
 bool rouse_throttle_limits(const struct rouse_throttle *limits)
@@ -106,6 +108,7 @@ static uint64_t take(struct rouse_throttler *throttler, uint64_t offset, size_t 
 	uint64_t start = rouse_clock_ns(), burst;
 
 	if (must_seek(throttler, offset)) {
+		throttler->passed += throttler->bulk_waits;
 		start = later(start, throttler->next_random_ns);
 		throttler->next_random_ns = start + NS_PER_S / limits->random_reads_per_s;
 	}
@@ -126,11 +129,19 @@ static struct timespec to_timespec(uint64_t ns)
 		.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
 }
 
-/* Waits, with the lock held, until a bulk read may take its tokens. */
+/*
+ * Waits, with the lock held, until a bulk read may take its tokens; or until it has been passed
+ * often enough: its token is the next one then, though it is not there yet.
+ */
 static void wait_bulk_turn(struct rouse_throttler *throttler, uint64_t offset)
 {
-	for (;;) {
-		if (throttler->urgent > 0 || throttler->bulk_active) {
+	while (throttler->bulk_active)
+		(void)pthread_cond_wait(&throttler->turn, &throttler->lock);
+	throttler->bulk_active = true;
+	throttler->bulk_waits = true;
+	throttler->passed = 0;
+	while (throttler->passed < ROUSE_THROTTLE_PATIENCE) {
+		if (throttler->urgent > 0) {
 			(void)pthread_cond_wait(&throttler->turn, &throttler->lock);
 		} else if (must_seek(throttler, offset) &&
 			   rouse_clock_ns() < throttler->next_random_ns) {
@@ -139,9 +150,10 @@ static void wait_bulk_turn(struct rouse_throttler *throttler, uint64_t offset)
 
 			(void)pthread_cond_timedwait(&throttler->turn, &throttler->lock, &until);
 		} else {
-			return;
+			break;
 		}
 	}
+	throttler->bulk_waits = false;
 }
 
 void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, size_t size,
@@ -152,7 +164,6 @@ void rouse_throttler_begin(struct rouse_throttler *throttler, uint64_t offset, s
 		throttler->urgent++;
 	} else {
 		wait_bulk_turn(throttler, offset);
-		throttler->bulk_active = true;
 	}
 	turn->paid_ns = take(throttler, offset, size);
 	turn->due_ns = turn->paid_ns + latency_ns(throttler, offset);

@@ -23,7 +23,9 @@
  *   - an urgent read takes its tokens when it arrives: after what was taken before, before
  *     everything that still waits;
  *   - bulk reads are served one at a time, and take their tokens only when the random token is
- *     there and no urgent read is under way. A bulk read that has taken its tokens is finished.
+ *     there and no urgent read is under way. A bulk read that has taken its tokens is finished;
+ *   - but one that ROUSE_THROTTLE_PATIENCE urgent reads have passed takes the next token: a disk
+ *     that two readers ask serves both.
  *
  * A read is under way until its tokens are paid: nobody waits for another one's latency.
  *
@@ -36,6 +38,9 @@
 
 /** Bytes that may have been saved up by idling. */
 #define ROUSE_THROTTLE_BURST (64u << 10)
+
+/** Random reads that may pass a bulk read. */
+#define ROUSE_THROTTLE_PATIENCE 2u
 
 struct rouse_throttler;
 

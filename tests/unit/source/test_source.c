@@ -254,6 +254,39 @@ static void a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one(void **s
 	rouse_throttler_free(seeker.throttler);
 }
 
+/* A guest that faults without a pause: what else is read would never come. */
+static void a_bulk_read_is_passed_by_so_many_urgent_ones_and_no_more(void **state)
+{
+	struct rouse_throttle limits = {.random_reads_per_s = 20};
+	struct timespec pause = {.tv_nsec = 10000000};
+	struct bulk_seeker seeker = {0};
+	struct rouse_throttle_turn urgent[8];
+	unsigned int passed = 0;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(rouse_throttler_new(&limits, &seeker.throttler), 0);
+	rouse_throttler_begin(seeker.throttler, 0, 4096, ROUSE_READ_URGENT, &urgent[0]);
+	rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &urgent[0]);
+	assert_int_equal(pthread_create(&thread, NULL, seek_in_bulk, &seeker), 0);
+	while (!seeker.begun)
+		(void)nanosleep(&pause, NULL);
+	for (unsigned int i = 1; i < 8; i++) {
+		rouse_throttler_begin(
+			seeker.throttler, i * UINT64_C(65536), 4096, ROUSE_READ_URGENT, &urgent[i]);
+		rouse_throttler_end(seeker.throttler, ROUSE_READ_URGENT, &urgent[i]);
+	}
+	(void)pthread_join(thread, NULL);
+	for (unsigned int i = 1; i < 8; i++)
+		passed += urgent[i].paid_ns < seeker.turn.paid_ns;
+	/* One of them may have come before the bulk read, which its thread says too early. */
+	assert_true(passed <= ROUSE_THROTTLE_PATIENCE + 1);
+	/* Its token is one of its own. */
+	for (unsigned int i = 1; i < 8; i++)
+		assert_true(urgent[i].paid_ns - urgent[i - 1].paid_ns >= 50000000);
+	rouse_throttler_free(seeker.throttler);
+}
+
 static void a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way(void **state)
 {
 	struct rouse_throttle limits = {.bytes_per_s = UINT64_C(1) << 30};
@@ -391,6 +424,7 @@ int main(void)
 		cmocka_unit_test(random_reads_wait_for_tokens_and_sequential_ones_do_not),
 		cmocka_unit_test(an_urgent_read_passes_a_bulk_read_that_came_before),
 		cmocka_unit_test(a_bulk_read_that_waits_for_a_seek_gives_it_to_an_urgent_one),
+		cmocka_unit_test(a_bulk_read_is_passed_by_so_many_urgent_ones_and_no_more),
 		cmocka_unit_test(a_bulk_read_does_not_begin_while_an_urgent_one_is_under_way),
 		cmocka_unit_test(a_read_elsewhere_has_latency_and_a_stream_only_once),
 		cmocka_unit_test(an_urgent_read_elsewhere_does_not_end_a_stream),

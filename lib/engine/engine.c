@@ -319,6 +319,15 @@ static int check_nothing_is_missing(struct rouse_engine *e, struct rouse_error *
 	return code;
 }
 
+/* Those that others' files of memory do not have: see policy_traits.h. */
+static int load_index(struct rouse_engine *e, struct rouse_error *error)
+{
+	const int code = rouse_reader_load_tables(e->config.reader, ROUSE_READ_BULK, error);
+
+	/* Who needs what could not be read says so. */
+	return code == -EUCLEAN || engine_may_pass(code) ? 0 : code;
+}
+
 static int serve(struct rouse_engine *e, struct rouse_error *error)
 {
 	int code;
@@ -328,7 +337,9 @@ static int serve(struct rouse_engine *e, struct rouse_error *error)
 	code = deliver_wset(e, error);
 	if (code < 0)
 		return code;
-	if (e->config.quiet_us > 0 && e->config.background > 0)
+	if (e->traits->quiet_us > 0)
+		code = load_index(e, error);
+	if (code == 0 && e->config.quiet_us > 0 && e->config.background > 0)
 		code = engine_serve_only(e, e->stats.started_ns + e->config.quiet_us * 1000, error);
 	if (code < 0)
 		return code;

@@ -15,13 +15,11 @@ static const struct rouse_policy_traits traits[ROUSE_POLICY_COUNT] = {
 		.follow = true},
 	[ROUSE_POLICY_REAP] = {.of_others = true,
 		.prefetch = ROUSE_PREFETCH_SET,
-		.unpaced = true,
 		.quiet_us = ROUSE_POLICY_QUIET_US},
 	[ROUSE_POLICY_FAASNAP] = {.of_others = true,
 		.prefetch = ROUSE_PREFETCH_SET,
 		.start = ROUSE_START_AT_ONCE,
 		.around = true,
-		.unpaced = true,
 		.quiet_us = ROUSE_POLICY_QUIET_US},
 	[ROUSE_POLICY_LAZY_BACKGROUND] = {.of_others = true, .unpaced = true},
 };

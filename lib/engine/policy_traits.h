@@ -5,7 +5,8 @@
  * The last three are how other systems restore, on this engine, to be compared with: their
  * decisions on the same image, disk and VMM. The first two never deliver what is neither of the
  * set nor asked for, and a restore would not end: here the rest comes after ROUSE_POLICY_QUIET_US,
- * which can only make them look better.
+ * as gently as in our own policies. And their files of memory have no index: ours is read as a
+ * whole right after the start, so that a fault costs one read here, too.
  *
  *   reap              D. Ustiugov, P. Petrov, M. Kogias, E. Bugnion, B. Grot: Benchmarking,
  *                     Analysis, and Optimization of Serverless Function Snapshots. ASPLOS 2021:

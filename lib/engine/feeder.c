@@ -176,6 +176,7 @@ void rouse_feeder_stop(struct rouse_feeder *f)
 {
 	if (f == NULL)
 		return;
+	window_reader_stop(&f->window_reader);
 	stop_workers(f);
 	(void)pthread_join(f->reader_thread, NULL);
 	feeder_free(f);

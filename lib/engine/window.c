@@ -9,6 +9,8 @@
 
 /* Unwanted bytes between two chunks that are read over rather than begin another read. */
 #define READ_GAP (64u << 10)
+/* Scattered chunks may span many times a window's bytes; a stop must not wait for all of them. */
+#define READ_PIECE (1u << 20)
 
 struct feed_window *feed_window_new(uint32_t chunk_pages)
 {
@@ -130,12 +132,27 @@ static int make_room(uint8_t **buffer, size_t *room, size_t size)
 	return 0;
 }
 
-/* All at once: the source knows in which pieces, and how many of them together. */
+void window_reader_stop(struct window_reader *reader)
+{
+	atomic_store(&reader->stopped, true);
+}
+
+/* As much at once as can be: the source knows in which pieces, and how many of them together. */
 static int read_bulk(struct window_reader *reader, uint64_t offset, uint8_t *buffer, size_t size)
 {
 	const uint64_t begun_ns = rouse_clock_ns();
-	int code = rouse_source_read(reader->source, offset, buffer, size, ROUSE_READ_BULK);
+	int code = 0;
 
+	while (code == 0 && size > 0) {
+		const size_t piece = size < 2 * (size_t)READ_PIECE ? size : READ_PIECE;
+
+		if (atomic_load(&reader->stopped))
+			return -ECANCELED;
+		code = rouse_source_read(reader->source, offset, buffer, piece, ROUSE_READ_BULK);
+		offset += piece;
+		buffer += piece;
+		size -= piece;
+	}
 	reader->read_ns += rouse_clock_ns() - begun_ns;
 	return code;
 }

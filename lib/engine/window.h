@@ -11,6 +11,7 @@
 
 #include "engine/feeder.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 #define WINDOW_PAGES 256u
@@ -68,11 +69,17 @@ struct window_reader {
 	uint64_t carry_offset;
 	size_t carry_size;
 	uint64_t read_ns; /* of the last window: the time in the source */
+	atomic_bool stopped;
 };
 
 int window_reader_init(struct window_reader *reader, const struct rouse_feeder_config *config);
 void window_reader_finish(struct window_reader *reader);
-/** 0; -EUCLEAN (*damaged: the chunk whose descriptor is), -ENOMEM, the source's errors. */
+/** Whoever fills a window stops after the read that is under way. Any thread. */
+void window_reader_stop(struct window_reader *reader);
+/**
+ * 0; -EUCLEAN (*damaged: the chunk whose descriptor is), -ENOMEM, the source's errors; -ECANCELED
+ * after window_reader_stop().
+ */
 int window_reader_fill(struct window_reader *reader, struct feed_window *window, uint64_t *damaged);
 
 struct window_decoder {

@@ -7,6 +7,8 @@
 
 #include <fcntl.h>
 #include <semaphore.h>
+#include <stdatomic.h>
+#include <time.h>
 
 #define PAGES 9000u /* some 36 windows */
 #define WINDOWS 64u
@@ -248,6 +250,77 @@ static void stops_after_any_number_of_windows(void **state)
 	}
 }
 
+/* One page in each fifth chunk: one window, and a read for each of them. */
+static int plan_scattered(void *user, const struct rouse_feed_page **pages, size_t *count)
+{
+	static struct rouse_feed_page scattered[PAGES / 80];
+	struct run *run = user;
+
+	*pages = scattered;
+	*count = 0;
+	if (run->calls++ > 0)
+		return 0;
+	for (; *count < PAGES / 80; ++*count) {
+		const uint64_t page = *count * 80;
+		int code = rouse_reader_locate(
+			run->reader, page, ROUSE_READ_BULK, &scattered[*count].locator);
+
+		if (code < 0)
+			return code;
+		scattered[*count].page = (uint32_t)page;
+	}
+	return 0;
+}
+
+/* A source whose reads take 20 ms each. */
+struct slow_source {
+	struct rouse_source base;
+	struct rouse_source *inner;
+	atomic_uint reads;
+	sem_t third;
+};
+
+static int slow_read(struct rouse_source *source, uint64_t offset, void *buffer, size_t size,
+	enum rouse_read_priority priority)
+{
+	struct slow_source *slow = (struct slow_source *)source;
+
+	if (atomic_fetch_add(&slow->reads, 1) == 3)
+		(void)sem_post(&slow->third);
+	(void)nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+	return rouse_source_read(slow->inner, offset, buffer, size, priority);
+}
+
+static uint64_t slow_size(const struct rouse_source *source)
+{
+	return rouse_source_size(((const struct slow_source *)source)->inner);
+}
+
+static void a_stop_does_not_wait_for_the_rest_of_a_window(void **state)
+{
+	static const struct rouse_source_ops ops = {.read = slow_read, .size = slow_size};
+	const struct fixture *fixture = *state;
+	struct slow_source slow = {.base.ops = &ops};
+	struct run run = {0};
+	struct rouse_feeder_config config = {.plan = plan_scattered,
+		.plan_user = &run,
+		.windows = WINDOWS,
+		.source = &slow.base};
+
+	make_image(fixture->path);
+	assert_int_equal(sem_init(&slow.third, 0, 0), 0);
+	assert_int_equal(rouse_file_source_open(fixture->path, NULL, &slow.inner, NULL), 0);
+	assert_int_equal(rouse_reader_open(slow.inner, &run.reader, NULL), 0);
+	config.reader = run.reader;
+	assert_int_equal(rouse_feeder_start(&config, &run.feeder), 0);
+	(void)sem_wait(&slow.third);
+	rouse_feeder_stop(run.feeder);
+	assert_in_range(atomic_load(&slow.reads), 4, PAGES / 80 / 2);
+	rouse_reader_close(run.reader);
+	rouse_source_destroy(slow.inner);
+	(void)sem_destroy(&slow.third);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -259,6 +332,7 @@ int main(void)
 		T(many_workers_decode_every_page),
 		T(nothing_behind_a_damaged_chunk_is_delivered),
 		T(stops_after_any_number_of_windows),
+		T(a_stop_does_not_wait_for_the_rest_of_a_window),
 #undef T
 	};
 

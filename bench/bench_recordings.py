@@ -4,13 +4,15 @@
 
     bench/bench_recordings.py [--workloads kv,sql] [--counts 1,3,5] [--rounds 3] [--quick] ...
 
-Records one restore more than the largest count, each of the same image. What the sets of the first
-N, merged, lack of what each later one touched is what a restore with that set would have to ask
-for: how many pages that are not zero, in how many neighbourhoods of 16 pages; and how many of them
-are near the set (in a neighbourhood that has a page of it, or one right beside it), which are few
-of all. Then the image is packed for each of the sets and restored ("ws") from a cold page cache
-(checked), rounds interleaved. Writes BUILD/bench/recordings.json in the demo's format, "recordings"
-added to each run, and "lacking" to the report.
+Records one restore more than the largest count, each of the same image. The first N are merged by
+two rules: "default", as `rouse wset merge` does (a page that the first one lacks must be in two of
+them, and rare ones leave), and "any", with all that any of them touched. What such a set lacks of
+what each later one touched is what a restore with it would have to ask for: how many pages that are
+not zero, in how many neighbourhoods of 16 pages; and how many of them are near the set (in a
+neighbourhood that has a page of it, or one right beside it), which are few of all. Then the image
+is packed for each of the sets and restored ("ws") from a cold page cache (checked), rounds
+interleaved. Writes BUILD/bench/recordings.json in the demo's format, "recordings" and "rule" added
+to each run, and "lacking" to the report.
 """
 
 import functools
@@ -22,6 +24,7 @@ from common import STORAGES, Bench, Report, matching, run_demo, spread
 from stream_pages import stored_pages
 
 NEIGHBOURHOOD = 16  # pages; lib/api/pack.c
+RULES = {"default": (), "any": ("--confirm", "1", "--keep", "0.001", "--forget", "0.001")}
 
 
 def parse_arguments():
@@ -59,55 +62,61 @@ def near(pages):
     return {beside // NEIGHBOURHOOD for page in pages for beside in (page - 1, page, page + 1)}
 
 
-def lacking(stored, sets, count):
-    """What the first `count` sets lack of each later one."""
-    known = set().union(*sets[:count])
+def lacking(stored, known, later):
+    """What the pages `known` lack of what each of the later sets touched."""
     rest, nearby = stored - known, near(known)
     near_rest = sum(page // NEIGHBOURHOOD in nearby for page in rest)
-    asked = [touched & rest for touched in sets[count:]]
-    return {"recordings": count, "pages": [len(each) for each in asked],
+    asked = [touched & rest for touched in later]
+    return {"known": len(known), "pages": [len(each) for each in asked],
             "neighbourhoods": [len({page // NEIGHBOURHOOD for page in each}) for each in asked],
             "near_share": sum(page // NEIGHBOURHOOD in nearby for each in asked for page in each)
             / max(1, sum(map(len, asked))), "near_share_of_all": near_rest / max(1, len(rest))}
 
 
-def lay_out(bench, saved, paths, count):
-    """The image packed for the sets of the first `count` restores."""
-    wset, image = (bench.file(f"{saved.workload}.first-{count}{end}") for end in (".wset",
-                                                                                  ".rouse"))
-    bench.tool.run("wset", "merge", "-o", wset, *paths[:count])
+def ways_of(counts):
+    """(count, rule) of each set; of one restore all rules make the same."""
+    return [(count, rule) for count in counts for rule in RULES if count > 1 or rule == "default"]
+
+
+def lay_out(bench, saved, paths, count, rule):
+    """The image packed for the sets of the first `count` restores, and the pages of the set."""
+    wset, image = (bench.file(f"{saved.workload}.first-{count}-{rule}{end}")
+                   for end in (".wset", ".rouse"))
+    bench.tool.run("wset", "merge", *RULES[rule], "-o", wset, *paths[:count])
     bench.tool.run("pack", "-q", saved.image, "-w", wset, image)
+    known = pages_of(bench, wset)
     os.unlink(wset)
-    return image
+    return image, known
 
 
 def measure(bench, saved, images):
     """All rounds of one workload."""
-    ways = [(storage, count) for storage in bench.args.storages for count in images]
+    ways = [(storage, *way) for storage in bench.args.storages for way in images]
     for number in range(1, bench.args.rounds + 1):
-        for storage, count in common.rotated(ways, number - 1):
-            more = {"recordings": count}
+        for storage, count, rule in common.rotated(ways, number - 1):
+            more = {"recordings": count, "rule": rule}
             bench.attempt({**run_demo.cell_of(saved, storage, "ws", number), **more},
                           functools.partial(run_demo.one_run, bench, saved, storage, "ws", number,
-                                            common.from_image(images[count]), more))
+                                            common.from_image(images[count, rule]), more))
 
 
 def show(bench, workload):
     say, content = bench.terminal.line, bench.report.content
     bench.terminal.bold(f"\n{workload}: what the sets of N restores lack of the later ones")
-    say(f"{'N':>3}{'pages':>26}{'neighbourhoods':>26}{'of them near':>14}{'of all near':>13}")
+    say(f"{'N':>3} {'rule':9}{'set':>7}{'pages':>26}{'neighbourhoods':>26}{'of them near':>14}{'of all near':>13}")
     for each in content["lacking"][workload]:
-        say(f"{each['recordings']:3}{spread(each['pages']):>26}"
+        say(f"{each['recordings']:3} {each['rule']:9}{each['known']:7}{spread(each['pages']):>26}"
             f"{spread(each['neighbourhoods']):>26}{each['near_share']:14.0%}"
             f"{each['near_share_of_all']:13.0%}")
     bench.terminal.bold(f"\n{workload}: medians of the rounds (least to greatest)")
-    say(f"{'storage':8}{'N':>3}{'TTR(90%, 100ms), ms':>26}{'the guest itself, ms':>26}"
+    say(f"{'storage':8}{'N':>3} {'rule':9}{'TTR(90%, 100ms), ms':>26}{'the guest itself, ms':>26}"
         f"{'faults':>20}")
     for storage in bench.args.storages:
-        for count in bench.args.counts:
-            runs = matching(content["runs"], workload=workload, storage=storage, recordings=count)
+        for count, rule in ways_of(bench.args.counts):
+            runs = matching(content["runs"], workload=workload, storage=storage, recordings=count,
+                            rule=rule)
             if runs:
-                say(f"{storage:8}{count:3}" + "".join(
+                say(f"{storage:8}{count:3} {rule:9}" + "".join(
                     f"{spread(run[field] for run in runs):>{width}}" for field, width in
                     (("ttr_ms", 26), ("guest_ttr_ms", 26), ("faults", 20))))
 
@@ -122,9 +131,12 @@ def run():
         paths = record_all(bench, saved)
         sets = [pages_of(bench, path) for path in paths]
         stored = stored_pages(saved.stream)
-        bench.report.content["lacking"][workload] = [lacking(stored, sets, count)
-                                                     for count in bench.args.counts]
-        images = {count: lay_out(bench, saved, paths, count) for count in bench.args.counts}
+        bench.report.content["lacking"][workload] = found = []
+        images = {}
+        for count, rule in ways_of(bench.args.counts):
+            images[count, rule], known = lay_out(bench, saved, paths, count, rule)
+            found.append({"recordings": count, "rule": rule,
+                          **lacking(stored, known, sets[count:])})
         try:
             bench.wait_quiet()
             measure(bench, saved, images)

@@ -68,8 +68,9 @@ function targetSection() {
   const targets = data.sources.flatMap((source) => source.targets);
   return section('Targets', targets.length === 0 ? null : element('ul', {class: 'plain'},
     targets.map(({met, text}) => element('li', {},
-      element('span', {class: met ? 'met' : 'missed'}, met ? '✓ met' : '✗ missed'),
-      text.replace(/^(met|MISSED)\s+/, '')))));
+      element('span', {class: met ? 'met' : met === null ? 'unsure' : 'missed'},
+        met ? '✓ met' : met === null ? '? unsure' : '✗ missed'),
+      text.replace(/^(met|MISSED|UNSURE)\s+/, '')))));
 }
 
 function skippedSection() {

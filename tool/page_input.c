@@ -227,7 +227,10 @@ static json_t *copy_environment(json_t *from)
 	return to;
 }
 
-/* Of a list of objects those that have two such members; the first is a text or a truth value. */
+/*
+ * Of a list of objects those that have two such members; the first is a text or a truth value, or
+ * null: nobody knows.
+ */
 static json_t *copy_pairs(const json_t *from, const char *first, const char *second)
 {
 	json_t *to = json_array(), *each;
@@ -238,7 +241,8 @@ static json_t *copy_pairs(const json_t *from, const char *first, const char *sec
 		json_t *a = json_object_get(each, first), *b = json_object_get(each, second);
 		json_t *copy;
 
-		if (!(json_is_string(a) || json_is_boolean(a)) || !json_is_string(b))
+		if (!(json_is_string(a) || json_is_boolean(a) || json_is_null(a)) ||
+			!json_is_string(b))
 			continue;
 		copy = json_object();
 		(void)json_object_set(copy, first, a);

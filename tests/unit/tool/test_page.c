@@ -191,6 +191,21 @@ static void failed_and_skipped_restores_are_listed(void **state)
 	json_decref(data);
 }
 
+static void a_target_that_is_neither_met_nor_missed_is_kept(void **state)
+{
+	json_t *data = page_data_new("t"), *targets;
+
+	(void)state;
+	assert_int_equal(
+		add(data, "{\"runs\": [], \"targets\": [{\"met\": null, \"text\": \"UNSURE x\"}, "
+			  "{\"text\": \"met y\"}, {\"met\": true, \"text\": \"met z\"}]}"),
+		EXIT_SUCCESS);
+	targets = json_object_get(json_array_get(json_object_get(data, "sources"), 0), "targets");
+	assert_int_equal(json_array_size(targets), 2);
+	assert_true(json_is_null(json_object_get(json_array_get(targets, 0), "met")));
+	json_decref(data);
+}
+
 static void data_cannot_end_its_script(void **state)
 {
 	json_t *data =
@@ -266,6 +281,7 @@ int main(void)
 		cmocka_unit_test(too_many_runs_are_refused),
 		cmocka_unit_test(environments_are_flat_texts),
 		cmocka_unit_test(failed_and_skipped_restores_are_listed),
+		cmocka_unit_test(a_target_that_is_neither_met_nor_missed_is_kept),
 		cmocka_unit_test(data_cannot_end_its_script),
 		cmocka_unit_test(titles_that_are_not_utf8_do_no_harm),
 		cmocka_unit_test(names_stand_before_an_equals_sign),

@@ -10,6 +10,7 @@ and once QEMU's bare start. Prints medians with the least and the greatest, and 
 of the project beside what was measured; BUILD/bench/report.json is in the demo's format, and each
 run has "limit_ms", "backend", "ram_gib", "clones" and "cpu_s_per_gib" too. "settings" says how each
 policy is set, "skipped" what could not be measured here, and why (bench/peers.py).
+BUILD/bench/report.html is a page of it to look at.
 
     limit = QEMU's bare start + bytes of the working set in the image / what the disk reads a second
             + one latency of the disk
@@ -30,6 +31,7 @@ import common
 import peers
 import verdicts
 from common import STORAGES, Bench, Report, run_demo, spread
+from story_page import Page
 from story_report import FURTHER_POLICIES, PEERS, POLICIES, read_rate
 from harness import drop_from_cache
 
@@ -175,6 +177,7 @@ def run():
     args.storages = bench.known_storages(args.storages)
     bench.report = Report(bench.file("report.json"), bench.facts())
     bench.report.content.update(limits={}, skipped=bench.skipped, cached=CACHED)
+    bench.page = Page(bench, common.ERRORS)
     for workload, storage in args.left_out & {(workload, storage) for workload in args.workloads
                                               for storage in args.storages}:
         bench.skip(f"{workload}, {storage}", "--quick leaves it out")
@@ -190,6 +193,7 @@ def run():
         measure(ways, saved, limits[workload],
                 time.monotonic() + left_s / (len(args.workloads) - index))
         note_limits(bench, workload, limits[workload])
+        bench.page.keep_memory(saved, run_demo.record)
     conclude(bench, limits)
     return bench.finish()
 

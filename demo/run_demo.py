@@ -6,8 +6,8 @@
 
 For each workload: boot a guest, let it work, save it with `rouse save`; learn its working set from
 one restore; then restore it again and again, from a cold page cache, under each policy and in
-QEMU's own way, in turns. The guest checks its own memory after each. Results: a table, and
-report.json.
+QEMU's own way, in turns. The guest checks its own memory after each. Results: a table, report.json,
+and report.html, a page of it to look at.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from harness.records import baseline, guest_view
 from harness.saving import Throttle, Tool, ToolError, restored_by_qemu, restored_by_rouse
 from harness.terminal import Terminal
 from harness.ttr import ttr_table_ms, ttr_us
+from story_page import Page
 from story_report import NO_FAULTS, POLICIES, Report, environment, read_rate, told
 
 # What ends one restore, and not the others.
@@ -71,6 +72,7 @@ class Story:
         self.tool = Tool(args.build)
         self.folder = os.path.join(os.path.abspath(args.build), "demo")
         self.report = None
+        self.page = None  # or a Page to be made of it
         self.machine = None
         self.began = time.monotonic()
 
@@ -106,6 +108,8 @@ class Story:
         self.report.write()
         self.say(f"{len(content['runs'])} restores, {len(content['failed'])} failed, {errors} "
                  f"integrity errors; {os.path.relpath(self.report.path)}")
+        if self.page:
+            self.page.write()
         return 1 if content["failed"] or errors else 0
 
     def file(self, name):
@@ -290,6 +294,8 @@ def one_run(story, saved, storage, policy, number, way=restore, more=()):
         run.update(story.further(restored))
         run.update(more)
     story.report.add(run, prefetched_bytes)
+    if story.page:
+        story.page.keep_stalls(run, restored.stalls, saved.machine.vcpus)
     return run
 
 
@@ -338,6 +344,7 @@ def tell_workload(story, workload, until):
     story.say(f"the disk reads {rate / 1e6:.0f} MB/s; \"slow\" is {slow.bytes_per_s / 1e6:.0f} MB/s "
               f"and {slow.random_reads_per_s} random reads/s")
     all_runs(story, saved, until)
+    story.page.keep_memory(saved, record)
     if not story.args.keep:
         story.remove_images()
 
@@ -352,6 +359,7 @@ def tell(story):
     accel, why = (args.accel, "as asked for") if args.accel else choose_accel(files)
     story.machine = Machine(files, ram_mb=args.ram, vcpus=args.vcpus, accel=accel)
     story.report = Report(story.file("report.json"), environment(story.machine, story.folder))
+    story.page = Page(story, ERRORS)
     story.say(f"the guest: {args.ram} MiB, {args.vcpus} vCPUs, {accel} ({why})")
     for index, workload in enumerate(args.workloads):
         left_s = args.minutes * 60 - (time.monotonic() - story.began)

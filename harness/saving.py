@@ -144,6 +144,13 @@ def read_stall_log(path):
     return [(int(words[0]), int(words[1])) for words in lines if words[0].isdigit()]
 
 
+def write_stall_log(path, stalls, vcpus):
+    """The file that --stall-log writes, of a Restored's stalls."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"rouse-stalls 1\nvcpus {vcpus}\n")
+        file.writelines(f"{int(begin)} {int(end)}\n" for begin, end in stalls)
+
+
 @contextlib.contextmanager
 def restored_by_rouse(tool, machine, image, policy, throttle=None, options=()):
     """Rouse's way. Yields a Restored once the last page is in place."""

@@ -154,9 +154,14 @@ const PERCENTILES = ['p50', 'p90', 'p99', 'max'];
 const PERCENTILE_NAMES = {p50: 'half', p90: '90 %', p99: '99 %', max: 'all'};
 const SYMBOLS = {p50: 'circle', p90: 'square', p99: 'triangle', max: 'times'};
 
+/** Those that had a fault and saw how long it took: of a flat file that is mapped nobody does. */
+function timedRuns(runs) {
+  return runs.filter((run) => run.faults > 0 && run.fault_us?.max > 0);
+}
+
 function latencyRows(policies) {
   return policies.flatMap(({name, runs}) => {
-    const faulting = runs.filter((run) => run.fault_us && run.faults > 0);
+    const faulting = timedRuns(runs);
     return faulting.length === 0 ? [] : PERCENTILES.map((rank) => ({policy: name, rank,
       us: Math.max(1, spread(faulting, (run) => run.fault_us[rank]).median)}));
   });
@@ -189,7 +194,7 @@ function latencySentence(policies) {
     `${name}: half within ${us(half.us)}, 99 % within ${us(most.us)}`).join('; ');
 }
 
-/** Null if no run has a fault. */
+/** Null if no run has a fault of which is known how long it took. */
 function latencyFigure(workload, runs) {
   const storages = grouped(runs, 'storage').map(([storage, of]) => ({storage, policies: byPolicy(of)}))
     .filter(({policies}) => latencyRows(policies).length > 0);
@@ -199,7 +204,7 @@ function latencyFigure(workload, runs) {
   return figure({
     title: `Latency of faults${workload ? `: ${workload}` : ''}`,
     summary: [`${all}.`, 'Circle: half of the faults; square: 90 %; triangle: 99 %; cross: the longest. '
-      + 'Policies without a fault are left out.'],
+      + 'Policies without a fault, or whose faults nobody timed, are left out.'],
     charts: storages.map(({storage, policies}) => ({
       heading: capital(diskName(storage)),
       label: `Service times of faults, dots. ${latencySentence(policies)}.`,
@@ -211,7 +216,7 @@ function latencyFigure(workload, runs) {
       rows: storages.flatMap(({storage, policies}) => policies.map(({name, runs: of}) => [
         name, diskName(storage) || '–', shown(spread(of, 'faults'), number),
         ...PERCENTILES.map((rank) => {
-          const found = spread(of.filter((run) => run.faults > 0), (run) => run.fault_us?.[rank]);
+          const found = spread(timedRuns(of), (run) => run.fault_us[rank]);
           return found ? us(found.median) : '–';
         })])),
     },

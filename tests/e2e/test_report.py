@@ -5,11 +5,18 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
+import types
 
 import report_samples as samples
 from browser import Browser
-from e2e import BUILD, FILE, REFUSED, ROUSE, USAGE, Skip, limit, need_userfaultfd, note, rouse, work
+from e2e import (BUILD, FILE, REFUSED, ROOT, ROUSE, USAGE, Skip, limit, need_userfaultfd, note,
+                 rouse, work)
+from harness.saving import Tool, ToolError
 from tiny_guest import TinyGuest
+
+sys.path[:0] = [str(ROOT / 'demo')]
+from story_page import Page  # noqa: E402
 
 DRAWN = '''
 const rooms = [...document.querySelectorAll('.chart > [role=img]')];
@@ -119,6 +126,22 @@ def test_what_is_not_there_is_said():
 
 
 @limit(300)
+def test_faults_that_nobody_timed_have_no_latency():
+    """Those of a flat file that is mapped: "fault_us" is 0, however many there are."""
+    ws = file_of('ws.json', samples.restore())
+    lazy = file_of('map.json', samples.restore('lazy', faults=12)
+                   | {'backend': 'map', 'fault_us': samples.fault_us(0, 0)})
+    with Browser() as browser:
+        browser.look(390)
+        both = check_page(browser, page_of(ws, lazy))
+        alone = check_page(browser, page_of(lazy))
+    latency = [figure for figure in both if figure['title'].startswith('Latency')]
+    assert len(latency) == 1 and len(alone) == 2, (latency, alone)
+    assert 'ws: half' in latency[0]['sentence'] and 'lazy' not in latency[0]['sentence'], latency
+    assert not any('lazy' in label for label in latency[0]['labels']), latency
+
+
+@limit(300)
 def test_texts_from_reports_stay_texts():
     name = '</script><img src=x onerror="document.title=1"><script>document.title=2</script>\u2028'
     content = samples.bench(1)
@@ -189,6 +212,67 @@ def test_a_page_of_a_real_restore():
         figures = check_page(browser, page)
     note(f'{report["faults"]} faults, {len(figures)} figures')
     assert len(figures) == 3 + 3 + 1, figures
+
+
+# ---- the page of a demo or a benchmark ----------------------------------------------------------
+
+def story_of(workloads):
+    """As much of a Story as its page wants; `said` has what it says."""
+    said = []
+    return types.SimpleNamespace(
+        args=types.SimpleNamespace(workloads=workloads, policies=['ws', 'lazy', 'qemu']), said=said,
+        file=lambda name: str(work(name)), folder='build/demo', say=said.append, tool=Tool(BUILD),
+        terminal=types.SimpleNamespace(progress=lambda *_: None),
+        report=types.SimpleNamespace(path=str(file_of('report.json', samples.bench(1)))))
+
+
+def keep_all(page, kept):
+    """Runs of (workload, storage, policy), that began after so many ms."""
+    for number, (workload, storage, policy, start_ms) in enumerate(kept, 1):
+        run = {'workload': workload, 'storage': storage, 'policy': policy, 'round': number}
+        page.keep_stalls(run, [(0, start_ms * 1000), (0, start_ms * 1000)], 2)
+
+
+@limit(300)
+def test_page_of_a_run_shows_one_guest_over_time_and_in_memory():
+    need_page()
+    work('page.html').write_text('of an earlier run')
+    story = story_of(['kv', 'idle'])
+    wset_of('idle', samples.PREFETCHED)
+    page = Page(story, (ToolError, OSError))
+    keep_all(page, (('kv', 'slow', 'ws', 77), ('idle', 'disk', 'ws', 60),
+                    ('idle', 'slow', 'lazy', 54), ('idle', 'slow', 'qemu', 9000),
+                    ('idle', 'slow', 'lazy', 66)))
+    recorded = []
+    for workload in ('kv', 'idle'):
+        page.keep_memory(types.SimpleNamespace(workload=workload, image='image'),
+                         lambda *how: recorded.append(how[1]) or shutil.copy(
+                             wset_of('touched', samples.TOUCHED), how[3]))
+    page.write()
+    assert recorded == ['idle'], recorded
+    assert len(story.said) == 1 and 'the page: ' in story.said[0], story.said
+    with Browser() as browser:
+        browser.look(390)
+        figures = {each['title']: each for each in check_page(browser, pathlib.Path(page.path))}
+        assert 'idle, slow' in browser.run('return document.title')
+    assert len(figures) == 6 + 2 + 1, list(figures)  # without a distribution: these only start
+    told = figures['Utilization over time']['sentence']
+    assert told.startswith('lazy: runs after 54 ms') and 'qemu: runs after 9,000 ms' in told, told
+    assert 'in vain' in figures['Map of the guest’s memory']['sentence']
+
+
+def test_page_that_cannot_be_made_is_told_in_a_line():
+    def fail(*_):
+        raise ToolError('rouse report: first\nthe reason')
+    story = story_of(['idle'])
+    story.tool = types.SimpleNamespace(run=fail)
+    page = Page(story, (ToolError, OSError))
+    page.keep_memory(types.SimpleNamespace(workload='idle', image='image'), fail)
+    shutil.rmtree(page.folder)
+    keep_all(page, [('idle', 'slow', 'ws', 60)])
+    page.write()
+    assert len(story.said) == 3 and all('page' in line for line in story.said), story.said
+    assert story.said[-1] == 'no page: the reason' and not pathlib.Path(page.path).exists()
 
 
 # ---- the command --------------------------------------------------------------------------------

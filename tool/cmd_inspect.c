@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* rouse inspect: what an image, a flat file or a working-set file is. */
 #include "tool.h"
+#include "wset_show.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,41 +149,18 @@ static int inspect_image(const struct inspect *inspect, const char *path)
 	return exit_code;
 }
 
-static json_t *pages_json(const struct rouse_wset *wset)
+static int wset_print(const struct inspect *inspect, const struct rouse_wset *wset)
 {
-	json_t *list = json_array();
+	struct rouse_wset_info info;
 	uint64_t page, time_us;
 
-	for (uint64_t i = 0; rouse_wset_get_page(wset, i, &page, &time_us) == 0; i++)
-		(void)json_array_append_new(list, json_pack("{s:I, s:I}", "page", (json_int_t)page,
-							  "time_us", (json_int_t)time_us));
-	return list;
-}
-
-static int wset_json(const struct inspect *inspect, const struct rouse_wset *wset,
-	const struct rouse_wset_info *info)
-{
-	json_t *json = json_pack("{s:s, s:I, s:I, s:o, s:I, s:b}", "type", "working-set", "pages",
-		(json_int_t)info->pages, "blocks", (json_int_t)info->block_count, "span_ms",
-		json_ms(info->span_us), "ram_bytes", (json_int_t)info->ram_bytes, "complete",
-		info->complete);
-
-	if (inspect->pages)
-		(void)json_object_set_new(json, "page_list", pages_json(wset));
-	return print_json(json);
-}
-
-static int wset_print(const struct inspect *inspect, const struct rouse_wset *wset,
-	const struct rouse_wset_info *info)
-{
-	uint64_t page, time_us;
-
+	rouse_wset_get_info(wset, &info);
 	printf("%-14sRouse working set%s\n", "type",
-		info->complete ? "" : ", incomplete: touches of some pages may be missing");
+		info.complete ? "" : ", incomplete: touches of some pages may be missing");
 	printf("%-14s%llu, the last one touched %s after the start\n", "pages",
-		(unsigned long long)info->pages, human_us((double)info->span_us).text);
-	printf("%-14s%s in %u blocks\n", "of a VM with", human_bytes(info->ram_bytes).text,
-		info->block_count);
+		(unsigned long long)info.pages, human_us((double)info.span_us).text);
+	printf("%-14s%s in %u blocks\n", "of a VM with", human_bytes(info.ram_bytes).text,
+		info.block_count);
 	for (uint64_t i = 0; inspect->pages && rouse_wset_get_page(wset, i, &page, &time_us) == 0;
 		i++)
 		printf("%llu %llu\n", (unsigned long long)page, (unsigned long long)time_us);
@@ -193,15 +170,13 @@ static int wset_print(const struct inspect *inspect, const struct rouse_wset *ws
 static int inspect_wset(const struct inspect *inspect, const char *path)
 {
 	struct rouse_wset *wset = NULL;
-	struct rouse_wset_info info;
 	struct rouse_error error = {0};
 	int code = rouse_wset_open(path, &wset, &error), exit_code;
 
 	if (code < 0)
 		return report_error(&error, code);
-	rouse_wset_get_info(wset, &info);
 	exit_code =
-		inspect->json ? wset_json(inspect, wset, &info) : wset_print(inspect, wset, &info);
+		inspect->json ? wset_show_json(wset, inspect->pages) : wset_print(inspect, wset);
 	rouse_wset_close(wset);
 	return exit_code;
 }

@@ -273,22 +273,28 @@ static int write_report(const struct restore *restore, const struct rouse_restor
 	return EXIT_FAILURE;
 }
 
-/* Before anything is started: a report in the place of an image would be the end of it. */
-static bool report_has_place(const struct restore *restore)
+/* Whether @out is none of these files; @would says what becomes of one that it is. */
+static bool has_place(const char *out, const char *would, const char *const *kept, size_t count)
 {
-	const struct rouse_restore_options *library = &restore->library;
-	const char *const kept[] = {library->image, library->flat, library->wset, library->learn,
-		library->record, library->stall_log};
-
-	for (size_t i = 0; restore->report != NULL && i < sizeof(kept) / sizeof(kept[0]); i++) {
-		if (kept[i] != NULL && replace_is_same_file(restore->report, kept[i])) {
-			message(MESSAGE_ERROR,
-				"the report would take the place of %s: name another file",
-				kept[i]);
+	for (size_t i = 0; out != NULL && i < count; i++) {
+		if (kept[i] != NULL && replace_is_same_file(out, kept[i])) {
+			message(MESSAGE_ERROR, "%s %s: name another file", would, kept[i]);
 			return false;
 		}
 	}
 	return true;
+}
+
+/* Before anything is started: a report in the place of an image would be the end of it. */
+static bool outputs_have_places(const struct restore *restore)
+{
+	const struct rouse_restore_options *library = &restore->library;
+	const char *const kept[] = {library->image, library->flat, library->wset, library->learn,
+		library->record, library->stall_log, restore->log};
+	const size_t count = sizeof(kept) / sizeof(kept[0]);
+
+	return has_place(restore->report, "the report would take the place of", kept, count) &&
+	       has_place(restore->log, "the log would be appended to", kept, count - 1);
 }
 
 static int first_failure(int exit_code, int next)
@@ -367,7 +373,7 @@ static bool check(const struct restore *restore)
 		message(MESSAGE_ERROR, "--log is for --detach");
 		return false;
 	}
-	return report_has_place(restore);
+	return outputs_have_places(restore);
 }
 
 static int run(const struct command *command, int argc, char **argv)

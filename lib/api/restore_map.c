@@ -53,7 +53,7 @@ int restore_map_check(const struct rouse_restore_options *options, struct rouse_
 		wrong = "nobody sees what is touched of a flat file: record and learn with "
 			"--backend postcopy";
 	else if (options->policy == ROUSE_POLICY_PACED)
-		wrong = "a paced start is for --backend postcopy: with a flat file use ws";
+		wrong = "a paced start is for --backend postcopy and uffd: with a flat file use ws";
 	else if (rouse_policy_traits(options->policy)->of_others)
 		wrong = "how others restore is for --backend postcopy and uffd";
 	else if (rouse_throttle_limits(&options->throttle))

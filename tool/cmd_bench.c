@@ -2,6 +2,7 @@
 /* rouse bench: which policy wakes an image soonest, on this machine. */
 #include "bench.h"
 #include "page.h"
+#include "replace_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -262,6 +263,8 @@ static int run(const struct command *command, int argc, char **argv)
 	slash = strrchr(bench.image, '/');
 	if (args.name == NULL)
 		args.name = slash != NULL ? slash + 1 : bench.image;
+	if (args.out != NULL && !replace_check_text(args.out))
+		return EXIT_USAGE;
 	exit_code = make_plan(&args, &plan);
 	if (exit_code == EXIT_SUCCESS)
 		exit_code = bench_subject_look(&subject, bench.image);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* rouse report: one page to look at, from reports of restores and benchmarks. */
 #include "page.h"
+#include "replace_file.h"
 
 #include <stdlib.h>
 
@@ -93,6 +94,8 @@ static int run(const struct command *command, int argc, char **argv)
 				       "--working-set or --touched");
 		return EXIT_USAGE;
 	}
+	if (!replace_check_text(args.out))
+		return EXIT_USAGE;
 	return make_page(&args, &arguments);
 }
 

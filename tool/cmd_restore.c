@@ -294,7 +294,8 @@ static bool outputs_have_places(const struct restore *restore)
 	const size_t count = sizeof(kept) / sizeof(kept[0]);
 
 	return has_place(restore->report, "the report would take the place of", kept, count) &&
-	       has_place(restore->log, "the log would be appended to", kept, count - 1);
+	       has_place(restore->log, "the log would be appended to", kept, count - 1) &&
+	       (restore->report == NULL || replace_check_text(restore->report));
 }
 
 static int first_failure(int exit_code, int next)

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_SETS 1000u
@@ -217,22 +216,6 @@ static int diff(const struct wset_args *args, const struct arguments *arguments)
 
 /* ---- convert --------------------------------------------------------------------------------- */
 
-/* Whether what is there, if anything, can go for a text: an image or the like was a slip. */
-static bool may_become_text(const char *path)
-{
-	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat status;
-	char begin[4096];
-	ssize_t n = 0;
-
-	if (fd < 0)
-		return true; /* writing will say why it cannot be, if so */
-	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
-		n = read(fd, begin, sizeof(begin));
-	(void)close(fd);
-	return n <= 0 || memchr(begin, '\0', (size_t)n) == NULL;
-}
-
 /* *temporary: what it is called until it is whole; NULL: it is written in place. -errno. */
 static int begin_text(const char *out, char **temporary)
 {
@@ -285,11 +268,7 @@ static int to_text(const char *in, const char *out)
 	if (to_stdout) {
 		code = rouse_wset_write_text(wset, STDOUT_FILENO, &error);
 		exit_code = code < 0 ? report_error(&error, code) : EXIT_SUCCESS;
-	} else if (!may_become_text(out)) {
-		message(MESSAGE_ERROR,
-			"%s is there and is no text, and is not replaced by one: name another "
-			"file, or remove it first",
-			out);
+	} else if (!replace_check_text(out)) {
 		exit_code = EXIT_USAGE;
 	} else {
 		exit_code = write_text_file(wset, out, &error);

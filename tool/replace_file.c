@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "replace_file.h"
 
+#include "tool.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -76,6 +78,32 @@ bool replace_is_possible(const char *path)
 	if (stat(path, &status) == 0)
 		return S_ISREG(status.st_mode) && !replace_is_open_file(path);
 	return lstat(path, &status) < 0;
+}
+
+static bool takes_text(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	char begin[4096];
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return true; /* writing will say why it cannot be, if so */
+	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
+		n = read(fd, begin, sizeof(begin));
+	(void)close(fd);
+	return n <= 0 || memchr(begin, '\0', (size_t)n) == NULL;
+}
+
+bool replace_check_text(const char *path)
+{
+	if (takes_text(path))
+		return true;
+	message(MESSAGE_ERROR,
+		"%s is there and is no text: it is not replaced; name another file, or remove it "
+		"first",
+		path);
+	return false;
 }
 
 #define TEMPORARY_END ".XXXXXX"

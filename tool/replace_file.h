@@ -20,6 +20,11 @@ bool replace_is_same_file(const char *one, const char *other);
  */
 bool replace_is_possible(const char *path);
 /**
+ * Whether a text may take the place of what is there, if anything is: an image, a disk or the like
+ * would be a slip of the name. If not, a message says so.
+ */
+bool replace_check_text(const char *path);
+/**
  * Opens a new file beside @path, or beside what a link there leads to, with the permissions of
  * what is there or else of any new one. The descriptor, or -errno. *temporary: its name, for
  * replace_end().

@@ -141,6 +141,17 @@ def test_a_stall_log_replaces_nothing_but_a_stall_log():
     assert disk.read_bytes() == before
 
 
+def test_a_report_or_a_page_replaces_a_text_only():
+    need_tool()
+    image, disk, runs = ROOT / 'tests/golden/good/lz4_wset.rouse', work('disk.raw'), work('runs')
+    disk.write_bytes(bytes(10000))
+    runs.write_text('{"format": 1, "runs": []}')
+    for command in (('restore', '--report', disk, image, '--', 'true'),
+                    ('bench', '-o', disk, image, '--', 'true'), ('report', '-o', disk, runs)):
+        rouse(*command).expect(USAGE, 'disk.raw', 'is no text')
+    assert disk.read_bytes() == bytes(10000)
+
+
 def test_record_does_not_destroy_what_was_learned():
     need_tool()
     image = ROOT / 'tests/golden/good/lz4_wset.rouse'

@@ -284,6 +284,7 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 	struct qemu_rescue_name name;
 	struct rouse_error why = {0};
 	int connection, found, code;
+	bool unseen = false;
 
 	code = qemu_takeover_request(qemu->blocks, qemu->block_count, &request, &first.size);
 	if (code < 0)
@@ -295,7 +296,8 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 			&first, fd, observer, error);
 	if (found == -ENOENT) {
 		code = restore_uffd_adopt(qemu, options->qmp_socket, checkpoint, error);
-		if (code != -ENOENT)
+		unseen = code == -EPERM;
+		if (code != -ENOENT && !unseen)
 			return code;
 	}
 	code = found == -EBUSY ? found
@@ -313,6 +315,10 @@ static int take_over(struct restore_qemu *qemu, const struct rouse_restore_optio
 	code = qemu_incoming_recover(qemu->qmp, checkpoint, &first, fd, error);
 	if (code < 0 && qemu->deposited)
 		qemu_rescue_withdraw(qemu->qmp);
+	if (code < 0 && unseen)
+		(void)rouse_error_prefix(error,
+			"a restore by --backend uffd cannot be seen without the right to look into "
+			"QEMU's process (run as its user, or root), and there is no other");
 	return code;
 }
 

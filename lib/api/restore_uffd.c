@@ -38,7 +38,9 @@ int restore_uffd_adopt(struct restore_qemu *qemu, const char *socket, uint64_t c
 		code = qemu_hold_adopt(
 			&qemu->hold, pid, qemu->blocks, qemu->block_count, checkpoint, &why);
 	/* What cannot be seen may be a postcopy all the same. */
-	if (code == -EPERM || code == -ENOSYS || code == -ESRCH)
+	if (code == -EPERM)
+		return code;
+	if (code == -ENOSYS || code == -ESRCH)
 		return -ENOENT;
 	if (code == 0)
 		qemu->way = RESTORE_UFFD;

@@ -15,8 +15,8 @@ int restore_uffd_take(
 
 /**
  * Takes over a VM at @socket whose Rouse died, into qemu->hold; qemu->way says so. QEMU need not
- * answer: its main loop may wait for a page. -ENOENT: it has no such restore, or that cannot be
- * seen from here; others of qemu_hold_adopt().
+ * answer: its main loop may wait for a page. -ENOENT: it has no such restore; -EPERM: that cannot
+ * be seen from here, and *error is as it was; others of qemu_hold_adopt().
  */
 int restore_uffd_adopt(struct restore_qemu *qemu, const char *socket, uint64_t checkpoint,
 	struct rouse_error *error);

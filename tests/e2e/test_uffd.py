@@ -2,6 +2,8 @@
 """Restoring with --backend uffd: pages go past QEMU into its memory."""
 import contextlib
 import os
+import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -261,6 +263,26 @@ def test_killed_and_taken_over():
         assert report['backend'] == 'uffd'
         guest.check()
         assert not remains(guest.process.pid)
+
+
+def test_a_takeover_without_the_right_to_it_says_what_is_missing():
+    need_userfaultfd()
+    if os.geteuid() != 0:
+        raise Skip('only root can be somebody else')
+    with TinyGuest(incoming='defer') as guest:
+        image = work('vm.rouse')
+        shutil.copy(tiny_image(), image)
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   image) as run:
+            kill_when_it_serves(run, 0.02)
+        os.chmod(image, 0o644)
+        os.chmod(guest.qmp, 0o777)
+        for folder in {pathlib.Path(guest.qmp).parent, image.parent, work('.')}:
+            os.chmod(folder, 0o755)
+        rouse('restore', '--resume', '--qmp', guest.qmp, image, user=65534, group=65534,
+              extra_groups=[]).expect(REFUSED, 'backend uffd', 'cannot be seen')
+        rouse('restore', '--resume', '--qmp', guest.qmp, image).expect(0)
+        guest.check()
 
 
 @limit(120)

@@ -366,7 +366,7 @@ int rouse_convert(const char *in, const char *wset, const char *out,
 	const struct rouse_layout *layout, struct rouse_write_report *report,
 	const struct rouse_observer *observer, struct rouse_error *error)
 {
-	cleanup_close int fd = open(in, O_RDONLY | O_CLOEXEC);
+	cleanup_close int fd = -1;
 	uint64_t began_us = rouse_clock_us();
 	struct rouse_write_report unused;
 	char magic[8] = "";
@@ -378,6 +378,7 @@ int rouse_convert(const char *in, const char *wset, const char *out,
 	if (rouse_io_is_same_file(in, out))
 		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
 			"%s is both what to convert and where to: give another name", in);
+	fd = open(in, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return rouse_error_errno(error, -errno, "cannot open %s", in);
 	code = rouse_io_pread(fd, magic, sizeof(magic), 0);

@@ -8,13 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Whether an argument names the file, whole: "file=NAME,format=raw", "{\"filename\": \"NAME\"}". */
+/*
+ * Whether an argument names the file, whole: "NAME", "file=NAME,format=raw", "file:NAME",
+ * "{\"filename\": \"NAME\"}"; and not the end of another file's name.
+ */
 static bool argument_names(const char *argument, const char *name, size_t length)
 {
 	for (const char *at = strstr(argument, name); at != NULL; at = strstr(at + 1, name)) {
+		const bool begins = at == argument || strchr("=:\"", at[-1]) != NULL;
 		const char end = at[length];
 
-		if (end == '\0' || end == ',' || end == '"')
+		if (begins && (end == '\0' || end == ',' || end == '"'))
 			return true;
 	}
 	return false;

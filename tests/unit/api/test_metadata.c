@@ -177,6 +177,28 @@ static void a_disk_that_the_command_line_does_not_name_is_found(void **state)
 		unnamed("file=/a", "json:{\"file\": {\"filename\": \"/b\"}}"), "unnamed");
 }
 
+/* It would be started with an older disk under newer memory. */
+static void the_end_of_another_files_name_names_no_disk(void **state)
+{
+	(void)state;
+	assert_string_equal(unnamed("file=/mnt/vm/a.img", "/vm/a.img"), "unnamed");
+	assert_string_equal(unnamed("file=old-disk.img,if=virtio", "disk.img"), "unnamed");
+	assert_string_equal(unnamed("file=sub/disk.img", "/vm/disk.img"), "unnamed");
+	assert_string_equal(unnamed("/mnt/vm/a.img", "/vm/a.img"), "unnamed");
+	assert_string_equal(unnamed("{\"filename\": \"/mnt/d/a\"}", "/d/a"), "unnamed");
+	/* Named behind such an end all the same. */
+	assert_string_equal(unnamed("file=/mnt/d/a,backing=/d/a", "/d/a"), "named");
+}
+
+static void a_disk_is_named_wherever_a_value_begins(void **state)
+{
+	(void)state;
+	assert_string_equal(unnamed("/d/a", "/d/a"), "named"); /* -hda /d/a */
+	assert_string_equal(unnamed("file=file:/d/a", "/d/a"), "named");
+	assert_string_equal(unnamed("driver=raw,file.filename=/d/a", "/d/a"), "named");
+	assert_string_equal(unnamed("file=json:{\"filename\":\"/d/a\"}", "/d/a"), "named");
+}
+
 static void a_disk_that_cannot_be_looked_for_counts_as_named(void **state)
 {
 	(void)state;
@@ -200,6 +222,8 @@ int main(void)
 		cmocka_unit_test(members_of_the_wrong_type_are_refused),
 		cmocka_unit_test(what_is_not_an_object_is_refused),
 		cmocka_unit_test(a_disk_that_the_command_line_does_not_name_is_found),
+		cmocka_unit_test(the_end_of_another_files_name_names_no_disk),
+		cmocka_unit_test(a_disk_is_named_wherever_a_value_begins),
 		cmocka_unit_test(a_disk_that_cannot_be_looked_for_counts_as_named),
 	};
 

@@ -35,7 +35,7 @@ enum state {
 	STATE_SECTION,
 	STATE_WORD,   /* in RAM's section: the next word */
 	STATE_BLOCKS, /* in RAM's section: the list of blocks */
-	STATE_FOOTER, /* behind RAM's section, if there are footers */
+	STATE_FOOTER, /* behind RAM's section */
 	STATE_DEVICES,
 };
 
@@ -44,7 +44,8 @@ struct qemu_stream {
 	void *user;
 	enum state state;
 	int failed; /* the code that ended it; sticky */
-	bool have_list, footers;
+	bool have_list;
+	bool footers;    /* one was there: so they all must be */
 	uint8_t section; /* type of the RAM section that we are in */
 	uint32_t ram_id;
 	uint64_t list_left; /* of MEM_SIZE's sum */
@@ -277,13 +278,27 @@ static ssize_t section_parse(
 	}
 }
 
+/*
+ * At a byte of another type where a footer must be. A QEMU reads only streams with footers or only
+ * those without, as its machine is; we write them with. An image of a stream without could not be
+ * restored: it is refused at its first section, while the VM is there.
+ */
+static int footer_missing(const struct qemu_stream *s, uint8_t type, struct rouse_error *error)
+{
+	const bool goes_on = (type >= QEMU_VM_SECTION_START && type <= QEMU_VM_SECTION_FULL) ||
+			     type == QEMU_VM_COMMAND;
+
+	if (s->footers || !goes_on)
+		return damaged(error, "a section has no footer");
+	return unsupported(error,
+		"no section footers (machine type 2.3 or older, or send-section-footer=off)");
+}
+
 static ssize_t footer_parse(
 	struct qemu_stream *s, const uint8_t *p, size_t n, struct rouse_error *error)
 {
-	if (p[0] != QEMU_VM_SECTION_FOOTER) {
-		s->state = STATE_SECTION;
-		return need_more(s, 1);
-	}
+	if (p[0] != QEMU_VM_SECTION_FOOTER)
+		return footer_missing(s, p[0], error);
 	if (n < FOOTER_BYTES)
 		return need_more(s, FOOTER_BYTES);
 	if (be32_load(p + 1) != s->ram_id)
@@ -568,9 +583,8 @@ int qemu_stream_end(struct qemu_stream *stream, struct rouse_error *error)
 	if (stream->state != STATE_DEVICES || !devices_find_eof(p, stream->devices_used, &eof))
 		return damaged(error, "it ends too early");
 	/* A stream that was cut off at a zero byte must not pass for one without VMDESC. */
-	if (stream->footers &&
-		(eof < FOOTER_BYTES || p[eof - FOOTER_BYTES] != QEMU_VM_SECTION_FOOTER ||
-			be32_load(p + eof - 4) > SECTION_ID_MAX))
+	if (eof < FOOTER_BYTES || p[eof - FOOTER_BYTES] != QEMU_VM_SECTION_FOOTER ||
+		be32_load(p + eof - 4) > SECTION_ID_MAX)
 		return damaged(error, "it ends too early");
 	stream->devices_size = eof;
 	return 0;

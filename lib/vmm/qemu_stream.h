@@ -6,11 +6,11 @@
  * Grammar (big endian; QEMU 7.2 to 10, x86, no capability that changes the pages):
  *
  *   stream   = "QEVM" u32=3 [07 configuration] section*
- *   section  = 01 START | 04 FULL : u32 id, u8 len idstr, u32 instance, u32 version, body, [footer]
- *            | 02 PART  | 03 END  : u32 id, body, [footer]
+ *   section  = 01 START | 04 FULL : u32 id, u8 len idstr, u32 instance, u32 version, body, footer
+ *            | 02 PART  | 03 END  : u32 id, body, footer
  *            | 08 COMMAND         : u16 command, u16 length, data
  *            | 00 EOF, then 06 VMDESC u32 len JSON
- *   footer   = 7e u32 id
+ *   footer   = 7e u32 id                                (a stream without is -ENOTSUP)
  *   ram body = u64 words (address | flags) until EOS
  *
  * Of the sections only RAM's are understood. From the first device section (FULL) on everything is
@@ -96,7 +96,8 @@ void qemu_stream_free(struct qemu_stream *stream);
 /**
  * Feeds the next bytes, all of which are used. 0; -EUCLEAN: not a migration stream, or damaged;
  * -ENOTSUP: something that Rouse does not handle (named in @error: a compressed page, a section of
- * another device before RAM's end); -EFBIG: device state beyond the limit; -ENOMEM; what ops gave.
+ * another device before RAM's end, sections without footers); -EFBIG: device state beyond the
+ * limit; -ENOMEM; what ops gave.
  */
 int qemu_stream_feed(
 	struct qemu_stream *stream, const void *bytes, size_t size, struct rouse_error *error);

@@ -79,7 +79,7 @@ static void put_section(struct bytes *b, uint8_t type, uint32_t id, const char *
 }
 
 /* Two blocks: "a" of two pages, "b" of one. */
-static void put_ram_start(struct bytes *b)
+static void put_ram_list(struct bytes *b)
 {
 	put_section(b, QEMU_VM_SECTION_START, RAM_ID, "ram", QEMU_RAM_VERSION);
 	put64(b, (uint64_t)3 * PAGE | QEMU_RAM_MEM_SIZE);
@@ -88,6 +88,11 @@ static void put_ram_start(struct bytes *b)
 	put_name(b, "b");
 	put64(b, PAGE);
 	put64(b, QEMU_RAM_EOS);
+}
+
+static void put_ram_start(struct bytes *b)
+{
+	put_ram_list(b);
 	put_footer(b, RAM_ID);
 }
 
@@ -491,6 +496,38 @@ static void a_stream_without_devices_is_refused(void **state)
 	expect(b, -EUCLEAN, "no device state");
 }
 
+/* At its first section: while the VM is there, and before a page. */
+static void a_stream_without_footers_is_refused_at_once(void **state)
+{
+	static const uint8_t types[] = {
+		QEMU_VM_SECTION_PART, QEMU_VM_SECTION_END, QEMU_VM_SECTION_FULL, QEMU_VM_COMMAND};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(types); i++) {
+		struct bytes *b = calloc(1, sizeof(*b));
+
+		put_header(b);
+		put_ram_list(b);
+		put8(b, types[i]);
+		expect(b, -ENOTSUP, "no section footers");
+	}
+}
+
+static void a_footer_that_is_missing_among_others_is_damage(void **state)
+{
+	struct bytes *b = open_part();
+
+	(void)state;
+	put64(b, QEMU_RAM_EOS);
+	put_part(b, QEMU_VM_SECTION_END);
+	expect(b, -EUCLEAN, "no footer");
+	b = calloc(1, sizeof(*b));
+	put_header(b);
+	put_ram_list(b);
+	put8(b, 0x55);
+	expect(b, -EUCLEAN, "no footer");
+}
+
 static void an_error_of_the_receiver_ends_it_for_good(void **state)
 {
 	struct bytes *b = calloc(1, sizeof(*b));
@@ -549,6 +586,8 @@ int main(void)
 		cmocka_unit_test(block_lists_that_do_not_add_up_are_refused),
 		cmocka_unit_test(a_block_twice_is_refused),
 		cmocka_unit_test(a_stream_without_devices_is_refused),
+		cmocka_unit_test(a_stream_without_footers_is_refused_at_once),
+		cmocka_unit_test(a_footer_that_is_missing_among_others_is_damage),
 		cmocka_unit_test(an_error_of_the_receiver_ends_it_for_good),
 		cmocka_unit_test(device_state_beyond_the_limit_is_refused),
 	};

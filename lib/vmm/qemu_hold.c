@@ -103,6 +103,21 @@ static int open_record(struct qemu_hold *hold, int there, struct rouse_error *er
 	return lock_record(hold->memfd, shared, error);
 }
 
+/*
+ * Gives the memfd all its memory now, while it can still be refused. A memfd is sparse, and its
+ * memory comes page by page with the first look at it: one that cannot be had then is a SIGBUS,
+ * while faults are answered.
+ */
+static int reserve_record(int memfd, uint64_t bytes)
+{
+	int code;
+
+	do {
+		code = fallocate(memfd, 0, 0, (off_t)bytes);
+	} while (code < 0 && errno == EINTR);
+	return code < 0 ? -errno : 0;
+}
+
 /* Makes the memfd in QEMU, which is stopped. *there: its number there. */
 static int make_record(
 	struct qemu_hold *hold, uint64_t pages, int *there, struct rouse_error *error)
@@ -118,7 +133,11 @@ static int make_record(
 	code = open_record(hold, *there, error);
 	if (code < 0)
 		return code;
-	if (ftruncate(hold->memfd, (off_t)bytes) < 0 || fcntl(hold->memfd, F_ADD_SEALS, SEALS) < 0)
+	if (ftruncate(hold->memfd, (off_t)bytes) < 0)
+		code = -errno;
+	if (code == 0)
+		code = reserve_record(hold->memfd, bytes);
+	if (code == 0 && fcntl(hold->memfd, F_ADD_SEALS, SEALS) < 0)
 		code = -errno;
 	if (code == 0)
 		code = map_record(hold, (size_t)bytes, pages);

@@ -5,6 +5,7 @@
  */
 #include "../unit.h"
 
+#include "fake_monitor.h"
 #include "vmm/qemu_hold_private.h"
 
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -175,6 +177,138 @@ static void what_somebody_else_has_registered_is_left_as_it_is(void **state)
 	wait_round(p.shared);
 	assert_int_equal(p.shared->errors, 0);
 	end(&p);
+#else
+	(void)state;
+	print_message("sanitizers have mappings of their own\n");
+	skip();
+#endif
+}
+
+/* ---- The record ------------------------------------------------------------------------------ */
+
+/* So much that the record has a page and more of bitmap; nobody touches it. */
+#define LARGE_BYTES (UINT64_C(512) << 20)
+
+/* The library's calls end here. */
+static int fallocate_fails_with; /* once; 0: it does not */
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	if (fallocate_fails_with != 0) {
+		errno = fallocate_fails_with;
+		fallocate_fails_with = 0;
+		return -1;
+	}
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
+#ifdef CAN_CALL
+/* A process with a large block, and its monitor. */
+struct large {
+	pid_t pid;
+	void *memory; /* at the same address there and here */
+	char ram_blocks[512];
+	struct fake_answer answers[2];
+	struct fake_monitor monitor;
+};
+
+static void large_start(struct large *l)
+{
+	const int probe = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (probe < 0) {
+		print_message("this user may not use userfaultfd\n");
+		skip();
+	}
+	(void)close(probe);
+	*l = (struct large){.answers = {{.command = "x-query-ramblock", .result = l->ram_blocks}}};
+	l->memory = mmap(NULL, LARGE_BYTES, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_true(l->memory != MAP_FAILED);
+	(void)snprintf(l->ram_blocks, sizeof(l->ram_blocks),
+		"{\"human-readable-text\": \"Block Name PSize Offset Used Total HVA RO\\n"
+		"pc.ram 4 KiB 0x0 0x%llx 0x%llx 0x%llx rw\\n\"}",
+		(unsigned long long)LARGE_BYTES, (unsigned long long)LARGE_BYTES,
+		(unsigned long long)(uintptr_t)l->memory);
+	(void)fflush(NULL);
+	l->pid = fork();
+	if (l->pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			(void)pause();
+	}
+	assert_true(l->pid > 0);
+	fake_monitor_open(&l->monitor, l->answers);
+}
+
+static int large_take(struct large *l, struct qemu_hold *hold, struct rouse_error *error)
+{
+	const struct qemu_block large = {.name = "pc.ram", .used_bytes = LARGE_BYTES};
+
+	return qemu_hold_take(hold, l->pid, l->monitor.qmp, &large, 1, 1, true, error);
+}
+
+static void large_end(struct large *l)
+{
+	fake_monitor_close(&l->monitor);
+	(void)kill(l->pid, SIGKILL);
+	(void)waitpid(l->pid, NULL, 0);
+	(void)munmap(l->memory, LARGE_BYTES);
+}
+#endif
+
+/* Or the first look at a part of it could fail, which is a SIGBUS. */
+static void the_record_has_all_its_memory_from_the_start(void **state)
+{
+#ifdef CAN_CALL
+	struct rouse_error error = {0};
+	struct stat status = {0};
+	struct qemu_hold hold;
+	struct large l;
+	int code;
+
+	(void)state;
+	large_start(&l);
+	/* A signal is no reason to go without it. */
+	fallocate_fails_with = EINTR;
+	code = large_take(&l, &hold, &error);
+	if (code == 0)
+		(void)fstat(hold.memfd, &status);
+	qemu_hold_finish(&hold);
+	large_end(&l);
+	if (code < 0)
+		fail_msg("%s", error.message);
+	assert_true((uint64_t)status.st_size >= UFFD_RECORD_BITMAP + LARGE_BYTES / 4096 / 8);
+	assert_true(status.st_blocks * 512 >= status.st_size);
+#else
+	(void)state;
+	print_message("sanitizers have mappings of their own\n");
+	skip();
+#endif
+}
+
+static void without_memory_for_the_record_nothing_is_taken(void **state)
+{
+#ifdef CAN_CALL
+	struct rouse_error error = {0};
+	int first, there, second;
+	struct qemu_hold hold;
+	struct large l;
+
+	(void)state;
+	large_start(&l);
+	fallocate_fails_with = ENOMEM;
+	first = large_take(&l, &hold, &error);
+	qemu_hold_finish(&hold);
+	there = target_find_fd_in(l.pid, "/memfd:rouse-restore (deleted)");
+	/* It waits for a restore as before. */
+	second = large_take(&l, &hold, NULL);
+	qemu_hold_finish(&hold);
+	large_end(&l);
+	assert_int_equal(first, -ENOMEM);
+	assert_non_null(strstr(error.message, "record"));
+	assert_int_equal(there, -ENOENT);
+	assert_int_equal(second, 0);
 #else
 	(void)state;
 	print_message("sanitizers have mappings of their own\n");
@@ -450,6 +584,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_emptied_and_registered),
 		cmocka_unit_test(what_somebody_else_has_registered_is_left_as_it_is),
+		cmocka_unit_test(the_record_has_all_its_memory_from_the_start),
+		cmocka_unit_test(without_memory_for_the_record_nothing_is_taken),
 		cmocka_unit_test(a_record_that_is_served_is_refused_to_this_process_and_to_others),
 		cmocka_unit_test(
 			a_record_can_be_adopted_once_its_holder_has_died_whatever_children_it_leaves),

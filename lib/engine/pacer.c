@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/pacer.h"
 
+#include <math.h>
 #include <rouse.h>
 
 #define MB 1e6
@@ -8,13 +9,17 @@
  * Slower than this the guest loses more by what it misses later than it wins by processors; a
  * gibibyte is there after three to four seconds. But a machine that can barely place that much
  * would be left to the background: there it gets a share of what the machine can do, while the
- * guest misses nothing. Either makes sure that a restore ends.
+ * guest misses nothing. Either makes sure that a restore ends: the share, too, has a least, for
+ * what is known of the speed may be wrong.
  */
 #define LEAST_RATE (300 * MB)
 #define LEAST_SHARE 0.5
+#define LEAST_SHARED_RATE (16 * MB)
 #define MISS_REMEMBERED_NS UINT64_C(1000000000)
 #define MOST_RATE (4000 * MB) /* more than a socket carries: no limit */
 #define PERIOD_NS UINT64_C(10000000)
+/* In a longer one something stood still, QEMU or we: it says nothing of the machine. */
+#define LEARN_MOST_NS 100e6
 /* Share of the processors' time that they may wait: what TTR(90 %) allows. */
 #define BUDGET 0.10
 #define GROWTH 1.1
@@ -24,7 +29,7 @@
 #define PLACING_LIMITS 0.6
 #define RATE_REACHED 0.95
 /* What is known of the speed grows old: it is believed to double in ten seconds. */
-#define SPEED_GROWTH 1.0007
+#define SPEED_DOUBLES_NS 10e9
 /* What a late sender may catch up on: little, since a burst is what the guest feels. */
 #define AUTO_CREDIT_NS UINT64_C(2000000)
 #define FIXED_CREDIT_NS UINT64_C(100000000)
@@ -35,7 +40,9 @@ static double least_rate(const struct rouse_pacer *pacer, uint64_t now_ns)
 
 	if (pacer->has_missed && now_ns - pacer->missed_ns < MISS_REMEMBERED_NS)
 		return LEAST_RATE;
-	return share > 0 && share < LEAST_RATE ? share : LEAST_RATE;
+	if (share <= 0 || share > LEAST_RATE)
+		return LEAST_RATE;
+	return share > LEAST_SHARED_RATE ? share : LEAST_SHARED_RATE;
 }
 
 void rouse_pacer_init(struct rouse_pacer *pacer, uint64_t background, double speed, uint64_t now_ns)
@@ -57,20 +64,30 @@ bool rouse_pacer_wants_sample(const struct rouse_pacer *pacer, uint64_t now_ns)
 	return pacer->adaptive && (!pacer->sampled || now_ns - pacer->sampled_ns >= PERIOD_NS);
 }
 
-/* A sender that nobody holds back, and that is late, shows what the machine can place. */
-static void learn_speed(struct rouse_pacer *pacer, double elapsed_ns)
+/*
+ * A sender that nobody holds back, and that is late, shows what the machine can place. Not where
+ * placing took longer than the sample: a piece is told of after the sample that it has made due, so
+ * that was of the time before.
+ */
+static bool shows_speed(const struct rouse_pacer *pacer, double elapsed_ns)
 {
 	const double used_ns = (double)pacer->bytes * 1e9 / pacer->rate;
+	const double placing_ns = (double)pacer->placing_ns;
+
+	return pacer->bytes > 0 && elapsed_ns <= LEARN_MOST_NS && placing_ns <= elapsed_ns &&
+	       placing_ns >= PLACING_LIMITS * elapsed_ns && used_ns < RATE_REACHED * elapsed_ns;
+}
+
+static void learn_speed(struct rouse_pacer *pacer, double elapsed_ns)
+{
 	double reached;
 
-	if (used_ns >= RATE_REACHED * elapsed_ns || pacer->bytes == 0 ||
-		(double)pacer->placing_ns < PLACING_LIMITS * elapsed_ns) {
-		if (pacer->speed < MOST_RATE)
-			pacer->speed *= SPEED_GROWTH;
-		return;
+	if (shows_speed(pacer, elapsed_ns)) {
+		reached = (double)pacer->bytes * 1e9 / (double)pacer->placing_ns;
+		pacer->speed = pacer->speed > 0 ? (pacer->speed + reached) / 2 : reached;
+	} else if (pacer->speed > 0 && pacer->speed < MOST_RATE) {
+		pacer->speed = fmin(pacer->speed * exp2(elapsed_ns / SPEED_DOUBLES_NS), MOST_RATE);
 	}
-	reached = (double)pacer->bytes * 1e9 / (double)pacer->placing_ns;
-	pacer->speed = pacer->speed > 0 ? (pacer->speed + reached) / 2 : reached;
 }
 
 static double adapted(

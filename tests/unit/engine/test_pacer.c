@@ -206,6 +206,70 @@ static void a_machine_that_gets_faster_gets_the_least_rate_back(void **state)
 		fail_msg("rate %g", rate);
 }
 
+/* QEMU stands still, and place() waits for it: that says nothing of the machine. */
+static void a_qemu_that_stood_still_does_not_slow_the_background_down(void **state)
+{
+	struct world w;
+	uint64_t due_ns;
+
+	(void)state;
+	world_init(&w, ROUSE_BACKGROUND_AUTO);
+	w.processors = -1;
+	rouse_pacer_sample(&w.pacer, w.now_ns, 0, w.processors);
+	(void)rouse_pacer_placed(&w.pacer, w.now_ns, PIECE, 60000 * MS);
+	w.now_ns += 10 * MS;
+	(void)rouse_pacer_placed(&w.pacer, w.now_ns, 1 << 20, 5 * MS);
+	rouse_pacer_sample(&w.pacer, w.now_ns, 0, w.processors);
+	due_ns = rouse_pacer_placed(&w.pacer, w.now_ns, PIECE, 0);
+	assert_true(due_ns < w.now_ns + 100 * MS);
+	(void)deliver(&w, 60000);
+	assert_true(deliver(&w, 1000) > 290e6);
+}
+
+/* Twice, one piece after the other. */
+static void a_sample_of_a_minute_says_nothing_of_the_machine(void **state)
+{
+	uint64_t now_ns = 5 * MS;
+	struct rouse_pacer pacer;
+
+	(void)state;
+	rouse_pacer_init(&pacer, ROUSE_BACKGROUND_AUTO, 0, now_ns);
+	rouse_pacer_sample(&pacer, now_ns, 0, 0);
+	for (int i = 0; i < 2; i++) {
+		now_ns += 60001 * MS;
+		rouse_pacer_sample(&pacer, now_ns, 0, 0);
+		(void)rouse_pacer_placed(&pacer, now_ns, PIECE, 60000 * MS);
+	}
+	rouse_pacer_sample(&pacer, now_ns + 10 * MS, 0, 0);
+	assert_true(pacer.rate > 290e6);
+}
+
+static void what_is_known_of_the_speed_grows_old_however_few_samples_there_are(void **state)
+{
+	(void)state;
+	for (uint64_t period_ms = 10; period_ms <= 10000; period_ms *= 10) {
+		struct rouse_pacer pacer;
+
+		rouse_pacer_init(&pacer, ROUSE_BACKGROUND_AUTO, 100e6, MS);
+		for (uint64_t ms = 0; ms <= 10000; ms += period_ms)
+			rouse_pacer_sample(&pacer, (1 + ms) * MS, 0, 0);
+		/* Half of what the machine can do, which is believed to have doubled. */
+		if (pacer.rate < 99e6 || pacer.rate > 101e6)
+			fail_msg("rate %g", pacer.rate);
+	}
+}
+
+static void however_slow_the_machine_is_believed_to_be_the_restore_ends(void **state)
+{
+	struct rouse_pacer pacer;
+	uint64_t due_ns;
+
+	(void)state;
+	rouse_pacer_init(&pacer, ROUSE_BACKGROUND_AUTO, 1, MS);
+	due_ns = rouse_pacer_placed(&pacer, MS, 16000000, 0);
+	assert_in_range(due_ns, 1000 * MS, 1002 * MS);
+}
+
 static void without_the_signal_a_slow_machine_keeps_half_of_its_time(void **state)
 {
 	struct world w;
@@ -329,6 +393,11 @@ int main(void)
 		cmocka_unit_test(a_slow_machine_whose_guest_misses_pages_is_used_whole),
 		cmocka_unit_test(a_slow_source_does_not_lower_the_least_rate),
 		cmocka_unit_test(a_machine_that_gets_faster_gets_the_least_rate_back),
+		cmocka_unit_test(a_qemu_that_stood_still_does_not_slow_the_background_down),
+		cmocka_unit_test(a_sample_of_a_minute_says_nothing_of_the_machine),
+		cmocka_unit_test(
+			what_is_known_of_the_speed_grows_old_however_few_samples_there_are),
+		cmocka_unit_test(however_slow_the_machine_is_believed_to_be_the_restore_ends),
 		cmocka_unit_test(without_the_signal_a_slow_machine_keeps_half_of_its_time),
 		cmocka_unit_test(it_begins_more_gently_where_the_working_set_went_slowly),
 		cmocka_unit_test(a_slow_source_does_not_raise_the_rate),

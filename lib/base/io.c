@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #define MAX_LINKS 40 /* as many as the kernel follows */
+#define MEMORY_RETRY_MS 10
 
 ssize_t rouse_io_read(int fd, void *buffer, size_t size)
 {
@@ -100,17 +101,35 @@ int rouse_io_await_room(int fd, int cancel_fd)
 	return fds[1].revents != 0 ? -ECANCELED : 0;
 }
 
+/*
+ * After a write that the kernel had no memory for, and that sent nothing. The socket may well be
+ * writable, so that poll(2) would not wait for it.
+ */
+static int await_memory(int cancel_fd)
+{
+	struct pollfd cancel = {.fd = cancel_fd, .events = POLLIN};
+	int n;
+
+	do {
+		n = poll(&cancel, 1, MEMORY_RETRY_MS);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return cancel.revents != 0 ? -ECANCELED : 0;
+}
+
 int rouse_io_send(int fd, int cancel_fd, struct iovec *pieces, int count)
 {
 	while (count > 0) {
 		struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		/* As long as there is room it costs this one call, whoever may cancel. */
 		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		const bool no_memory = n < 0 && (errno == ENOBUFS || errno == ENOMEM);
 		int code;
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno != EAGAIN)
+		if (n < 0 && errno != EAGAIN && !no_memory)
 			return -errno;
 		if (n < 0)
 			n = 0;
@@ -123,7 +142,7 @@ int rouse_io_send(int fd, int cancel_fd, struct iovec *pieces, int count)
 			break;
 		pieces->iov_base = (char *)pieces->iov_base + n;
 		pieces->iov_len -= (size_t)n;
-		code = rouse_io_await_room(fd, cancel_fd);
+		code = no_memory ? await_memory(cancel_fd) : rouse_io_await_room(fd, cancel_fd);
 		if (code < 0)
 			return code;
 	}

@@ -12,6 +12,26 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+
+/* The library's calls end here. */
+static struct {
+	unsigned int times; /* that sendmsg() fails yet, before its first byte */
+	int error;
+	int cancel_fd; /* becomes readable with the last of them; 0: nothing does */
+} no_memory;
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	const uint64_t one = 1;
+
+	if (no_memory.times == 0)
+		return syscall(SYS_sendmsg, fd, message, flags);
+	if (--no_memory.times == 0 && no_memory.cancel_fd > 0)
+		(void)!write(no_memory.cancel_fd, &one, sizeof(one));
+	errno = no_memory.error;
+	return -1;
+}
 
 /* An unnamed file with these bytes. */
 static int file_with(const char *text)
@@ -194,6 +214,52 @@ static void a_cancel_does_not_end_a_send_that_need_not_wait(void **state)
 	unread_close(&u);
 }
 
+/* It has sent nothing, and has it for the next one: what is behind must not be lost or doubled. */
+static void send_goes_on_when_the_kernel_has_memory_again(void **state)
+{
+	static const int errors[] = {ENOBUFS, ENOMEM};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		struct iovec pieces[] = {{(char[]){"ab"}, 2}, {NULL, 0}, {(char[]){"cde"}, 3}};
+		char received[8] = "";
+		struct unread u;
+
+		unread_open(&u);
+		no_memory.times = 2;
+		no_memory.error = errors[i];
+		assert_int_equal(rouse_io_send(u.pair[0], u.cancel_fd, pieces, 3), 0);
+		assert_int_equal(no_memory.times, 0);
+		assert_int_equal(recv(u.pair[1], received, sizeof(received), MSG_DONTWAIT), 5);
+		assert_memory_equal(received, "abcde", 5);
+		/* Nobody can cancel, either. */
+		pieces[0] = (struct iovec){(char[]){"fg"}, 2};
+		no_memory.times = 2;
+		assert_int_equal(rouse_io_send(u.pair[0], -1, pieces, 1), 0);
+		assert_int_equal(recv(u.pair[1], received, sizeof(received), MSG_DONTWAIT), 2);
+		assert_memory_equal(received, "fg", 2);
+		unread_close(&u);
+	}
+}
+
+static void a_cancel_ends_a_send_that_waits_for_memory(void **state)
+{
+	struct iovec piece = {.iov_base = (char[]){'x'}, .iov_len = 1};
+	struct unread u;
+	char byte;
+
+	(void)state;
+	unread_open(&u);
+	no_memory.times = 3;
+	no_memory.error = ENOBUFS;
+	no_memory.cancel_fd = u.cancel_fd;
+	assert_int_equal(rouse_io_send(u.pair[0], u.cancel_fd, &piece, 1), -ECANCELED);
+	no_memory.cancel_fd = 0;
+	assert_int_equal(no_memory.times, 0);
+	assert_int_equal(recv(u.pair[1], &byte, 1, MSG_DONTWAIT), -1);
+	unread_close(&u);
+}
+
 static void write_survives_short_writes(void **state)
 {
 	cleanup_free unsigned char *bytes = big_pattern();
@@ -319,6 +385,8 @@ int main(void)
 		cmocka_unit_test(send_survives_short_writes_across_pieces),
 		cmocka_unit_test(a_cancel_ends_a_send_that_waits),
 		cmocka_unit_test(a_cancel_does_not_end_a_send_that_need_not_wait),
+		cmocka_unit_test(send_goes_on_when_the_kernel_has_memory_again),
+		cmocka_unit_test(a_cancel_ends_a_send_that_waits_for_memory),
 		cmocka_unit_test(write_survives_short_writes),
 		cmocka_unit_test(send_to_a_closed_peer_is_an_error_and_no_signal),
 		cmocka_unit_test(read_file_reads_all_and_ends_it_with_nul),

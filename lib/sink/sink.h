@@ -62,7 +62,9 @@ struct rouse_sink_ops {
 	 * Places pages of a running guest; returns when the bytes are handed over. *placed, which
 	 * may be NULL: how many had not been placed before. -EPIPE: the guest is gone; -ECANCELED:
 	 * its VMM took nothing, and the restore was cancelled meanwhile. A page of a call that
-	 * failed may count as placed although it is not: the sink then places no more.
+	 * failed may count as placed although it is not: the sink then places no more. Not so
+	 * -ENOMEM, where a sink has it: nothing is lost, what was placed counts, in *placed too,
+	 * and the call may be repeated with the same pages.
 	 */
 	int (*place)(struct rouse_sink *sink, const struct rouse_sink_page *pages, size_t count,
 		enum rouse_sink_priority priority, size_t *placed);

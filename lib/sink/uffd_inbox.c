@@ -12,7 +12,10 @@
 #include <unistd.h>
 
 #define PAGE_BYTES UFFD_SINK_PAGE
-#define RETRY_NS 20000
+/* See uffd_let_go_on(). */
+#define TRIES_PER_NAP 8u
+#define NAPS 4u
+#define NAP_STEP_NS 5000
 
 bool uffd_page_at(const struct uffd_sink *sink, uint64_t address, uint64_t *page)
 {
@@ -134,13 +137,25 @@ static int read_while_placing(struct uffd_sink *sink)
 	return code;
 }
 
-/* Whoever gives memory back. 1, or the failure. */
+/*
+ * Whoever gives memory back. 1, or the failure.
+ *
+ * Who gives back page after page, as a balloon does, is let on by the read, goes on for a few
+ * microseconds, and stands there again with the next page. In between there is something to be
+ * placed, and after a nap of always the same length never: so mostly there is none, and where there
+ * must be one, for a giver that lacks a processor, its length varies.
+ */
 int uffd_let_go_on(struct uffd_sink *sink)
 {
-	const struct timespec nap = {.tv_nsec = RETRY_NS};
+	const unsigned int tries = atomic_fetch_add(&sink->tries, 1);
 	int code = read_while_placing(sink);
 
-	(void)nanosleep(&nap, NULL);
+	if (tries % TRIES_PER_NAP == 0) {
+		const unsigned int length = tries / TRIES_PER_NAP % NAPS + 1;
+		const struct timespec nap = {.tv_nsec = (long)length * NAP_STEP_NS};
+
+		(void)nanosleep(&nap, NULL);
+	}
 	return code < 0 ? code : 1;
 }
 

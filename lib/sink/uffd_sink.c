@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #define PAGE_BYTES UFFD_SINK_PAGE
 #define RUN_PAGES 256u
@@ -17,6 +18,8 @@
  * woken, and nobody reads messages meanwhile.
  */
 #define CALL_PAGES 32u
+/* When the kernel has no memory for a page. */
+#define NO_MEMORY_NS 10000000
 
 int uffd_sink_handshake(int fd)
 {
@@ -269,7 +272,13 @@ static int answer_placed(struct uffd_sink *sink, uint64_t page)
 	int64_t done = place_bytes(sink, address, NULL, PAGE_BYTES);
 	int code = done > 0 ? 0 : judge(sink, (int)done, address);
 
-	/* While memory is being given back nothing is placed: who waits asks again. */
+	if (code == -ENOMEM) {
+		const struct timespec nap = {.tv_nsec = NO_MEMORY_NS};
+
+		(void)nanosleep(&nap, NULL);
+		code = 1;
+	}
+	/* While memory is being given back, or there is none, who waits asks again. */
 	if (code == 1)
 		code = uffd_wake(sink, address, PAGE_BYTES) == -EPIPE ? -EPIPE : 0;
 	return code;
@@ -285,7 +294,7 @@ static int note_fault(struct uffd_sink *sink, uint64_t address, uint64_t *page)
 	return answer_placed(sink, *page);
 }
 
-int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
+static int next_fault(struct uffd_sink *sink, uint64_t *page)
 {
 	for (;;) {
 		struct uffd_fault fault;
@@ -302,6 +311,19 @@ int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
 		if (code != 0)
 			return code < 0 ? code : 0;
 	}
+}
+
+int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page)
+{
+	const int code = next_fault(sink, page);
+
+	/*
+	 * Nobody answers any more: as if we had been interrupted, so that whoever waits for the
+	 * guest hears of it. Of a process that has ended he hears anyway, and what it said.
+	 */
+	if (code < 0 && code != -EPIPE)
+		uffd_sink_interrupt(sink);
+	return code;
 }
 
 void uffd_sink_interrupt(struct uffd_sink *sink)

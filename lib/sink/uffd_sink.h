@@ -58,6 +58,7 @@ struct uffd_sink {
 	size_t area_count;
 	struct rouse_bitmap placed; /* of all pages; those of no area are the caller's matter */
 	atomic_bool interrupted;
+	atomic_uint tries; /* to place beside somebody who gives memory back */
 
 	/*
 	 * Shared: from looking whether a page is marked to having placed it. Exclusive: from
@@ -84,11 +85,17 @@ int uffd_sink_init(struct uffd_sink *sink, const struct uffd_sink_config *config
 /** Closes our descriptors. What is registered stays so while another descriptor is open. */
 void uffd_sink_finish(struct uffd_sink *sink);
 
-/** As ops->wait_fault. -ESHUTDOWN never comes: the guest may want more until the end. */
+/**
+ * As ops->wait_fault. -ESHUTDOWN never comes: the guest may want more until the end. A failure
+ * other than -EPIPE interrupts the sink, for nobody answers any more. That there is no memory for a
+ * page that was given back is none: who waits for it asks again.
+ */
 int uffd_sink_wait_fault(struct uffd_sink *sink, uint64_t *page);
 /**
  * As ops->place; pages of no area are left out. *placed grows by what was missing. -EPIPE: the
- * process has ended; -ECANCELED: interrupted; -ENOMEM; -EFAULT: a bad address of ours.
+ * process has ended; -ECANCELED: interrupted; -ENOMEM: the kernel had no memory for a page, what
+ * was placed before it is counted and marked, and no other page is: nothing is lost, and the call
+ * may be repeated with the same pages; -EFAULT: a bad address of ours.
  */
 int uffd_sink_place(
 	struct uffd_sink *sink, const struct rouse_sink_page *pages, size_t count, size_t *placed);

@@ -116,11 +116,6 @@ static int uffd_start(struct rouse_sink *sink, uint64_t *started_ns, struct rous
 
 /* ---- While it runs --------------------------------------------------------------------------- */
 
-static int uffd_wait_fault(struct rouse_sink *sink, uint64_t *page)
-{
-	return uffd_sink_wait_fault(&uffd_of(sink)->memory, page);
-}
-
 /* The first time it is a system call, while somebody waits; then it is remembered. */
 static bool is_of_qemu(struct qemu_uffd_sink *s, uint32_t thread)
 {
@@ -202,6 +197,16 @@ static void uffd_interrupt(struct rouse_sink *sink)
 	/* A start may be writing to a QEMU that waits for a page. */
 	if (s->config.qemu.fd >= 0)
 		(void)shutdown(s->config.qemu.fd, SHUT_RDWR);
+}
+
+static int uffd_wait_fault(struct rouse_sink *sink, uint64_t *page)
+{
+	const int code = uffd_sink_wait_fault(&uffd_of(sink)->memory, page);
+
+	/* The memory is interrupted then. A start that writes has to hear of it as well. */
+	if (code < 0 && code != -EPIPE)
+		uffd_interrupt(sink);
+	return code;
 }
 
 /* ---- The end --------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,6 +21,77 @@
 
 #define PAGES 64u
 #define FIRST 7u /* the number of the first page of the memory */
+
+/* The library's calls end in ioctl() here: how often yet the kernel has no memory, for a page. */
+static struct {
+	atomic_uint times;
+	uint64_t address; /* of that page; 0: of each */
+} no_memory;
+
+/* How many of @bytes at @address can be had, as in the kernel's loop; all if nothing is to fail. */
+static uint64_t bytes_to_be_had(uint64_t address, uint64_t bytes)
+{
+	if (atomic_load(&no_memory.times) == 0)
+		return bytes;
+	if (no_memory.address == 0)
+		return 0;
+	return no_memory.address >= address && no_memory.address < address + bytes
+		       ? no_memory.address - address
+		       : bytes;
+}
+
+static int real_ioctl(int fd, unsigned long request, void *argument)
+{
+	return (int)syscall(SYS_ioctl, fd, request, argument);
+}
+
+/* A call that gets as far as the kernel has memory, as mfill_atomic() does. */
+static int place_what_can_be_had(
+	int fd, unsigned long request, void *argument, uint64_t *length, __s64 *done)
+{
+	int code = 0;
+
+	if (*length > 0)
+		code = real_ioctl(fd, request, argument);
+	if (code < 0)
+		return code;
+	if (*length == 0)
+		atomic_fetch_sub(&no_memory.times, 1);
+	*done = *length > 0 ? (__s64)*length : -ENOMEM;
+	errno = *length > 0 ? EAGAIN : ENOMEM;
+	return -1;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	uint64_t had;
+	va_list list;
+	void *argument;
+
+	va_start(list, request);
+	argument = va_arg(list, void *);
+	va_end(list);
+	if (request == UFFDIO_COPY) {
+		struct uffdio_copy copy = *(struct uffdio_copy *)argument;
+
+		had = bytes_to_be_had(copy.dst, copy.len);
+		if (had < copy.len) {
+			copy.len = had;
+			return place_what_can_be_had(
+				fd, request, &copy, &had, &((struct uffdio_copy *)argument)->copy);
+		}
+	} else if (request == UFFDIO_ZEROPAGE) {
+		struct uffdio_zeropage zero = *(struct uffdio_zeropage *)argument;
+
+		had = bytes_to_be_had(zero.range.start, zero.range.len);
+		if (had < zero.range.len) {
+			zero.range.len = had;
+			return place_what_can_be_had(fd, request, &zero, &had,
+				&((struct uffdio_zeropage *)argument)->zeropage);
+		}
+	}
+	return real_ioctl(fd, request, argument);
+}
 
 struct memory {
 	unsigned char *bytes;
@@ -454,7 +526,93 @@ static void nobody_waits_for_a_process_that_has_ended(void **state)
 	m.sink.target_end = ends[0];
 	(void)close(ends[1]);
 	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), -EPIPE);
+	/* Its monitor says so as well, and why. */
+	assert_false(m.sink.interrupted);
 	(void)close(ends[0]);
+	teardown(&m);
+}
+
+/* Somebody else may wait for what the guest does, and looks at that. */
+static void a_wait_that_fails_by_itself_is_as_an_interrupt(void **state)
+{
+	struct toucher toucher;
+	struct memory m;
+	uint64_t page;
+
+	(void)state;
+	setup(&m);
+	m.area.pages = 4;
+	toucher_start(&toucher, &m, 10);
+	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), -EPROTO);
+	assert_true(m.sink.interrupted);
+	assert_int_equal(uffd_sink_wait_fault(&m.sink, &page), -ECANCELED);
+	m.area.pages = PAGES;
+	assert_int_equal(place_range(&m, 10, 1), 1);
+	assert_int_equal(toucher_end(&toucher), pattern(10));
+	teardown(&m);
+}
+
+/* ---- Without memory -------------------------------------------------------------------------- */
+
+/* A call that fails in the middle of a run, and one that fails at its beginning. */
+static void what_there_was_no_memory_for_can_be_placed_again(void **state)
+{
+	static const uint64_t at[] = {20, 0, 32, PAGES - 1};
+
+	(void)state;
+	for (size_t i = 0; i < 8; i++) {
+		const bool zeros = i >= 4;
+		struct rouse_sink_page pages[PAGES];
+		size_t placed = 0, again = 0;
+		struct memory m;
+
+		setup(&m);
+		for (uint64_t n = 0; n < PAGES; n++) {
+			pages[n] = content(&m, n);
+			pages[n].data = zeros ? NULL : pages[n].data;
+		}
+		no_memory.address = (uint64_t)(uintptr_t)m.bytes + at[i % 4] * UFFD_SINK_PAGE;
+		atomic_store(&no_memory.times, 2);
+		assert_int_equal(uffd_sink_place(&m.sink, pages, PAGES, &placed), -ENOMEM);
+		assert_int_equal(placed, at[i % 4]);
+		for (uint64_t n = 0; n < PAGES; n++)
+			assert_int_equal(uffd_sink_is_placed(&m.sink, FIRST + n), n < placed);
+		assert_int_equal(uffd_sink_place(&m.sink, pages, PAGES, &again), -ENOMEM);
+		assert_int_equal(again, 0);
+		assert_int_equal(uffd_sink_place(&m.sink, pages, PAGES, &again), 0);
+		assert_int_equal(placed + again, PAGES);
+		for (uint64_t n = 0; n < PAGES; n++)
+			assert_int_equal(m.bytes[n * UFFD_SINK_PAGE], zeros ? 0 : pattern(n));
+		teardown(&m);
+	}
+}
+
+static void memory_that_was_given_back_is_answered_once_there_is_memory(void **state)
+{
+	struct toucher touchers[4];
+	struct timespec deadline;
+	struct server server;
+	struct memory m;
+
+	(void)state;
+	setup(&m);
+	assert_int_equal(place_range(&m, 0, 8), 8);
+	server_start(&server, &m);
+	assert_int_equal(madvise(m.bytes, 4 * UFFD_SINK_PAGE, MADV_DONTNEED), 0);
+	(void)clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += 20;
+	no_memory.address = 0;
+	atomic_store(&no_memory.times, 3);
+	for (size_t i = 0; i < 4; i++)
+		toucher_start(&touchers[i], &m, i);
+	for (size_t i = 0; i < 4; i++) {
+		if (pthread_timedjoin_np(touchers[i].thread, NULL, &deadline) != 0)
+			fail_msg("thread %zu still waits", i);
+		assert_int_equal(touchers[i].seen, 0);
+	}
+	server_end(&server);
+	assert_int_equal(server.count, 0);
+	assert_int_equal(atomic_load(&no_memory.times), 0);
 	teardown(&m);
 }
 
@@ -751,6 +909,9 @@ int main(void)
 		cmocka_unit_test(what_is_missing_at_the_end_is_zero),
 		cmocka_unit_test(who_begins_to_wait_at_the_very_end_goes_on),
 		cmocka_unit_test(nobody_waits_for_a_process_that_has_ended),
+		cmocka_unit_test(a_wait_that_fails_by_itself_is_as_an_interrupt),
+		cmocka_unit_test(what_there_was_no_memory_for_can_be_placed_again),
+		cmocka_unit_test(memory_that_was_given_back_is_answered_once_there_is_memory),
 		cmocka_unit_test(two_threads_place_each_page_once),
 		cmocka_unit_test(a_fault_is_answered_while_memory_is_being_given_back),
 		cmocka_unit_test(who_waits_for_a_page_that_is_given_back_gets_zeros),

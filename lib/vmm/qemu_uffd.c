@@ -32,7 +32,7 @@ struct qemu_uffd_sink {
 
 	/* Of who calls start. */
 	struct qmp *monitor; /* that we have connected ourselves, in a takeover */
-	bool vcpus_asked;
+	bool vcpus_asked, start_settled;
 	struct vcpu_wait *vcpu_wait;
 };
 
@@ -172,10 +172,32 @@ static int uffd_stop_guest(struct rouse_sink *sink, struct rouse_error *error)
 	return qmp_execute(qmp, "stop", NULL, NULL, error);
 }
 
+/*
+ * Of a Rouse that died after it had sent all, and before it saw the guest run: in a takeover, once.
+ * At its end a guest that does not run may be one that its user has paused meanwhile.
+ */
+static void settle_start(struct qemu_uffd_sink *s)
+{
+	struct qmp *qmp = monitor_of(s);
+	char state[64];
+
+	s->start_settled = true;
+	if (qmp == NULL || qemu_incoming_run_state(qmp, state, sizeof(state), NULL) < 0 ||
+		strcmp(state, "inmigrate") == 0)
+		return; /* it is still loading: let_run() */
+	if (s->hold.record->run != 0 && qemu_incoming_is_paused(state) &&
+		qmp_execute(qmp, "cont", NULL, NULL, NULL) < 0)
+		return;
+	set_state(s, UFFD_RUNNING);
+}
+
 static int uffd_guest_wait(struct rouse_sink *sink, uint64_t *wait_ns)
 {
 	struct qemu_uffd_sink *s = uffd_of(sink);
 
+	/* The engine asks right after a takeover, when faults are being answered. */
+	if (s->stream == NULL && !s->start_settled && s->hold.record->state == UFFD_SENT)
+		settle_start(s);
 	if (!s->vcpus_asked) {
 		struct qmp *qmp = monitor_of(s);
 
@@ -239,7 +261,7 @@ static int check_missing(const struct qemu_uffd_sink *s, struct rouse_error *err
 	return 0;
 }
 
-/* Of a Rouse that died after it had sent all, and before it saw the guest run. */
+/* The same, at the end, of one that was still loading then, or whose monitor did not answer. */
 static int let_run(struct qemu_uffd_sink *s, struct rouse_error *error)
 {
 	const uint64_t limit_ns = rouse_clock_ns() + LOAD_TIMEOUT_NS;

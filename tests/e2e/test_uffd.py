@@ -580,12 +580,25 @@ def test_background_off_ends_after_a_takeover():
         assert not remains(guest.process.pid)
 
 
+def record_of(pid):
+    """The record in a QEMU: lib/vmm/uffd_record.h."""
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        with contextlib.suppress(FileNotFoundError):  # QEMU has just closed it
+            if 'memfd:rouse-restore' in os.readlink(f'/proc/{pid}/fd/{fd}'):
+                return f'/proc/{pid}/fd/{fd}'
+    raise AssertionError('there is no record in QEMU')
+
+
+def state_of(pid):
+    with open(record_of(pid), 'rb', buffering=0) as record:
+        record.seek(12)
+        return int.from_bytes(record.read(4), 'little')
+
+
 def forget_marks(pid, count):
     """Takes marks out of the record in a QEMU, as if its Rouse had been killed after placing these
     pages and before marking them."""
-    path, = (f'/proc/{pid}/fd/{fd}' for fd in os.listdir(f'/proc/{pid}/fd')
-             if 'memfd:rouse-restore' in os.readlink(f'/proc/{pid}/fd/{fd}'))
-    with open(path, 'r+b', buffering=0) as record:
+    with open(record_of(pid), 'r+b', buffering=0) as record:
         record.seek(4096)
         marks = bytearray(record.read())
         marked = [at for at, bits in enumerate(marks) if bits]
@@ -594,6 +607,28 @@ def forget_marks(pid, count):
             marks[at] = 0
         record.seek(4096)
         record.write(marks)
+
+
+def test_vm_that_its_user_pauses_during_a_takeover_stays_paused():
+    """Also if the Rouse before had not come to see it run: whether to let it run is looked at when
+    the takeover begins, not at its end."""
+    need_userfaultfd()
+    with TinyGuest(incoming='defer') as guest:
+        with Rouse('restore', *UFFD, '--policy', 'lazy', '--background', 'off', '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            kill_when_it_serves(run, 0.02)
+        sent = 1
+        with open(record_of(guest.process.pid), 'r+b', buffering=0) as record:
+            record.seek(12)
+            record.write(sent.to_bytes(4, 'little'))
+        with Rouse('restore', '--resume', '--background', '16MiB', '--qmp', guest.qmp,
+                   tiny_image()) as run:
+            wait_until(lambda: state_of(guest.process.pid) != sent, 'the start to be settled')
+            guest.monitor('stop')
+            run.end().expect(0)
+        assert guest.monitor.status() == 'paused'
+        guest.monitor('cont')
+        guest.check()
 
 
 def test_page_that_was_placed_and_not_marked_is_found_by_who_takes_over():

@@ -23,6 +23,7 @@
 #include "api/save_describe.h"
 #include "api/save_disks.h"
 #include "api/save_estimate.h"
+#include "api/save_memory.h"
 #include "api/save_migrate.h"
 #include "api/save_pack.h"
 #include "api/save_vm.h"
@@ -44,9 +45,6 @@
 /* What another monitor disturbed by `cont`. */
 #define SUSPENDED "it was to be suspended: it is neither saved nor ended"
 #define FROZEN "its disks were frozen for the checkpoint: it is not saved"
-/* What the drain may hold: of the available memory, for a VM that runs meanwhile. */
-#define DRAIN_SHARE 2
-#define DRAIN_LEAST_BYTES (UINT64_C(64) << 20)
 
 struct save {
 	const struct rouse_save_options *options;
@@ -283,26 +281,6 @@ static bool save_wants_background(const struct save *save)
 	return false;
 }
 
-static uint64_t memory_available(void)
-{
-	cleanup_fclose FILE *file = fopen("/proc/meminfo", "re");
-	char line[128];
-	unsigned long long kib;
-
-	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
-			return (uint64_t)kib * 1024;
-	}
-	return 0;
-}
-
-static uint64_t drain_limit(bool keep_running)
-{
-	uint64_t share = keep_running ? memory_available() / DRAIN_SHARE : 0;
-
-	return share > DRAIN_LEAST_BYTES ? share : DRAIN_LEAST_BYTES;
-}
-
 /* Starts both threads; *qemu_fd is the end for QEMU. */
 static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_error *error)
 {
@@ -316,7 +294,7 @@ static int save_start_threads(struct save *save, int *qemu_fd, struct rouse_erro
 		.notify_fd = save->notify_fd,
 	};
 	const struct save_drain_config drain = {
-		.limit_bytes = drain_limit(save->options->keep_running),
+		.limit_bytes = save_memory_drain_limit("", save->options->keep_running),
 		.notify_fd = save->notify_fd,
 		.must_finish = save->migrate.fragile,
 	};

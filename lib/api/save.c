@@ -40,6 +40,10 @@
 #define CONNECT_TIMEOUT_MS 3000
 #define MIGRATION_END_TIMEOUT_MS 30000
 #define QUIT_TIMEOUT_MS 20000
+/* A process ends so long after its connections, at the most; with huge memory it takes longer. */
+#define ENDING_TIMEOUT_MS 1000
+/* For the image's room on the disk to be free, before the VM may need it. */
+#define GIVE_UP_TIMEOUT_MS 3000
 #define TICK_MS 100
 #define SOCKET_BUFFER_BYTES (4 << 20)
 /* What another monitor disturbed by `cont`. */
@@ -62,6 +66,10 @@ struct save {
 	uint64_t stop_us; /* when the VM stopped and went on: QEMU's clock, which is CLOCK_REALTIME
 			   */
 	uint64_t resume_us;
+	bool halted;              /* the last of its events about that was STOP */
+	int process_fd;           /* QEMU's, or -1 */
+	bool lost;                /* QEMU lives, but its connection has closed */
+	bool unreachable;         /* and there is no other */
 	bool gone;                /* QEMU ended after `migrate` */
 	struct rouse_error ended; /* what was seen of that */
 };
@@ -88,10 +96,14 @@ static void save_note_event(struct save *save, const json_t *event)
 	uint64_t us = (uint64_t)json_integer_value(json_object_get(at, "seconds")) * 1000000 +
 		      (uint64_t)json_integer_value(json_object_get(at, "microseconds"));
 
-	if (name != NULL && strcmp(name, "STOP") == 0 && save->stop_us == 0)
-		save->stop_us = us;
-	else if (name != NULL && strcmp(name, "RESUME") == 0)
+	if (name != NULL && strcmp(name, "STOP") == 0) {
+		save->halted = true;
+		if (save->stop_us == 0)
+			save->stop_us = us;
+	} else if (name != NULL && strcmp(name, "RESUME") == 0) {
+		save->halted = false;
 		save->resume_us = us;
+	}
 }
 
 /* Takes the events that are there. -EPIPE, -ECANCELED. */
@@ -114,7 +126,37 @@ static int save_forget_events(struct save *save, struct rouse_error *error)
 	int code = save_take_events(save, error);
 
 	save->stop_us = save->resume_us = 0;
+	save->halted = false;
 	return code;
+}
+
+/*
+ * The connection has closed. QEMU may have ended, or may only have closed it: a VM whose QEMU lives
+ * must not be left standing, so there is a new one then, if QEMU takes one.
+ */
+static void save_look_after_qemu(struct save *save)
+{
+	int code;
+
+	if (save->gone || save->unreachable)
+		return;
+	save->gone = save_vm_wait_end(save->process_fd, ENDING_TIMEOUT_MS);
+	if (save->gone)
+		return;
+	code = qmp_reconnect(save->qmp, save->options->qmp_socket, CONNECT_TIMEOUT_MS, NULL);
+	/* Nobody listens: it is about to end, and has much memory to give back. */
+	if (code == -ENOENT || code == -ECONNREFUSED)
+		save->gone =
+			save->process_fd < 0 || save_vm_wait_end(save->process_fd, QUIT_TIMEOUT_MS);
+	save->lost = !save->gone;
+	save->unreachable = save->lost && code < 0;
+}
+
+/* Notices a connection that has closed. */
+static void save_check_connection(struct save *save)
+{
+	if (save_take_events(save, NULL) == -EPIPE)
+		save_look_after_qemu(save);
 }
 
 /*
@@ -125,10 +167,11 @@ static int save_outlive(struct save *save, int code, const struct rouse_error *e
 {
 	if (code != -EPIPE)
 		return code;
-	if (!save->gone)
+	if (!save->gone) {
 		save->ended = *error;
-	save->gone = true;
-	return 0;
+		save_look_after_qemu(save);
+	}
+	return save->gone ? 0 : code;
 }
 
 static int save_check_cancel(const struct save *save, struct rouse_error *error)
@@ -160,10 +203,28 @@ static void save_sleep(const struct save *save, bool with_qmp)
 		(void)!read(save->notify_fd, &count, sizeof(count));
 }
 
+/*
+ * Lets the VM go on, unless another monitor has stopped it since it went on the last time. QEMU too
+ * stops it for a background snapshot, and then lets it run; a plain stream ends in another state.
+ */
 static int save_continue(struct save *save, struct rouse_error *error)
 {
-	int code = save_vm_continue(save->qmp, error);
+	struct save_vm_state state = {0};
+	int code = 0;
 
+	if (save->options->keep_running && !save->stopped) {
+		code = save_vm_get_state(save->qmp, &state, error);
+		if (code == 0) /* what came before the answer is there */
+			code = save_take_events(save, error);
+		if (code < 0 || state.running) /* a `stop` from now on is another's */
+			return code;
+	}
+	if (state.paused && save->halted && save->resume_us != 0) {
+		rouse_log(save->observer, ROUSE_LOG_WARNING,
+			"another monitor has stopped the VM meanwhile: it stays so, until `cont`");
+		return 0;
+	}
+	code = save_vm_continue(save->qmp, error);
 	if (code == 0)
 		save->stopped = false;
 	return code;
@@ -174,6 +235,13 @@ static bool estimates_afterwards(const struct rouse_save_options *options)
 {
 	return options->estimate == ROUSE_ESTIMATE_TRACE ||
 	       options->estimate == ROUSE_ESTIMATE_SCAN;
+}
+
+/* By watching it up to the checkpoint. */
+static bool estimates_before(const struct rouse_save_options *options)
+{
+	return options->estimate == ROUSE_ESTIMATE_TRACE_BEFORE ||
+	       options->estimate == ROUSE_ESTIMATE_SCAN_BEFORE;
 }
 
 static int save_check_estimate(const struct rouse_save_options *options, struct rouse_error *error)
@@ -217,19 +285,20 @@ static int save_check_options(const struct rouse_save_options *given,
 	return save_check_estimate(options, error);
 }
 
-static void tell_unnamed_disk(const struct save *save)
+static void tell_unnamed_disk(const struct save *save, const struct rouse_observer *observer)
 {
 	const struct rouse_metadata_disk *disk = rouse_metadata_unnamed_disk(&save->metadata);
 
 	if (disk != NULL)
-		rouse_log(save->observer, ROUSE_LOG_WARNING,
+		rouse_log(observer, ROUSE_LOG_WARNING,
 			"the VM's disk %s is not in the command that it was started with: a "
 			"restore needs QEMU's command, with that file",
 			disk->file);
 }
 
 /* Everything that can be found out and refused before anything is changed. */
-static int save_look(struct save *save, struct rouse_error *error)
+static int save_look(
+	struct save *save, const struct rouse_observer *observer, struct rouse_error *error)
 {
 	const struct rouse_save_options *options = save->options;
 	int code = save_check_state(save->qmp, &save->was_running, error);
@@ -237,7 +306,7 @@ static int save_look(struct save *save, struct rouse_error *error)
 	if (code == 0)
 		code = save_migrate_check_idle(&save->migrate, error);
 	if (code == 0)
-		code = save_describe(save->qmp, save->observer, &save->metadata, error);
+		code = save_describe(save->qmp, observer, &save->metadata, error);
 	if (code == 0)
 		code = save_disks_query(save->qmp, &save->metadata, error);
 	if (code < 0)
@@ -249,7 +318,7 @@ static int save_look(struct save *save, struct rouse_error *error)
 	if (code < 0)
 		return code;
 	if (!options->keep_running) {
-		tell_unnamed_disk(save);
+		tell_unnamed_disk(save, observer);
 		return 0;
 	}
 	if (options->disks == ROUSE_DISKS_REFUSE)
@@ -257,6 +326,33 @@ static int save_look(struct save *save, struct rouse_error *error)
 	else if (options->disks == ROUSE_DISKS_SNAPSHOT)
 		code = save_disks_plan(&save->metadata, qmp_peer_pid(save->qmp), error);
 	return code;
+}
+
+/*
+ * What is seen and done before the first change to the VM. While it is watched before its
+ * checkpoint somebody may pause it, or plug a disk: so look again then. What can be refused is
+ * refused before.
+ */
+static int save_begin(struct save *save, struct rouse_error *error)
+{
+	const struct rouse_save_options *options = save->options;
+	const bool again = estimates_before(options);
+	int code = save_look(save, again ? NULL : save->observer, error);
+
+	if (code < 0)
+		return code;
+	if (save->was_running || options->estimate == ROUSE_ESTIMATE_NONE)
+		save_estimate_prepare(&save->estimate, options, save->qmp, save->observer);
+	else
+		rouse_log(save->observer, ROUSE_LOG_WARNING,
+			"the image will have no working set: the VM stands still");
+	if (!again)
+		return 0;
+	code = save_estimate_before(&save->estimate, error);
+	if (code < 0)
+		return code;
+	rouse_metadata_finish(&save->metadata);
+	return save_look(save, save->observer, error);
 }
 
 /*
@@ -460,31 +556,69 @@ static int save_settle_vm(struct save *save, struct rouse_error *error)
 	return save_outlive(save, code, error);
 }
 
+/*
+ * The image of a VM that was to be suspended is complete, but @what happened, so the VM goes on.
+ */
+static int error_goes_on(const struct save *save, enum rouse_error_kind kind, int code,
+	const char *what, struct rouse_error *error)
+{
+	return rouse_error_set(error, kind, code,
+		"%s, and was not ended: its disks are newer than %s, which is complete; remove "
+		"that image, or restore from it only with disks of its time",
+		what, save->options->image);
+}
+
+/* The connection closed behind the commit. Whether the VM has run since nobody can tell. */
+static int save_quit_lost(struct save *save, struct rouse_error *error)
+{
+	struct rouse_error why;
+	int code = save->was_running ? save_continue(save, &why) : 0;
+
+	if (code < 0)
+		rouse_log(save->observer, ROUSE_LOG_ERROR,
+			"the VM may not run (%s): try `cont` in its monitor", why.message);
+	return error_goes_on(save, ROUSE_ERROR_VMM, -EPIPE,
+		"QEMU closed the monitor's connection, but lives: the VM may have run since",
+		error);
+}
+
+/* Waits until QEMU is gone after `quit`. 0: it is not, in time. -EPIPE: it is. */
+static int save_wait_quit(struct save *save, struct rouse_error *error)
+{
+	const uint64_t deadline_us = rouse_clock_us() + (uint64_t)QUIT_TIMEOUT_MS * 1000;
+	int code = 0;
+
+	while (code == 0 && rouse_clock_us() < deadline_us) {
+		json_t *event;
+
+		code = qmp_next_event(save->qmp, 1000, &event, NULL, error);
+		if (code == 0)
+			json_decref(event);
+	}
+	if (code != -EPIPE)
+		return code;
+	save->gone = true; /* no other connection is needed */
+	return save->process_fd < 0 || save_vm_wait_end(save->process_fd, QUIT_TIMEOUT_MS) ? code
+											   : 0;
+}
+
 /* Ends QEMU, and waits until it is gone: then its disks are free. -EBUSY: the VM runs again. */
 static int save_quit(struct save *save, struct rouse_error *error)
 {
 	struct rouse_error why;
-	uint64_t deadline_us;
 	int code;
 
 	qmp_ignore_cancel(save->qmp);
 	code = save_check_stands(save, SUSPENDED, &why);
 	if (code == -EBUSY)
-		return rouse_error_set(error, ROUSE_ERROR_REFUSED, code,
-			"the VM runs again, by another monitor's `cont`, and was not ended: its "
-			"disks are newer than %s, which is complete; remove that image, or "
-			"restore from it only with disks of its time",
-			save->options->image);
-	deadline_us = rouse_clock_us() + (uint64_t)QUIT_TIMEOUT_MS * 1000;
+		return error_goes_on(save, ROUSE_ERROR_REFUSED, code,
+			"the VM runs again, by another monitor's `cont`", error);
+	if (code == -EPIPE)
+		return save_quit_lost(save, error);
 	if (code == 0)
 		code = qmp_execute(save->qmp, "quit", NULL, NULL, &why);
-	while (code == 0 && rouse_clock_us() < deadline_us) {
-		json_t *event;
-
-		code = qmp_next_event(save->qmp, 1000, &event, NULL, &why);
-		if (code == 0)
-			json_decref(event);
-	}
+	if (code == 0 || code == -EPIPE)
+		code = save_wait_quit(save, &why);
 	if (code != -EPIPE)
 		rouse_log(save->observer, ROUSE_LOG_WARNING,
 			"the VM is saved, but QEMU does not quit%s%s", code < 0 ? ": " : "",
@@ -492,8 +626,18 @@ static int save_quit(struct save *save, struct rouse_error *error)
 	return 0;
 }
 
-/* Puts everything back as it was before: the VM runs if it ran. @error says why. */
-static void save_undo(struct save *save, struct rouse_error *error)
+static void error_lost(const struct save *save, struct rouse_error *error)
+{
+	(void)rouse_error_set(error, ROUSE_ERROR_VMM, -EPIPE,
+		"QEMU closed the monitor's connection, but lives%s: the VM is not saved",
+		save->unreachable ? ", and takes no other" : "");
+}
+
+/*
+ * Puts everything back as it was before: the VM runs if it ran. @failed: why, as @error says in
+ * words.
+ */
+static void save_undo(struct save *save, int failed, struct rouse_error *error)
 {
 	struct rouse_error why;
 	int code = 0;
@@ -501,10 +645,19 @@ static void save_undo(struct save *save, struct rouse_error *error)
 	qmp_ignore_cancel(save->qmp);
 	if (save->drain != NULL)
 		save_drain_abort(save->drain);
+	save_check_connection(save);
+	if (failed == -EPIPE && save->lost)
+		error_lost(save, error);
 	save_migrate_cancel(&save->migrate);
+	if (save->pack != NULL)
+		save_pack_give_up(save->pack, GIVE_UP_TIMEOUT_MS);
 	if (save->was_running)
 		code = save_continue(save, &why);
-	if (code < 0 && code != -EPIPE)
+	if (code == -EPIPE && !save->gone && !save->unreachable) { /* it closed just now */
+		save_check_connection(save);
+		code = save_continue(save, &why);
+	}
+	if (code < 0 && !save->gone)
 		rouse_log(save->observer, ROUSE_LOG_ERROR,
 			"the VM %s not run (%s): try `cont` in its monitor",
 			qmp_unknown(code) ? "may" : "does", why.message);
@@ -550,6 +703,11 @@ static void save_apply_estimate(struct save *save, struct rouse_save_report *rep
 	if (pages < 0)
 		rouse_log(save->observer, ROUSE_LOG_WARNING, "the image has no working set: %s",
 			error.message);
+	/* For a disk that was full for two images: not now. */
+	if (pages < 0 && save->options->keep_running && save->was_running && !save->gone) {
+		qmp_ignore_cancel(save->qmp);
+		(void)save_continue(save, &error);
+	}
 	if (pages <= 0)
 		return;
 	report->wset_pages = (uint64_t)pages;
@@ -561,12 +719,8 @@ static void save_apply_estimate(struct save *save, struct rouse_save_report *rep
 static int save_run(struct save *save, struct rouse_writer_stats *stats, struct rouse_error *error)
 {
 	cleanup_close int qemu_fd = -1;
-	int code = 0;
+	int code = save_migrate_configure(&save->migrate, save_wants_background(save), error);
 
-	if (save->was_running)
-		code = save_estimate_before(&save->estimate, error);
-	if (code == 0)
-		code = save_migrate_configure(&save->migrate, save_wants_background(save), error);
 	if (code == 0)
 		code = save_start_threads(save, &qemu_fd, error);
 	if (code == 0)
@@ -601,10 +755,13 @@ static void save_finish(struct save *save)
 	save_drain_free(save->drain);
 	if (save->qmp != NULL) {
 		qmp_ignore_cancel(save->qmp);
+		save_check_connection(save);
 		save_migrate_restore(&save->migrate);
 	}
 	qmp_close(save->qmp);
 	rouse_metadata_finish(&save->metadata);
+	if (save->process_fd >= 0)
+		(void)close(save->process_fd);
 	if (save->notify_fd >= 0)
 		(void)close(save->notify_fd);
 }
@@ -617,7 +774,8 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 	struct rouse_save_report unused;
 	struct rouse_writer_stats stats = {0};
 	struct rouse_error local;
-	struct save save = {.options = &options, .observer = observer, .notify_fd = -1};
+	struct save save = {
+		.options = &options, .observer = observer, .notify_fd = -1, .process_fd = -1};
 	int code;
 
 	if (report == NULL)
@@ -632,19 +790,16 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 	if (save.notify_fd < 0)
 		return rouse_error_errno(error, -errno, "cannot start a save");
 	code = qmp_connect(options.qmp_socket, CONNECT_TIMEOUT_MS, observer, &save.qmp, error);
+	if (code == 0)
+		save.process_fd = save_vm_open_process(save.qmp);
 	save.migrate.qmp = save.qmp;
 	save.migrate.observer = observer;
 	if (code == 0)
-		code = save_look(&save, error);
+		code = save_begin(&save, error);
 	if (code == 0) {
-		if (save.was_running || options.estimate == ROUSE_ESTIMATE_NONE)
-			save_estimate_prepare(&save.estimate, &options, save.qmp, observer);
-		else
-			rouse_log(observer, ROUSE_LOG_WARNING,
-				"the image will have no working set: the VM stands still");
 		code = save_run(&save, &stats, error);
 		if (code < 0)
-			save_undo(&save, error);
+			save_undo(&save, code, error);
 	}
 	if (code == 0 && save.gone)
 		rouse_log(observer, ROUSE_LOG_WARNING,

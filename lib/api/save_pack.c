@@ -2,8 +2,11 @@
 #include "api/save_pack.h"
 
 #include "api/stream_image.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -17,13 +20,15 @@
 struct save_pack {
 	struct save_pack_config config;
 	struct save_drain *drain;
-	struct stream_image *image;
 	pthread_t thread;
 	bool joined;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool ready; /* the writer is there, or there is an error */
-	int code;   /* set before ready, or before ended */
+	struct stream_image *image; /* NULL: not there yet, or given up */
+	uint64_t done, total;       /* of it, as last seen */
+	bool ready;                 /* the writer is there, or there is an error */
+	int created;                /* set before ready */
+	int code;                   /* set before ended */
 	struct rouse_error error;
 	atomic_bool ended, streaming;
 };
@@ -75,26 +80,45 @@ static void stand_back(void)
 	(void)setpriority(PRIO_PROCESS, 0, 19);
 }
 
+/* The image is given up: what it took of the disk is free, as long as nobody has its name. */
+static void pack_drop_image(struct save_pack *pack)
+{
+	struct stream_image *image;
+
+	(void)pthread_mutex_lock(&pack->lock);
+	image = take_ptr(&pack->image);
+	(void)pthread_mutex_unlock(&pack->lock);
+	stream_image_free(image);
+}
+
 static void *pack_run(void *argument)
 {
 	struct save_pack *pack = argument;
+	struct stream_image *image = NULL;
 	int code;
 
 	if (pack->config.low_priority)
 		stand_back();
 	code = stream_image_new(pack->config.image, pack->config.layout, pack->config.wset,
-		pack->config.order, &pack->image, &pack->error);
+		pack->config.order, &image, &pack->error);
 	(void)pthread_mutex_lock(&pack->lock);
-	pack->code = code;
+	pack->image = image;
+	pack->created = code;
 	pack->ready = true;
 	(void)pthread_cond_broadcast(&pack->changed);
 	(void)pthread_mutex_unlock(&pack->lock);
 	if (code == 0) {
 		code = pack_stream(pack, &pack->error);
-		if (code < 0)
+		/*
+		 * A VM whose disk is on the same file system runs again when the stream breaks off:
+		 * if that were still full, it would stop again, with an I/O error.
+		 */
+		if (code < 0) {
+			pack_drop_image(pack);
 			save_drain_abort(pack->drain);
-		pack->code = code;
+		}
 	}
+	pack->code = code;
 	atomic_store(&pack->ended, true);
 	pack_notify(pack);
 	return NULL;
@@ -108,8 +132,7 @@ static int pack_wait_ready(struct save_pack *pack, struct rouse_error *error)
 	while (!pack->ready)
 		(void)pthread_cond_wait(&pack->changed, &pack->lock);
 	(void)pthread_mutex_unlock(&pack->lock);
-	/* ->code may change from now on, but not if it is an error already. */
-	code = pack->image == NULL ? pack->code : 0;
+	code = pack->created;
 	if (code < 0 && error != NULL)
 		*error = pack->error;
 	return code;
@@ -151,9 +174,24 @@ bool save_pack_ended(const struct save_pack *pack)
 	return atomic_load(&pack->ended);
 }
 
-void save_pack_get_progress(const struct save_pack *pack, uint64_t *done, uint64_t *total)
+void save_pack_get_progress(struct save_pack *pack, uint64_t *done, uint64_t *total)
 {
-	stream_image_get_progress(pack->image, done, total);
+	(void)pthread_mutex_lock(&pack->lock);
+	if (pack->image != NULL)
+		stream_image_get_progress(pack->image, &pack->done, &pack->total);
+	*done = pack->done;
+	*total = pack->total;
+	(void)pthread_mutex_unlock(&pack->lock);
+}
+
+void save_pack_give_up(struct save_pack *pack, unsigned int timeout_ms)
+{
+	const uint64_t deadline_us = rouse_clock_us() + (uint64_t)timeout_ms * 1000;
+
+	while (!save_pack_ended(pack) && rouse_clock_us() < deadline_us)
+		(void)poll(NULL, 0, 1);
+	if (save_pack_ended(pack))
+		pack_drop_image(pack);
 }
 
 int save_pack_finish(struct save_pack *pack, struct rouse_error *error)

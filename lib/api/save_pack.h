@@ -26,7 +26,8 @@ struct save_pack_config {
 
 /**
  * Creates the image's temporary file, then starts taking the stream from @drain. @config's
- * contents must outlive it, @drain too. When it fails later, it aborts the drain.
+ * contents must outlive it, @drain too. When it fails later, it removes that file, then aborts the
+ * drain.
  */
 int save_pack_start(const struct save_pack_config *config, struct save_drain *drain,
 	struct save_pack **pack, struct rouse_error *error);
@@ -35,7 +36,13 @@ int save_pack_start(const struct save_pack_config *config, struct save_drain *dr
 bool save_pack_streaming(const struct save_pack *pack);
 bool save_pack_ended(const struct save_pack *pack);
 /** Bytes of RAM packed so far, and of all RAM (0: not known yet). */
-void save_pack_get_progress(const struct save_pack *pack, uint64_t *done, uint64_t *total);
+void save_pack_get_progress(struct save_pack *pack, uint64_t *done, uint64_t *total);
+
+/**
+ * Removes the temporary file, for a VM that is to run on and may need its room. The drain must have
+ * been aborted or ended. A thread that hangs in a slow disk is waited for only so long.
+ */
+void save_pack_give_up(struct save_pack *pack, unsigned int timeout_ms);
 
 /** Waits for its end. What went wrong, if anything did. */
 int save_pack_finish(struct save_pack *pack, struct rouse_error *error);

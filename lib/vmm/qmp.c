@@ -598,6 +598,47 @@ int qmp_connect(const char *path, unsigned int timeout_ms, const struct rouse_ob
 	return qmp_attach_until(take_fd(&fd), deadline_ns, observer, qmp, error);
 }
 
+/* Takes @fresh's connection, with what has been read of it, and frees it with the old one. */
+static void take_connection(struct qmp *qmp, struct qmp *fresh)
+{
+	const struct qmp_reader old_reader = qmp->reader;
+	const int old_fd = qmp->fd;
+
+	qmp->fd = fresh->fd;
+	qmp->reader = fresh->reader;
+	qmp->oob = fresh->oob;
+	qmp->silent = false;
+	qmp->from = fresh->from;
+	qmp->to = fresh->to;
+	memcpy(qmp->input, fresh->input, sizeof(qmp->input));
+	if (fresh->first != NULL) {
+		*qmp->last = fresh->first;
+		qmp->last = fresh->last;
+		qmp->event_count += fresh->event_count;
+		fresh->first = NULL;
+	}
+	fresh->fd = old_fd;
+	fresh->reader = old_reader;
+	qmp_close(fresh);
+}
+
+int qmp_reconnect(
+	struct qmp *qmp, const char *path, unsigned int timeout_ms, struct rouse_error *error)
+{
+	struct qmp *fresh = NULL;
+	int code = qmp_connect(path, timeout_ms, NULL, &fresh, error);
+
+	if (fresh == NULL)
+		return code;
+	if (fresh->peer_pid != qmp->peer_pid) {
+		qmp_close(fresh);
+		return rouse_error_set(error, ROUSE_ERROR_VMM, -ESTALE,
+			"another process listens at the QMP socket %s now", path);
+	}
+	take_connection(qmp, fresh);
+	return 0;
+}
+
 void qmp_close(struct qmp *qmp)
 {
 	if (qmp == NULL)

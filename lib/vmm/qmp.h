@@ -54,6 +54,13 @@ int qmp_attach(int fd, unsigned int timeout_ms, const struct rouse_observer *obs
  */
 int qmp_adopt(
 	int fd, const struct rouse_observer *observer, struct qmp **qmp, struct rouse_error *error);
+/**
+ * Connects anew, in place, after -EPIPE of a QEMU that lives: @qmp stays valid, events that came
+ * are kept, those in between are lost. No cancel ends it. After an error @qmp is as it was. Errors:
+ * as qmp_connect(); -ESTALE: another process listens there by now.
+ */
+int qmp_reconnect(
+	struct qmp *qmp, const char *path, unsigned int timeout_ms, struct rouse_error *error);
 void qmp_close(struct qmp *qmp);
 
 /** The connection: to poll(2) for, then qmp_next_event(). */

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Saving: every way of it, everything that can go wrong, and what must be true afterwards."""
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
 import re
 import resource
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -15,6 +17,7 @@ from e2e import (
     CANCELLED, FILE, REFUSED, USAGE, VMM, Rouse, Skip, become_nobody, busy_guest, check_memory,
     has_ended, kill, limit, machine, may_use_userfaultfd, need_userfaultfd, note, rouse, seeded,
     temp_dir, wait_running, wait_until, waiting_qemu, work)
+from test_trace import has_agent_thread
 from tiny_guest import TinyGuest, build_tiny_guest
 
 SYSTEM = 1  # exit code: a system call failed
@@ -325,6 +328,52 @@ def test_a_full_disk():
             expect_untouched(guest, image, before)
 
 
+PUNCH = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+
+
+@contextlib.contextmanager
+def emptied_again_and_again(path, megabytes):
+    """A disk whose contents are thrown away for ever: whoever writes to it needs new room."""
+    libc, ended = ctypes.CDLL(None, use_errno=True), threading.Event()
+    with open(path, 'r+b') as file:
+        def empty():
+            while not ended.wait(0.002):
+                libc.fallocate(file.fileno(), PUNCH, ctypes.c_long(0),
+                               ctypes.c_long(megabytes << 20))
+        thread = threading.Thread(target=empty)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def stays_running(guest, seconds=3):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        status = guest.monitor.status()
+        assert status == 'running', f'the VM is in run state {status}'
+        time.sleep(0.02)
+
+
+@limit(240)
+def test_a_vm_whose_disk_is_on_the_full_file_system_goes_on():
+    """It needs room for what it writes: before it goes on, Rouse's file must be gone."""
+    with small_disk(24) as folder:
+        path, image = folder / 'disk.raw', folder / 'vm.rouse'
+        with open(path, 'wb') as file:
+            file.truncate(8 << 20)
+        extra = ['-drive', f'file={path},format=raw,if=none,id=hd', '-device', 'ide-hd,drive=hd,bus=ide.0']
+        with working_guest(program='disk', extra=extra) as guest, emptied_again_and_again(path, 8):
+            before = settings(guest)
+            for options in ([], ['--keep-running', '--disks=ignore'],
+                            ['--keep-running', '--disks=ignore', '--no-background-snapshot']):
+                save(guest, image, *options).expect(SYSTEM, 'space')
+                stays_running(guest)
+                expect_untouched(guest, image, before)
+
+
 def test_a_file_that_may_not_grow():
     """As a full disk, but met only when the image is nearly whole."""
     image = work('vm.rouse')
@@ -485,6 +534,125 @@ def test_a_vm_that_another_lets_run_again_is_neither_saved_nor_ended():
 @limit(240)
 def test_a_vm_that_ran_again_and_was_stopped_is_neither_saved_nor_ended():
     run_again('cont', 'stop')
+
+
+@contextlib.contextmanager
+def held_in_its_stream(guest, image, *options):
+    """A save that is stopped while QEMU sends, until the block has ended. The run."""
+    with Rouse('save', '--qmp', guest.qmp, *options, image) as run:
+        while guest.monitor.migration() != 'active' and run.running():
+            pass
+        run.signal(signal.SIGSTOP)
+        try:
+            if not run.running() or guest.monitor.migration() != 'active':
+                raise Skip('the save was quicker')
+            yield run
+        finally:
+            run.signal(signal.SIGCONT)
+
+
+def test_a_vm_that_another_stops_in_a_background_snapshot_stays_so():
+    need_userfaultfd()
+    image = work('vm.rouse')
+    with working_guest(fixed_mb=256) as guest:
+        with held_in_its_stream(guest, image, *KEEP) as run:
+            assert guest.monitor.status() == 'running'
+            # QEMU answers when the guest's processor stands; it may wait for a page of the stream.
+            stop = threading.Thread(target=guest.monitor, args=('stop',))
+            stop.start()
+            run.signal(signal.SIGCONT)
+            run.end().expect(0, 'another monitor has stopped the VM')
+            stop.join()
+        assert guest.monitor.status() == 'paused'
+        guest.monitor('cont')
+        guest.check()
+    assert metadata(image)['was_running']
+
+
+PIDFD_GETFD = 438
+
+
+def close_connection(guest):
+    """Ends the one that Rouse has to QEMU, at QEMU's end: QEMU lives, and listens."""
+    pid = guest.process.pid
+    with open('/proc/net/unix', encoding='ascii', errors='replace') as file:
+        inodes = {f'socket:[{line.split()[6]}]' for line in file
+                  if line.rstrip().endswith(f' {guest.qmp}') and line.split()[5] == '03'}
+    number = next(int(each.name) for each in pathlib.Path(f'/proc/{pid}/fd').iterdir()
+                  if os.readlink(each) in inodes)
+    process = os.pidfd_open(pid)
+    copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, process, number, 0)
+    os.close(process)
+    if copy < 0:
+        raise Skip('the descriptors of QEMU cannot be got here')
+    with socket.socket(fileno=copy) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_vm_goes_on_though_its_connection_closes():
+    image = work('vm.rouse')
+    with working_guest(fixed_mb=256) as guest:
+        before = settings(guest)
+        for options in ([], KEEP, KEEP_PLAIN):
+            with held_in_its_stream(guest, image, *options) as run:
+                close_connection(guest)
+                run.signal(signal.SIGCONT)
+                run.end().expect(VMM, 'lives')
+            wait_until(lambda: guest.monitor.status() == 'running', 'the VM to run')
+            expect_untouched(guest, image, before)
+
+
+@limit(240)
+def test_a_vm_is_not_ended_if_its_connection_closes_while_it_is_packed():
+    """Another monitor may have let it run meanwhile, and Rouse would not know."""
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        before = settings(guest)
+        with Rouse('save', '--qmp', guest.qmp, '--codec', 'zstd', '--level', 9, '--threads', 1,
+                   image) as run:
+            wait_until(lambda: guest.monitor.status() == 'postmigrate' or not run.running(),
+                       'the end of the stream', pause=0.001)
+            close_connection(guest)
+            run.end(120).expect(VMM, 'lives')
+        expect_untouched(guest, image, before)
+
+
+# ---- what changes while a VM is watched before its checkpoint --------------------------------
+
+@contextlib.contextmanager
+def watched_before(guest, image, *options):
+    """A save that traces the VM at first, and does so now."""
+    with Rouse('save', '--qmp', guest.qmp, '--estimate', 'trace-before:3', *options,
+               image) as run:
+        # It has looked at the VM by then.
+        wait_until(lambda: has_agent_thread(guest.process.pid) or not run.running(), 'the agent')
+        if not run.running():
+            raise Skip(f'it cannot be traced: {run.said()}')
+        yield run
+
+
+def test_a_vm_that_is_paused_while_it_is_watched_stays_paused():
+    image = work('vm.rouse')
+    with working_guest() as guest:
+        with watched_before(guest, image, *KEEP) as run:
+            guest.monitor('stop')
+            run.end().expect(0)
+        assert guest.monitor.status() in ('paused', 'postmigrate')
+        guest.monitor('cont')
+        guest.check()
+    assert not metadata(image)['was_running']
+
+
+def test_a_disk_that_is_plugged_while_the_vm_is_watched_counts():
+    image, path = work('vm.rouse'), disk('disk.qcow2')
+    with working_guest() as guest:
+        before = settings(guest)
+        with watched_before(guest, image, *KEEP) as run:
+            guest.monitor('blockdev-add', driver='qcow2', **{
+                'node-name': 'late', 'file': {'driver': 'file', 'filename': str(path)}})
+            guest.monitor('device_add', driver='virtio-blk-pci', drive='late')
+            run.end().expect(REFUSED, 'disk.qcow2')
+        expect_untouched(guest, image, before)
 
 
 # ---- disks -----------------------------------------------------------------------------------

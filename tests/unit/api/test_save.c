@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rouse_save() against a fake QEMU: a thread behind a monitor's socket that sends a real stream,
+ * rouse_save() against a fake QEMU: a process behind a monitor's socket that sends a real stream,
  * cut small, and then does at one certain moment what a real one does once in a thousand saves.
  */
 #include "base/cleanup.h"
@@ -8,13 +8,16 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <pthread.h>
 #include <rouse.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -29,15 +32,21 @@ static char image_path[64], socket_path[64];
 
 struct fake {
 	/* What it does. */
-	size_t withheld;       /* bytes that are missing at the stream's end */
-	const char *dies_at;   /* the command after `migrate` that it does not live to answer */
+	size_t withheld;     /* bytes that are missing at the stream's end */
+	const char *dies_at; /* the command after `migrate` that it does not live to answer */
+	/* The command after `migrate`, the how many-eth, at which it only closes its connection. */
+	const char *closes_at;
+	unsigned int closes_time;
 	const char *migration; /* the state in which the migration ends */
 	unsigned int refusals; /* of `cont`, before the migration is over */
 	/* The how many-eth query-status after `migrate` is preceded by another monitor's `cont`. */
 	unsigned int cont_before;
 	bool stop_behind; /* and by its `stop` then */
+	/* In a background snapshot: whether it lets the VM run, and another stops it then. */
+	bool background, resumes, another_stops;
 
 	/* What was seen. */
+	struct seen *seen;
 	unsigned int conts, quits;
 	unsigned int errors, warnings; /* that Rouse logged */
 
@@ -45,7 +54,12 @@ struct fake {
 	bool migrated;
 	unsigned int asked; /* for the run state, since then */
 	const char *status; /* the run state */
-	pthread_t thread;
+	pid_t process;
+};
+
+/* What the fake tells us. */
+struct seen {
+	unsigned int conts, quits;
 };
 
 static int make_directory(void **state)
@@ -111,13 +125,25 @@ static void fake_send_stream(struct fake *fake)
 		(void)rouse_io_write(fake->stream_fd, data, size - fake->withheld);
 	(void)close(take_fd(&fake->stream_fd));
 	fake->migrated = true;
-	fake->status = fake->refusals > 0 ? "finish-migrate" : "postmigrate";
+	if (!fake->background)
+		fake->status = fake->refusals > 0 ? "finish-migrate" : "postmigrate";
 }
 
 static void fake_send_event(const struct fake *fake, const char *name)
 {
 	fake_send(fake, json_pack("{s:s, s:{s:i, s:i}}", "event", name, "timestamp", "seconds", 1,
 				"microseconds", 2));
+}
+
+/* A background snapshot begins: QEMU stops the VM and, with luck, lets it run. */
+static void fake_begin_background(struct fake *fake)
+{
+	fake_send_event(fake, "STOP");
+	if (fake->resumes)
+		fake_send_event(fake, "RESUME");
+	if (fake->resumes && fake->another_stops)
+		fake_send_event(fake, "STOP");
+	fake->status = fake->resumes && !fake->another_stops ? "running" : "paused";
 }
 
 static json_t *fake_status(struct fake *fake)
@@ -161,10 +187,10 @@ static json_t *fake_obey(struct fake *fake, const char *command)
 		strcmp(command, "query-migrate-capabilities") == 0)
 		return json_array();
 	if (strcmp(command, "cont") == 0) {
-		fake->conts++;
+		fake->seen->conts++;
 		fake->status = "running";
 	}
-	fake->quits += strcmp(command, "quit") == 0;
+	fake->seen->quits += strcmp(command, "quit") == 0;
 	return json_object();
 }
 
@@ -188,43 +214,82 @@ static bool fake_serve(struct fake *fake, const json_t *message)
 	else
 		fake_send(fake,
 			json_pack("{s:o, s:O}", "return", fake_obey(fake, command), "id", id));
-	if (strcmp(command, "migrate") == 0)
+	if (strcmp(command, "migrate") == 0) {
+		if (fake->background)
+			fake_begin_background(fake);
 		fake_send_stream(fake);
-	return fake->quits == 0;
+	}
+	return fake->seen->quits == 0;
 }
 
-static void *fake_run(void *argument)
+/* Whether it closes the connection in place of an answer. */
+static bool fake_hangs_up(struct fake *fake, const json_t *message)
 {
-	struct fake *fake = argument;
-	bool goes_on = true;
+	const char *command = json_string_value(json_object_get(message, "execute"));
+
+	return fake->migrated && fake->closes_at != NULL && command != NULL &&
+	       strcmp(command, fake->closes_at) == 0 && --fake->closes_time == 0;
+}
+
+/* One connection. False: it has ended. */
+static bool fake_talk(struct fake *fake)
+{
+	bool goes_on = true, hangs_up = false;
 	char line[ROOM];
 
 	fake->fd = accept4(fake->listener, NULL, NULL, SOCK_CLOEXEC);
 	(void)!send(fake->fd, GREETING, strlen(GREETING), MSG_NOSIGNAL);
-	while (goes_on && fake_read_line(fake, line, sizeof(line))) {
+	while (goes_on && !hangs_up && fake_read_line(fake, line, sizeof(line))) {
 		json_t *message = json_loads(line, 0, NULL);
 
-		goes_on = fake_serve(fake, message);
+		hangs_up = fake_hangs_up(fake, message);
+		goes_on = hangs_up || fake_serve(fake, message);
 		json_decref(message);
 	}
 	(void)close(fake->fd);
-	return NULL;
+	return hangs_up;
 }
 
-static void fake_start(struct fake *fake)
+static _Noreturn void fake_run(struct fake *fake)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+	fake->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(fake->listener, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+		listen(fake->listener, 1) < 0)
+		_exit(1);
+	while (fake_talk(fake))
+		;
+	_exit(0);
+}
+
+/* As a process: Rouse sees whether that ends, or only closes its connection. */
+static void fake_start(struct fake *fake)
+{
 	if (fake->migration == NULL)
 		fake->migration = "completed";
 	fake->status = "running";
 	fake->stream_fd = -1;
-	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
-	fake->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(
-		bind(fake->listener, (const struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(fake->listener, 1), 0);
-	assert_int_equal(pthread_create(&fake->thread, NULL, fake_run, fake), 0);
+	fake->seen = mmap(NULL, sizeof(*fake->seen), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(fake->seen, MAP_FAILED);
+	fake->process = fork();
+	assert_int_not_equal(fake->process, -1);
+	if (fake->process == 0)
+		fake_run(fake);
+}
+
+static void fake_stop(struct fake *fake)
+{
+	/* It may wait for somebody to connect again. What it has answered it has counted. */
+	(void)kill(fake->process, SIGKILL);
+	assert_int_equal(waitpid(fake->process, NULL, 0), fake->process);
+	fake->conts = fake->seen->conts;
+	fake->quits = fake->seen->quits;
+	(void)munmap(fake->seen, sizeof(*fake->seen));
+	(void)unlink(socket_path);
 }
 
 static void note_log(void *user, enum rouse_log_level level, const char *message)
@@ -236,7 +301,7 @@ static void note_log(void *user, enum rouse_log_level level, const char *message
 	fake->warnings += level == ROUSE_LOG_WARNING;
 }
 
-/* Saves, plainly. */
+/* Saves: plainly, unless it is to be a background snapshot. */
 static int save(struct fake *fake, bool keep_running, struct rouse_error *error)
 {
 	const struct rouse_observer observer = {.user = fake, .log = note_log};
@@ -247,13 +312,11 @@ static int save(struct fake *fake, bool keep_running, struct rouse_error *error)
 	options.qmp_socket = socket_path;
 	options.image = image_path;
 	options.keep_running = keep_running;
-	options.no_background_snapshot = true;
+	options.no_background_snapshot = !fake->background;
 	*error = (struct rouse_error){0};
 	fake_start(fake);
 	code = rouse_save(&options, NULL, &observer, error);
-	(void)pthread_join(fake->thread, NULL);
-	(void)close(fake->listener);
-	(void)unlink(socket_path);
+	fake_stop(fake);
 	print_message("%d %s\n", code, error->message);
 	return code;
 }
@@ -400,6 +463,88 @@ static void a_vm_goes_on_though_its_migration_that_succeeded_is_not_over_yet(voi
 	assert_good_image();
 }
 
+static void a_vm_goes_on_though_its_connection_closes(void **state)
+{
+	struct fake fake;
+	struct rouse_error error;
+
+	(void)state;
+	for (int keep_running = 0; keep_running < 2; keep_running++) {
+		fake = (struct fake){.closes_at = "query-migrate", .closes_time = 1};
+		assert_int_equal(save(&fake, keep_running, &error), -EPIPE);
+		assert_int_equal(error.kind, ROUSE_ERROR_VMM);
+		assert_non_null(strstr(error.message, "lives"));
+		assert_int_equal(fake.conts, 1);
+		assert_int_equal(fake.quits + fake.warnings + fake.errors, 0);
+		assert_no_image();
+	}
+}
+
+static void a_vm_goes_on_though_its_connection_closes_while_it_is_packed(void **state)
+{
+	struct fake fake = {.closes_at = "query-status", .closes_time = 1};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), -EPIPE);
+	assert_int_equal(fake.conts, 1);
+	assert_int_equal(fake.quits, 0);
+	assert_no_image();
+}
+
+static void an_image_is_not_taken_for_the_end_if_the_connection_closes_behind_it(void **state)
+{
+	struct fake fake = {.closes_at = "query-status", .closes_time = 2};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), -EPIPE);
+	assert_non_null(strstr(error.message, image_path));
+	assert_int_equal(fake.conts, 1);
+	assert_int_equal(fake.quits, 0);
+	assert_good_image();
+}
+
+static void a_vm_that_another_stops_in_a_background_snapshot_stays_so(void **state)
+{
+	struct fake fake = {.background = true, .resumes = true, .another_stops = true};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), 0);
+	assert_int_equal(fake.conts + fake.errors, 0);
+	assert_int_equal(fake.warnings, 1);
+	assert_good_image();
+}
+
+static void a_vm_that_another_stops_stays_so_when_its_save_fails(void **state)
+{
+	struct fake fake = {.background = true,
+		.resumes = true,
+		.another_stops = true,
+		.migration = "failed",
+		.withheld = 10000};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), -EREMOTEIO);
+	assert_int_equal(fake.conts + fake.errors, 0);
+	assert_int_equal(fake.warnings, 1);
+	assert_no_image();
+}
+
+static void a_vm_goes_on_that_qemu_stopped_for_a_background_snapshot_which_failed(void **state)
+{
+	struct fake fake = {.background = true, .migration = "failed", .withheld = 10000};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, true, &error), -EREMOTEIO);
+	assert_int_equal(fake.conts, 1);
+	assert_int_equal(fake.errors + fake.warnings, 0);
+	assert_no_image();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +558,14 @@ int main(void)
 		cmocka_unit_test(a_vm_that_runs_again_when_its_image_is_complete_is_not_ended),
 		cmocka_unit_test(a_vm_goes_on_though_its_migration_that_failed_is_not_over_yet),
 		cmocka_unit_test(a_vm_goes_on_though_its_migration_that_succeeded_is_not_over_yet),
+		cmocka_unit_test(a_vm_goes_on_though_its_connection_closes),
+		cmocka_unit_test(a_vm_goes_on_though_its_connection_closes_while_it_is_packed),
+		cmocka_unit_test(
+			an_image_is_not_taken_for_the_end_if_the_connection_closes_behind_it),
+		cmocka_unit_test(a_vm_that_another_stops_in_a_background_snapshot_stays_so),
+		cmocka_unit_test(a_vm_that_another_stops_stays_so_when_its_save_fails),
+		cmocka_unit_test(
+			a_vm_goes_on_that_qemu_stopped_for_a_background_snapshot_which_failed),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);

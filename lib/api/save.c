@@ -25,6 +25,7 @@
 #include "api/save_estimate.h"
 #include "api/save_memory.h"
 #include "api/save_migrate.h"
+#include "api/save_options.h"
 #include "api/save_pack.h"
 #include "api/save_vm.h"
 #include "base/cleanup.h"
@@ -73,13 +74,6 @@ struct save {
 	bool gone;                /* QEMU ended after `migrate` */
 	struct rouse_error ended; /* what was seen of that */
 };
-
-void rouse_save_options_init(struct rouse_save_options *options)
-{
-	memset(options, 0, sizeof(*options));
-	options->size = sizeof(*options);
-	options->layout.codec = ROUSE_CODEC_LZ4;
-}
 
 static uint64_t realtime_us(void)
 {
@@ -230,61 +224,6 @@ static int save_continue(struct save *save, struct rouse_error *error)
 	return code;
 }
 
-/* By watching the VM from the checkpoint on. */
-static bool estimates_afterwards(const struct rouse_save_options *options)
-{
-	return options->estimate == ROUSE_ESTIMATE_TRACE ||
-	       options->estimate == ROUSE_ESTIMATE_SCAN;
-}
-
-/* By watching it up to the checkpoint. */
-static bool estimates_before(const struct rouse_save_options *options)
-{
-	return options->estimate == ROUSE_ESTIMATE_TRACE_BEFORE ||
-	       options->estimate == ROUSE_ESTIMATE_SCAN_BEFORE;
-}
-
-static int save_check_estimate(const struct rouse_save_options *options, struct rouse_error *error)
-{
-	if (options->estimate != ROUSE_ESTIMATE_NONE && options->wset != NULL)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"an image is laid out for a given working set or for an estimated one, not "
-			"for both");
-	if (estimates_afterwards(options) && !options->keep_running)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"what a VM touches after its checkpoint can be seen only if it goes on "
-			"(--keep-running); trace-before and scan-before are for one that does not");
-	if (options->scan_count > SCAN_RULE_MAX_SCANS)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"the number of scans must be 1 to %u", SCAN_RULE_MAX_SCANS);
-	if ((unsigned int)options->scan_source > ROUSE_SCAN_WRITES)
-		return rouse_error_set(
-			error, ROUSE_ERROR_USAGE, -EINVAL, "there is no such source of a scan");
-	if (options->estimate == ROUSE_ESTIMATE_SNAPSHOT_ORDER &&
-		(!options->keep_running || options->no_background_snapshot))
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"snapshot-order needs a background snapshot (--keep-running)");
-	return 0;
-}
-
-/* Only what the caller knows of: fields beyond its size are zero. */
-static int save_check_options(const struct rouse_save_options *given,
-	struct rouse_save_options *options, struct rouse_error *error)
-{
-	size_t size = given->size < sizeof(*options) ? given->size : sizeof(*options);
-
-	rouse_save_options_init(options);
-	memcpy(options, given, size);
-	if (options->qmp_socket == NULL || options->image == NULL)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"a save needs a QMP socket and an image to write");
-	if (options->disks == ROUSE_DISKS_SNAPSHOT && !options->keep_running)
-		return rouse_error_set(error, ROUSE_ERROR_USAGE, -EINVAL,
-			"overlays for the disks make sense only for a VM that goes on "
-			"(--keep-running)");
-	return save_check_estimate(options, error);
-}
-
 static void tell_unnamed_disk(const struct save *save, const struct rouse_observer *observer)
 {
 	const struct rouse_metadata_disk *disk = rouse_metadata_unnamed_disk(&save->metadata);
@@ -336,7 +275,7 @@ static int save_look(
 static int save_begin(struct save *save, struct rouse_error *error)
 {
 	const struct rouse_save_options *options = save->options;
-	const bool again = estimates_before(options);
+	const bool again = save_options_estimate_before(options);
 	int code = save_look(save, again ? NULL : save->observer, error);
 
 	if (code < 0)
@@ -366,7 +305,7 @@ static bool save_wants_background(const struct save *save)
 
 	/* Everything from the checkpoint on is seen only if the VM stands still for it. */
 	if (!options->keep_running || options->no_background_snapshot ||
-		estimates_afterwards(options) || (!save->was_running && major < 9))
+		save_options_estimate_afterwards(options) || (!save->was_running && major < 9))
 		return false;
 	if (!qemu_hold_is_there(qmp_peer_pid(save->qmp)))
 		return true;
@@ -783,7 +722,7 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 	if (error == NULL)
 		error = &local;
 	memset(report, 0, sizeof(*report));
-	code = save_check_options(given, &options, error);
+	code = save_options_complete(given, &options, error);
 	if (code < 0)
 		return code;
 	save.notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -43,6 +43,7 @@
 #define QUIT_TIMEOUT_MS 20000
 /* A process ends so long after its connections, at the most; with huge memory it takes longer. */
 #define ENDING_TIMEOUT_MS 1000
+#define GIB_TIMEOUT_MS 1000
 /* For the image's room on the disk to be free, before the VM may need it. */
 #define GIVE_UP_TIMEOUT_MS 3000
 #define TICK_MS 100
@@ -67,11 +68,11 @@ struct save {
 	uint64_t stop_us; /* when the VM stopped and went on: QEMU's clock, which is CLOCK_REALTIME
 			   */
 	uint64_t resume_us;
-	bool halted;              /* the last of its events about that was STOP */
-	int process_fd;           /* QEMU's, or -1 */
-	bool lost;                /* QEMU lives, but its connection has closed */
-	bool unreachable;         /* and there is no other */
-	bool gone;                /* QEMU ended after `migrate` */
+	bool halted;      /* the last of its events about that was STOP */
+	int process_fd;   /* QEMU's, or -1 */
+	bool lost;        /* QEMU lives, but its connection had closed: this is another one */
+	bool gone;        /* QEMU ended after `migrate` */
+	bool unreachable; /* or takes no connection: whether it ends is seen at the end */
 	struct rouse_error ended; /* what was seen of that */
 };
 
@@ -124,26 +125,37 @@ static int save_forget_events(struct save *save, struct rouse_error *error)
 	return code;
 }
 
+/* A large VM takes its time to end: its memory is given back when its connections are closed. */
+static bool save_wait_end(const struct save *save)
+{
+	const uint64_t timeout_ms =
+		QUIT_TIMEOUT_MS + (save->metadata.ram_bytes >> 30) * GIB_TIMEOUT_MS;
+	const uint64_t deadline_us = rouse_clock_us() + timeout_ms * 1000;
+	bool ended;
+
+	do {
+		ended = save_vm_wait_end(save->process_fd, TICK_MS);
+	} while (!ended && !rouse_cancelled(save->observer) && rouse_clock_us() < deadline_us);
+	return ended;
+}
+
 /*
  * The connection has closed. QEMU may have ended, or may only have closed it: a VM whose QEMU lives
- * must not be left standing, so there is a new one then, if QEMU takes one.
+ * must not be left standing, so there is a new one then. Without one nobody can tell a QEMU that
+ * lives from one that takes long to end, whose image is all that is left of its VM: so that counts
+ * as an end, which is looked at once more when the image is complete.
  */
 static void save_look_after_qemu(struct save *save)
 {
-	int code;
-
-	if (save->gone || save->unreachable)
-		return;
-	save->gone = save_vm_wait_end(save->process_fd, ENDING_TIMEOUT_MS);
 	if (save->gone)
 		return;
-	code = qmp_reconnect(save->qmp, save->options->qmp_socket, CONNECT_TIMEOUT_MS, NULL);
-	/* Nobody listens: it is about to end, and has much memory to give back. */
-	if (code == -ENOENT || code == -ECONNREFUSED)
-		save->gone =
-			save->process_fd < 0 || save_vm_wait_end(save->process_fd, QUIT_TIMEOUT_MS);
-	save->lost = !save->gone;
-	save->unreachable = save->lost && code < 0;
+	if (save->process_fd < 0 || save_vm_wait_end(save->process_fd, ENDING_TIMEOUT_MS)) {
+		save->gone = true;
+		return;
+	}
+	save->lost =
+		qmp_reconnect(save->qmp, save->options->qmp_socket, CONNECT_TIMEOUT_MS, NULL) == 0;
+	save->gone = save->unreachable = !save->lost;
 }
 
 /* Notices a connection that has closed. */
@@ -213,7 +225,8 @@ static int save_continue(struct save *save, struct rouse_error *error)
 		if (code < 0 || state.running) /* a `stop` from now on is another's */
 			return code;
 	}
-	if (state.paused && save->halted && save->resume_us != 0) {
+	/* Between two connections a `stop` may have been missed: nobody else pauses it so. */
+	if (state.paused && save->resume_us != 0 && (save->halted || save->lost)) {
 		rouse_log(save->observer, ROUSE_LOG_WARNING,
 			"another monitor has stopped the VM meanwhile: it stays so, until `cont`");
 		return 0;
@@ -423,6 +436,9 @@ static int save_wait_stream(struct save *save, struct rouse_error *error)
 			return code;
 		save_report_progress(save);
 		save_sleep(save, !save->gone);
+		/* The VM must not stand still for as long as a slow disk takes to forget it. */
+		if (save_pack_has_failed(save->pack, GIVE_UP_TIMEOUT_MS))
+			save_drain_abort(save->drain);
 	}
 	save_drain_get_stats(save->drain, &stats);
 	if (stats.aborted)
@@ -537,8 +553,7 @@ static int save_wait_quit(struct save *save, struct rouse_error *error)
 	if (code != -EPIPE)
 		return code;
 	save->gone = true; /* no other connection is needed */
-	return save->process_fd < 0 || save_vm_wait_end(save->process_fd, QUIT_TIMEOUT_MS) ? code
-											   : 0;
+	return save->process_fd < 0 || save_wait_end(save) ? code : 0;
 }
 
 /* Ends QEMU, and waits until it is gone: then its disks are free. -EBUSY: the VM runs again. */
@@ -565,11 +580,35 @@ static int save_quit(struct save *save, struct rouse_error *error)
 	return 0;
 }
 
-static void error_lost(const struct save *save, struct rouse_error *error)
+/* What is left to be done when the image is complete. */
+static int save_conclude(struct save *save, struct rouse_error *error)
+{
+	if (!save->gone)
+		return save->options->keep_running ? 0 : save_quit(save, error);
+	if (save->unreachable && save_wait_end(save))
+		save->unreachable = false;
+	if (!save->unreachable) {
+		rouse_log(save->observer, ROUSE_LOG_WARNING,
+			"QEMU ended after it had sent everything: the image is complete");
+		return 0;
+	}
+	if (!save->options->keep_running)
+		return error_goes_on(save, ROUSE_ERROR_VMM, -EPIPE,
+			"QEMU closed the monitor's connection and takes no other: the VM may have "
+			"run since",
+			error);
+	return rouse_error_set(error, ROUSE_ERROR_VMM, -EPIPE,
+		"%s is complete, but QEMU closed the monitor's connection and takes no other: the "
+		"VM may stand still; try `cont` in its monitor",
+		save->options->image);
+}
+
+/* Of a connection that closed, and a QEMU that has not ended. */
+static void error_closed(const struct save *save, struct rouse_error *error)
 {
 	(void)rouse_error_set(error, ROUSE_ERROR_VMM, -EPIPE,
-		"QEMU closed the monitor's connection, but lives%s: the VM is not saved",
-		save->unreachable ? ", and takes no other" : "");
+		"QEMU closed the monitor's connection%s: the VM is not saved",
+		save->unreachable ? " and takes no other" : ", but lives");
 }
 
 /*
@@ -585,18 +624,18 @@ static void save_undo(struct save *save, int failed, struct rouse_error *error)
 	if (save->drain != NULL)
 		save_drain_abort(save->drain);
 	save_check_connection(save);
-	if (failed == -EPIPE && save->lost)
-		error_lost(save, error);
+	if (failed == -EPIPE && (save->lost || save->unreachable))
+		error_closed(save, error);
 	save_migrate_cancel(&save->migrate);
 	if (save->pack != NULL)
 		save_pack_give_up(save->pack, GIVE_UP_TIMEOUT_MS);
 	if (save->was_running)
 		code = save_continue(save, &why);
-	if (code == -EPIPE && !save->gone && !save->unreachable) { /* it closed just now */
+	if (code == -EPIPE && !save->gone) { /* it closed just now */
 		save_check_connection(save);
 		code = save_continue(save, &why);
 	}
-	if (code < 0 && !save->gone)
+	if (code < 0 && (!save->gone || save->unreachable))
 		rouse_log(save->observer, ROUSE_LOG_ERROR,
 			"the VM %s not run (%s): try `cont` in its monitor",
 			qmp_unknown(code) ? "may" : "does", why.message);
@@ -695,6 +734,7 @@ static void save_finish(struct save *save)
 	if (save->qmp != NULL) {
 		qmp_ignore_cancel(save->qmp);
 		save_check_connection(save);
+		save->migrate.ended = save->gone && !save->unreachable;
 		save_migrate_restore(&save->migrate);
 	}
 	qmp_close(save->qmp);
@@ -740,11 +780,8 @@ int rouse_save(const struct rouse_save_options *given, struct rouse_save_report 
 		if (code < 0)
 			save_undo(&save, code, error);
 	}
-	if (code == 0 && save.gone)
-		rouse_log(observer, ROUSE_LOG_WARNING,
-			"QEMU ended after it had sent everything: the image is complete");
-	else if (code == 0 && !options.keep_running)
-		code = save_quit(&save, error);
+	if (code == 0)
+		code = save_conclude(&save, error);
 	if (code == 0) {
 		save_fill_report(&save, report, &stats);
 		save_apply_estimate(&save, report);

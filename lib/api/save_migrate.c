@@ -206,7 +206,7 @@ static void put_back(struct save_migrate *migrate, const char *command, json_t *
 	json_t *whole;
 	int code = qmp_execute(migrate->qmp, command, json_incref(arguments), NULL, &error);
 
-	if (code < 0 && code != -EPIPE) {
+	if (code < 0 && !migrate->ended) {
 		whole = json_pack("{s:s, s:O}", "execute", command, "arguments", arguments);
 		line = json_dumps(whole, JSON_COMPACT);
 		json_decref(whole);

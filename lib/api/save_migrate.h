@@ -22,6 +22,7 @@ struct save_migrate {
 	bool fragile;    /**< the stream must not break off: see save_guard.h */
 	bool lent;       /**< QEMU has a descriptor of the stream */
 	bool started;    /**< `migrate` was accepted, or its answer is not known */
+	bool ended;      /**< QEMU has: nothing can be put back, and need be */
 	json_t *old_capabilities, *old_parameters; /**< to put back; or NULL */
 };
 

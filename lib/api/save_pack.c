@@ -31,6 +31,7 @@ struct save_pack {
 	int code;                   /* set before ended */
 	struct rouse_error error;
 	atomic_bool ended, streaming;
+	atomic_uint_fast64_t failed_us; /* when; 0: it has not */
 };
 
 static void pack_notify(const struct save_pack *pack)
@@ -114,6 +115,7 @@ static void *pack_run(void *argument)
 		 * if that were still full, it would stop again, with an I/O error.
 		 */
 		if (code < 0) {
+			atomic_store(&pack->failed_us, rouse_clock_us());
 			pack_drop_image(pack);
 			save_drain_abort(pack->drain);
 		}
@@ -182,6 +184,13 @@ void save_pack_get_progress(struct save_pack *pack, uint64_t *done, uint64_t *to
 	*done = pack->done;
 	*total = pack->total;
 	(void)pthread_mutex_unlock(&pack->lock);
+}
+
+bool save_pack_has_failed(const struct save_pack *pack, unsigned int ms)
+{
+	const uint64_t failed_us = atomic_load(&pack->failed_us);
+
+	return failed_us != 0 && rouse_clock_us() - failed_us >= (uint64_t)ms * 1000;
 }
 
 void save_pack_give_up(struct save_pack *pack, unsigned int timeout_ms)

@@ -38,6 +38,8 @@ bool save_pack_ended(const struct save_pack *pack);
 /** Bytes of RAM packed so far, and of all RAM (0: not known yet). */
 void save_pack_get_progress(struct save_pack *pack, uint64_t *done, uint64_t *total);
 
+/** It failed so long ago, and is still giving its file up. */
+bool save_pack_has_failed(const struct save_pack *pack, unsigned int ms);
 /**
  * Removes the temporary file, for a VM that is to run on and may need its room. The drain must have
  * been aborted or ended. A thread that hangs in a slow disk is waited for only so long.

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <rouse.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -37,6 +38,7 @@ struct fake {
 	/* The command after `migrate`, the how many-eth, at which it only closes its connection. */
 	const char *closes_at;
 	unsigned int closes_time;
+	unsigned int ends_ms;  /* after that, without taking another connection; 0: it takes one */
 	const char *migration; /* the state in which the migration ends */
 	unsigned int refusals; /* of `cont`, before the migration is over */
 	/* The how many-eth query-status after `migrate` is preceded by another monitor's `cont`. */
@@ -260,8 +262,9 @@ static _Noreturn void fake_run(struct fake *fake)
 	if (bind(fake->listener, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
 		listen(fake->listener, 1) < 0)
 		_exit(1);
-	while (fake_talk(fake))
+	while (fake_talk(fake) && fake->ends_ms == 0)
 		;
+	(void)poll(NULL, 0, (int)fake->ends_ms);
 	_exit(0);
 }
 
@@ -505,6 +508,19 @@ static void an_image_is_not_taken_for_the_end_if_the_connection_closes_behind_it
 	assert_good_image();
 }
 
+/* Its connections are closed before its memory is given back: what it sent is all there is. */
+static void a_qemu_that_takes_long_to_end_leaves_a_good_image(void **state)
+{
+	struct fake fake = {.closes_at = "query-migrate", .closes_time = 1, .ends_ms = 5500};
+	struct rouse_error error;
+
+	(void)state;
+	assert_int_equal(save(&fake, false, &error), 0);
+	assert_int_equal(fake.warnings, 1);
+	assert_int_equal(fake.conts + fake.quits + fake.errors, 0);
+	assert_good_image();
+}
+
 static void a_vm_that_another_stops_in_a_background_snapshot_stays_so(void **state)
 {
 	struct fake fake = {.background = true, .resumes = true, .another_stops = true};
@@ -562,6 +578,7 @@ int main(void)
 		cmocka_unit_test(a_vm_goes_on_though_its_connection_closes_while_it_is_packed),
 		cmocka_unit_test(
 			an_image_is_not_taken_for_the_end_if_the_connection_closes_behind_it),
+		cmocka_unit_test(a_qemu_that_takes_long_to_end_leaves_a_good_image),
 		cmocka_unit_test(a_vm_that_another_stops_in_a_background_snapshot_stays_so),
 		cmocka_unit_test(a_vm_that_another_stops_stays_so_when_its_save_fails),
 		cmocka_unit_test(

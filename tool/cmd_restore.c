@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* More than anybody watches a restore. */
 #define MAX_WATCH_US 1000000000000u
@@ -276,6 +277,12 @@ static int write_report(const struct restore *restore, const struct rouse_restor
 /* Whether @out is none of these files; @would says what becomes of one that it is. */
 static bool has_place(const char *out, const char *would, const char *const *kept, size_t count)
 {
+	struct stat status;
+
+	/* /dev/null, or a pipe, may have several. */
+	if (out != NULL && stat(out, &status) == 0 &&
+		(S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode)))
+		return true;
 	for (size_t i = 0; out != NULL && i < count; i++) {
 		if (kept[i] != NULL && replace_is_same_file(out, kept[i])) {
 			message(MESSAGE_ERROR, "%s %s: name another file", would, kept[i]);

@@ -14,7 +14,7 @@
 #define BACKGROUND_WINDOWS 8u
 /* After what may pass: see deliver_rest(). */
 #define TRY_AGAIN_NS UINT64_C(1000000000)
-#define READ_FAILURES 5u /* one behind the other, without a page between them */
+#define READ_FAILURES 5u /* see struct rouse_engine_trouble */
 /* So much, and what the socket holds besides does not flatter the machine by more than a third. */
 #define SPEED_TOLD_BYTES (UINT64_C(4) << 20)
 
@@ -180,10 +180,11 @@ static int prefetch(struct rouse_engine *e, struct rouse_error *error)
 		(code = rouse_feeder_next(e->feeder, ENGINE_POLL_MS, &window)) != 0) {
 		uint64_t before;
 
-		if (code == 1 && rouse_cancelled(e->config.observer))
-			rouse_feeder_release(e->feeder, window);
-		if (rouse_cancelled(e->config.observer))
+		if (rouse_cancelled(e->config.observer)) {
+			if (code == 1)
+				rouse_feeder_release(e->feeder, window);
 			return cancelled_before_the_start(error);
+		}
 		if (code == -ETIMEDOUT)
 			continue;
 		if (code < 0)
@@ -257,6 +258,26 @@ static int deliver_missing(struct rouse_engine *e, struct rouse_error *error)
 	return engine_may_pass(code) ? 1 : code;
 }
 
+/* What has gone wrong lately. */
+struct rouse_engine_trouble {
+	int code;
+	unsigned int reads; /* that failed one behind the other, without a page between them */
+	uint64_t placed;
+};
+
+/* Tells of what is new. How many reads have failed, if it is that. */
+static unsigned int note_trouble(struct rouse_engine *e, struct rouse_engine_trouble *trouble)
+{
+	const bool again = e->trouble == trouble->code && e->stored_placed == trouble->placed;
+
+	if (!again)
+		engine_log_trouble(e);
+	trouble->reads = e->trouble != -EIO ? 0 : again ? trouble->reads + 1 : 1;
+	trouble->code = e->trouble;
+	trouble->placed = e->stored_placed;
+	return trouble->reads;
+}
+
 /*
  * The guest runs, and its faults are answered: that there is no memory or no thread for a while, or
  * that a medium fails, must not end that. What was placed is not read again.
@@ -264,20 +285,15 @@ static int deliver_missing(struct rouse_engine *e, struct rouse_error *error)
 static int deliver_rest(struct rouse_engine *e, struct rouse_error *error)
 {
 	const uint64_t begun_ns = rouse_clock_ns();
-	uint64_t placed = e->stored_placed;
-	unsigned int failures = 0;
+	struct rouse_engine_trouble trouble = {0};
 	int code;
 
 	rouse_pacer_init(&e->pacer, e->config.background, prefetch_speed(e), begun_ns);
 	while ((code = deliver_missing(e, error)) > 0) {
-		failures = e->stored_placed > placed ? 1 : failures + 1;
-		placed = e->stored_placed;
-		if (e->trouble == -EIO && failures == READ_FAILURES)
+		if (note_trouble(e, &trouble) == READ_FAILURES)
 			return engine_stop_for_damage(e, e->trouble, error);
-		if (failures == 1)
-			engine_log_trouble(e);
 		end_feeder(e);
-		code = engine_serve_only(e, rouse_clock_ns() + TRY_AGAIN_NS, error);
+		code = engine_serve_for(e, TRY_AGAIN_NS, error);
 		if (code < 0)
 			return code;
 	}

@@ -60,6 +60,8 @@ int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_erro
 		int code, timeout_ms = ENGINE_POLL_MS;
 
 		code = end_ns == UINT64_MAX ? is_all_there(e) : delivered(e) >= e->stored_total;
+		if (code == -ENOMEM) /* to look: it is looked again */
+			code = 0;
 		if (code < 0)
 			return engine_image_failure(
 				e, code, ROUSE_FEEDER_NO_CHUNK, "the VM waits as before", error);
@@ -74,6 +76,22 @@ int engine_serve_only(struct rouse_engine *e, uint64_t end_ns, struct rouse_erro
 			return -ECANCELED;
 		report_progress(e);
 	}
+}
+
+int engine_serve_for(struct rouse_engine *e, uint64_t ns, struct rouse_error *error)
+{
+	const uint64_t end_ns = rouse_clock_ns() + ns;
+
+	while (rouse_clock_ns() < end_ns) {
+		const int code = rouse_fault_service_wait(e->faults, ENGINE_POLL_MS, NULL);
+
+		if (code < 0)
+			return engine_service_failure(e, code, error);
+		if (engine_is_cancelled(e, error))
+			return -ECANCELED;
+		report_progress(e);
+	}
+	return 0;
 }
 
 /* Holds the background back to its pace. The code of a restore that has failed or is cancelled. */
@@ -120,18 +138,21 @@ static int wait_for_memory(struct rouse_engine *e)
 	return rouse_cancelled(e->config.observer) ? -ECANCELED : 0;
 }
 
-/* *placed: how many of them had been missing. */
-static int place_piece(
-	struct rouse_engine *e, const struct rouse_sink_page *pages, size_t count, size_t *placed)
+/* *placed: how many of them had been missing; *placing_ns: without the waiting for memory. */
+static int place_piece(struct rouse_engine *e, const struct rouse_sink_page *pages, size_t count,
+	size_t *placed, uint64_t *placing_ns)
 {
 	int code;
 
 	*placed = 0;
+	*placing_ns = 0;
 	for (;;) {
+		const uint64_t begun_ns = rouse_clock_ns();
 		size_t done = 0;
 
 		code = e->sink->ops->place(e->sink, pages, count, ROUSE_SINK_BACKGROUND, &done);
 		*placed += done;
+		*placing_ns += rouse_clock_ns() - begun_ns;
 		if (code != -ENOMEM)
 			return code;
 		code = wait_for_memory(e);
@@ -148,10 +169,9 @@ static int place_window(struct rouse_engine *e, const struct rouse_window *windo
 
 	for (size_t i = 0; code == 0 && i < window->count; i += piece) {
 		size_t n = window->count - i < piece ? window->count - i : piece, placed = 0;
-		uint64_t begun_ns = rouse_clock_ns(), placing_ns;
+		uint64_t placing_ns;
 
-		code = place_piece(e, window->pages + i, n, &placed);
-		placing_ns = rouse_clock_ns() - begun_ns;
+		code = place_piece(e, window->pages + i, n, &placed, &placing_ns);
 		stage_clock_add(&e->stages, ROUSE_STAGE_PLACE_BACKGROUND, placing_ns, n);
 		e->stats.background_pages += placed;
 		e->stored_placed += placed;

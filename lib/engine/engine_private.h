@@ -52,6 +52,9 @@ int engine_deliver(struct rouse_engine *engine, struct rouse_error *error);
  */
 int engine_serve_only(struct rouse_engine *engine, uint64_t end_ns, struct rouse_error *error);
 
+/** Only faults, for @ns: nothing else is looked at. */
+int engine_serve_for(struct rouse_engine *engine, uint64_t ns, struct rouse_error *error);
+
 /** How long the guest's processors have waited, as the sink's guest_wait; 0 or less: unknown. */
 int engine_guest_wait(struct rouse_engine *engine, uint64_t *wait_ns);
 

@@ -54,6 +54,9 @@ void feeder_wake_all(struct rouse_feeder *f)
 
 void feeder_fail(struct rouse_feeder *f, int code, uint64_t chunk)
 {
+	/* Of a medium: who takes windows knows it as "not yet". */
+	if (code == -ETIMEDOUT)
+		code = -EIO;
 	pthread_mutex_lock(&f->lock);
 	if (f->code == 0) {
 		f->code = code;

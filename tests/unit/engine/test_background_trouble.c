@@ -127,6 +127,59 @@ static void without_a_thread_for_the_background_it_is_tried_again(void **state)
 	run_close(&run);
 }
 
+/* Everything came before the start: there is nothing to wait for but a thread that says so. */
+static void a_cancel_ends_a_restore_that_gets_no_thread(void **state)
+{
+	static struct rouse_writer_touch all[PAGES];
+	static const uint64_t wanted[] = {1};
+	const struct fixture *fixture = *state;
+	struct rouse_observer observer = {0};
+	struct rouse_engine_config config = {.policy = ROUSE_POLICY_WS,
+		.background = ROUSE_BACKGROUND_MAX,
+		.observer = &observer};
+	struct run run;
+
+	for (uint32_t i = 0; i < PAGES; i++)
+		all[i] = (struct rouse_writer_touch){.page = i};
+	make_image(fixture->path, all, PAGES);
+	run_open(&run, fixture->path);
+	config.reader = run.reader;
+	config.source = run.source;
+	assert_int_equal(rouse_cancel_new(&observer.cancel), 0);
+	run.fake = fake_new(PAGES, wanted, 1);
+	no_threads.run = &run;
+	no_threads.failures = INT_MAX;
+	assert_int_equal(rouse_engine_new(&config, &run.engine, &run.error), 0);
+	run.fake->on_end_of_wanted = observer.cancel;
+	assert_int_equal(rouse_engine_run(run.engine, &run.fake->sink, &run.error), -ECANCELED);
+	/* It waits between two tries. */
+	assert_in_range(INT_MAX - no_threads.failures, 1, 5);
+	no_threads.failures = 0;
+	run_close(&run);
+}
+
+static void trouble_of_other_kinds_counts_as_no_failed_read(void **state)
+{
+	struct run run;
+
+	/* Four times no thread, then a read that fails: one, not the fifth. */
+	assert_int_equal(
+		restore(&run, *state, (struct trouble){.code = -EIO, .reads = 1, .threads = 4}), 0);
+	assert_false(run.fake->stopped);
+	check_memory(&run, false);
+	run_close(&run);
+}
+
+static void a_medium_that_takes_too_long_is_one_that_fails(void **state)
+{
+	struct run run;
+
+	assert_int_equal(
+		restore(&run, *state, (struct trouble){.code = -ETIMEDOUT, .reads = 1}), 0);
+	check_memory(&run, false);
+	run_close(&run);
+}
+
 /* Of the guest's: in its control group, for one. */
 static void without_memory_for_a_page_it_is_placed_later(void **state)
 {
@@ -146,6 +199,9 @@ int main(void)
 		TEST(a_medium_that_fails_for_a_while_ends_no_restore),
 		TEST(a_medium_that_goes_on_failing_stops_the_guest),
 		TEST(without_a_thread_for_the_background_it_is_tried_again),
+		TEST(a_cancel_ends_a_restore_that_gets_no_thread),
+		TEST(trouble_of_other_kinds_counts_as_no_failed_read),
+		TEST(a_medium_that_takes_too_long_is_one_that_fails),
 		TEST(without_memory_for_a_page_it_is_placed_later),
 	};
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What a working set lacks, and how that falls with the restores that it was learnt from.
 
-    bench/bench_recordings.py [--workloads kv,sql] [--counts 1,3,5] [--rounds 3] [--quick] ...
+    bench/bench_recordings.py [--workloads kv,sql] [--counts 1,3,6] [--rounds 3] [--quick] ...
 
 Records one restore more than the largest count, each of the same image. The first N are merged by
 two rules: "default", as `rouse wset merge` does (a page that the first one lacks must be in two of
@@ -35,9 +35,9 @@ def parse_arguments():
                         default=("slow", "net"))
     parser.add_argument("--counts", default=None,
                         type=lambda text: tuple(map(int, text.split(","))),
-                        help="of restores (default: 1,3,5; with --quick 1)")
+                        help="of restores (default: 1,3,6; with --quick 1)")
     args = parser.parse_args()
-    args.counts = args.counts or ((1,) if args.quick else (1, 3, 5))
+    args.counts = args.counts or ((1,) if args.quick else (1, 3, 6))
     return args
 
 

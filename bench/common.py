@@ -40,7 +40,7 @@ ENOUGH_ROUNDS = 3  # for a verdict
 QUICK_RAM_MB = 512
 
 
-def parser(text, rounds=5, ram=1024, recordings=3):
+def parser(text, rounds=5, ram=1024, recordings=6):
     """An ArgumentParser with what all benchmarks take; ram None: without --ram."""
     made = argparse.ArgumentParser(description=text.split("\n\n", maxsplit=1)[0])
     made.add_argument("--build", default="build", help="meson's build directory")

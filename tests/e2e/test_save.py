@@ -556,7 +556,7 @@ def test_a_vm_that_another_stops_in_a_background_snapshot_stays_so():
     image = work('vm.rouse')
     with working_guest(fixed_mb=256) as guest:
         with held_in_its_stream(guest, image, *KEEP) as run:
-            assert guest.monitor.status() == 'running'
+            wait_until(lambda: guest.monitor.status() == 'running', 'QEMU to let the VM run')
             # QEMU answers when the guest's processor stands; it may wait for a page of the stream.
             stop = threading.Thread(target=guest.monitor, args=('stop',))
             stop.start()

@@ -17,6 +17,13 @@ static void disk_finish(struct rouse_metadata_disk *disk)
 	free(disk->overlay);
 }
 
+static void disks_finish(struct rouse_metadata_disk *disks, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		disk_finish(&disks[i]);
+	free(disks);
+}
+
 void rouse_metadata_finish(struct rouse_metadata *metadata)
 {
 	free(metadata->vmm);
@@ -28,9 +35,8 @@ void rouse_metadata_finish(struct rouse_metadata *metadata)
 	for (size_t i = 0; i < metadata->argument_count; i++)
 		free(metadata->command_line[i]);
 	free(metadata->command_line);
-	for (size_t i = 0; i < metadata->disk_count; i++)
-		disk_finish(&metadata->disks[i]);
-	free(metadata->disks);
+	disks_finish(metadata->disks, metadata->disk_count);
+	disks_finish(metadata->media, metadata->medium_count);
 	memset(metadata, 0, sizeof(*metadata));
 }
 
@@ -54,12 +60,12 @@ static json_t *command_line_build(const struct rouse_metadata *metadata)
 	return array;
 }
 
-static json_t *disks_build(const struct rouse_metadata *metadata)
+static json_t *disks_build(const struct rouse_metadata_disk *disks, size_t count)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; i < metadata->disk_count; i++) {
-		const struct rouse_metadata_disk *disk = &metadata->disks[i];
+	for (size_t i = 0; i < count; i++) {
+		const struct rouse_metadata_disk *disk = &disks[i];
 		json_t *object = json_object();
 
 		put_text(object, "device", disk->device);
@@ -92,7 +98,10 @@ int rouse_metadata_build(const struct rouse_metadata *metadata, char **text, siz
 	command_line = metadata->command_line != NULL ? command_line_build(metadata) : NULL;
 	if (command_line != NULL)
 		(void)json_object_set_new(root, "command_line", command_line);
-	(void)json_object_set_new(root, "disks", disks_build(metadata));
+	(void)json_object_set_new(
+		root, "disks", disks_build(metadata->disks, metadata->disk_count));
+	(void)json_object_set_new(
+		root, "media", disks_build(metadata->media, metadata->medium_count));
 	out = json_dumps(root, JSON_INDENT(1));
 	json_decref(root);
 	if (out == NULL)
@@ -189,9 +198,8 @@ static int disk_parse(const json_t *object, struct rouse_metadata_disk *disk)
 	return code;
 }
 
-static int disks_parse(const json_t *root, struct rouse_metadata *metadata)
+static int disks_parse(const json_t *array, struct rouse_metadata_disk **disks, size_t *disk_count)
 {
-	const json_t *array = json_object_get(root, "disks");
 	size_t count = json_array_size(array);
 	int code = 0;
 
@@ -201,12 +209,12 @@ static int disks_parse(const json_t *root, struct rouse_metadata *metadata)
 		return -EUCLEAN;
 	if (count == 0)
 		return 0;
-	metadata->disks = calloc(count, sizeof(*metadata->disks));
-	if (metadata->disks == NULL)
+	*disks = calloc(count, sizeof(**disks));
+	if (*disks == NULL)
 		return -ENOMEM;
-	metadata->disk_count = count;
+	*disk_count = count;
 	for (size_t i = 0; code == 0 && i < count; i++)
-		code = disk_parse(json_array_get(array, i), &metadata->disks[i]);
+		code = disk_parse(json_array_get(array, i), &(*disks)[i]);
 	return code;
 }
 
@@ -242,7 +250,11 @@ static int members_parse(const json_t *root, struct rouse_metadata *metadata)
 	if (code == 0)
 		code = command_line_parse(root, metadata);
 	if (code == 0)
-		code = disks_parse(root, metadata);
+		code = disks_parse(
+			json_object_get(root, "disks"), &metadata->disks, &metadata->disk_count);
+	if (code == 0)
+		code = disks_parse(
+			json_object_get(root, "media"), &metadata->media, &metadata->medium_count);
 	return code;
 }
 

@@ -18,7 +18,9 @@
  *	  "cwd": "/home/ann",                  relative names in the command line begin there
  *	  "command_line": ["qemu-system-x86_64", "-m", "1024"],
  *	  "disks": [{"device": "ide0-hd0", "node": "#block123", "file": "/vm/a.qcow2",
- *	             "format": "qcow2", "overlay": "/vm/a.rouse-4f2a.qcow2"}]
+ *	             "format": "qcow2", "overlay": "/vm/a.rouse-4f2a.qcow2"}],
+ *	  "media": [{"device": "ide1-cd0", "node": "#block321", "file": "/iso/b.iso",
+ *	             "format": "raw"}]         what the guest could only read: discs, firmware
  *	}
  *
  * Only "format" must be there. A reader ignores members that it does not know; "format" changes
@@ -35,7 +37,7 @@
 #define ROUSE_METADATA_MAX_ARGUMENTS 8192u
 #define ROUSE_METADATA_MAX_DISKS 1024u
 
-/** A writable disk. Strings may be NULL: not known. */
+/** A disk, or a medium that can only be read. Strings may be NULL: not known. */
 struct rouse_metadata_disk {
 	char *device, *node, *file, *format;
 	char *overlay; /**< NULL if there is none */
@@ -53,6 +55,8 @@ struct rouse_metadata {
 	size_t argument_count;
 	struct rouse_metadata_disk *disks;
 	size_t disk_count;
+	struct rouse_metadata_disk *media; /**< that the guest cannot write to */
+	size_t medium_count;
 	uint64_t ram_bytes;
 	uint64_t memory_bytes;
 	unsigned int vcpus;
@@ -77,9 +81,9 @@ int rouse_metadata_build(const struct rouse_metadata *metadata, char **text, siz
 char *rouse_metadata_disk_file(const struct rouse_metadata_disk *disk);
 
 /**
- * A writable disk that the command line does not name: an overlay that the VM got while it ran, or
- * one that was plugged. Started by that command it would have another disk. NULL: there is none, or
- * it cannot be told.
+ * A disk or medium that the command line does not name: an overlay that the VM got while it ran,
+ * one that was plugged, a disc that was changed. Started by that command it would have another.
+ * NULL: there is none, or it cannot be told.
  */
 const struct rouse_metadata_disk *rouse_metadata_unnamed_disk(
 	const struct rouse_metadata *metadata);

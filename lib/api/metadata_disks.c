@@ -81,17 +81,29 @@ static bool disk_is_named(
 	       is_named(metadata, name + length + 1);
 }
 
+static const struct rouse_metadata_disk *find_unnamed(const struct rouse_metadata *metadata,
+	const struct rouse_metadata_disk *disks, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!disk_is_named(metadata, &disks[i]))
+			return &disks[i];
+	}
+	return NULL;
+}
+
 const struct rouse_metadata_disk *rouse_metadata_unnamed_disk(const struct rouse_metadata *metadata)
 {
+	const struct rouse_metadata_disk *disk;
+
+	if (metadata->argument_count == 0)
+		return NULL;
 	for (size_t i = 0; i < metadata->argument_count; i++) {
 		const char *argument = metadata->command_line[i];
 
 		if (strcmp(argument, "-readconfig") == 0 || strcmp(argument, "--readconfig") == 0)
 			return NULL;
 	}
-	for (size_t i = 0; metadata->argument_count > 0 && i < metadata->disk_count; i++) {
-		if (!disk_is_named(metadata, &metadata->disks[i]))
-			return &metadata->disks[i];
-	}
-	return NULL;
+	disk = find_unnamed(metadata, metadata->disks, metadata->disk_count);
+	return disk != NULL ? disk
+			    : find_unnamed(metadata, metadata->media, metadata->medium_count);
 }

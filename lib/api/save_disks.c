@@ -19,16 +19,18 @@ static char *text_of(const json_t *object, const char *key)
 	return text != NULL && text[0] != '\0' ? strdup(text) : NULL;
 }
 
-/* Adds an entry of query-block, if it is a disk that the guest can write to. */
+/* Adds an entry of query-block, unless its drive is empty. */
 static void disk_add(const json_t *entry, struct rouse_metadata *metadata)
 {
 	const json_t *inserted = json_object_get(entry, "inserted");
 	const json_t *image = json_object_get(inserted, "image");
+	const json_t *read_only = json_object_get(inserted, "ro");
 	struct rouse_metadata_disk *disk;
 
-	if (metadata->disks == NULL || !json_is_false(json_object_get(inserted, "ro")))
+	if (!json_is_boolean(read_only))
 		return;
-	disk = &metadata->disks[metadata->disk_count++];
+	disk = json_is_true(read_only) ? &metadata->media[metadata->medium_count++]
+				       : &metadata->disks[metadata->disk_count++];
 	disk->device = text_of(entry, "device");
 	if (disk->device == NULL)
 		disk->device = text_of(entry, "qdev");
@@ -54,7 +56,8 @@ int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct ro
 			"the VM has %zu disks: too many", count);
 	if (code == 0 && count > 0) {
 		metadata->disks = calloc(count, sizeof(*metadata->disks));
-		if (metadata->disks == NULL)
+		metadata->media = calloc(count, sizeof(*metadata->media));
+		if (metadata->disks == NULL || metadata->media == NULL)
 			code = rouse_error_errno(error, -ENOMEM, "cannot list the disks");
 	}
 	if (code == 0) {

@@ -9,7 +9,7 @@
 #include "api/metadata.h"
 #include "vmm/qmp.h"
 
-/** Lists the writable disks into @metadata->disks. */
+/** Lists the writable disks into @metadata->disks, and what is only read into @metadata->media. */
 int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct rouse_error *error);
 
 /**

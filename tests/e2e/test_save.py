@@ -841,6 +841,21 @@ def test_a_vm_in_an_overlay_is_not_restored_with_the_disk_below_it():
     restore_and_check(second, extra=drive(overlay, 'hd'))
 
 
+def test_a_vm_whose_disc_was_changed_is_not_restored_with_the_first_one():
+    """Its guest has read, and may keep, what is on the second."""
+    image, first, second = work('vm.rouse'), work('1.iso'), work('2.iso')
+    for path in (first, second):
+        path.write_bytes(path.name.encode() * 4096)
+    disc = ['-drive', f'if=ide,media=cdrom,id=cd,format=raw,file={first}']
+    with working_guest(extra=disc) as guest:
+        save(guest, image, '--keep-running').expect(0)
+        assert not metadata(image)['disks'] and metadata(image)['media'][0]['file'] == str(first)
+        guest.monitor('blockdev-change-medium', device='cd', filename=str(second), format='raw')
+        save(guest, image).expect(0, str(second), 'needs QEMU')
+    rouse('restore', image).expect(REFUSED, str(second), 'after --')
+    restore_and_check(image, extra=[disc[0], disc[1].replace(str(first), str(second))])
+
+
 def test_a_vm_whose_disk_ends_with_qemu_is_refused():
     image, path = work('vm.rouse'), disk('a.qcow2')
     temporary = drive(path, 'hd')

@@ -31,11 +31,14 @@ static void a_full_record_comes_back_the_same(void **state)
 	char program[] = "qemu", option[] = "-S", cwd[] = "/vm", file[] = "a.raw", over[] = "b";
 	char *arguments[] = {program, option, NULL};
 	struct rouse_metadata_disk disk = {.file = file, .overlay = over};
+	struct rouse_metadata_disk medium = {.file = over};
 	struct rouse_metadata in = {.cwd = cwd,
 		.command_line = arguments,
 		.argument_count = 2,
 		.disks = &disk,
 		.disk_count = 1,
+		.media = &medium,
+		.medium_count = 1,
 		.vcpus = 3,
 		.ram_bytes = UINT64_C(1) << 40,
 		.was_running = true};
@@ -55,6 +58,8 @@ static void a_full_record_comes_back_the_same(void **state)
 	assert_string_equal(out.disks[0].file, "a.raw");
 	assert_string_equal(out.disks[0].overlay, "b");
 	assert_null(out.disks[0].node);
+	assert_int_equal(out.medium_count, 1);
+	assert_string_equal(out.media[0].file, "b");
 	assert_int_equal(out.vcpus, 3);
 	assert_int_equal(out.ram_bytes, UINT64_C(1) << 40);
 	assert_true(out.was_running);
@@ -119,8 +124,8 @@ static void members_of_the_wrong_type_are_refused(void **state)
 	static const char *const members[] = {"\"vcpus\": -1", "\"vcpus\": 65536", "\"vcpus\": 1.5",
 		"\"machine\": 7", "\"was_running\": 1", "\"command_line\": \"qemu\"",
 		"\"command_line\": []", "\"command_line\": [\"a\", 2]", "\"disks\": {}",
-		"\"disks\": [1]", "\"disks\": [{\"file\": 1}]", "\"ram_bytes\": -5",
-		"\"cwd\": \"a\\u0000b\""};
+		"\"disks\": [1]", "\"disks\": [{\"file\": 1}]", "\"media\": 1",
+		"\"media\": [{\"file\": 1}]", "\"ram_bytes\": -5", "\"cwd\": \"a\\u0000b\""};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
@@ -177,6 +182,24 @@ static void a_disk_that_the_command_line_does_not_name_is_found(void **state)
 		unnamed("file=/a", "json:{\"file\": {\"filename\": \"/b\"}}"), "unnamed");
 }
 
+static void a_medium_that_was_changed_is_found(void **state)
+{
+	char program[] = "qemu", option[] = "-cdrom", first[] = "/iso/a", second[] = "/iso/b";
+	char *arguments[] = {program, option, first, NULL};
+	struct rouse_metadata_disk disk = {.file = first}, medium = {.file = first};
+	const struct rouse_metadata metadata = {.command_line = arguments,
+		.argument_count = 3,
+		.disks = &disk,
+		.disk_count = 1,
+		.media = &medium,
+		.medium_count = 1};
+
+	(void)state;
+	assert_null(rouse_metadata_unnamed_disk(&metadata));
+	medium.file = second;
+	assert_ptr_equal(rouse_metadata_unnamed_disk(&metadata), &medium);
+}
+
 /* It would be started with an older disk under newer memory. */
 static void the_end_of_another_files_name_names_no_disk(void **state)
 {
@@ -221,6 +244,7 @@ int main(void)
 		cmocka_unit_test(a_newer_format_is_told_from_damage),
 		cmocka_unit_test(members_of_the_wrong_type_are_refused),
 		cmocka_unit_test(what_is_not_an_object_is_refused),
+		cmocka_unit_test(a_medium_that_was_changed_is_found),
 		cmocka_unit_test(a_disk_that_the_command_line_does_not_name_is_found),
 		cmocka_unit_test(the_end_of_another_files_name_names_no_disk),
 		cmocka_unit_test(a_disk_is_named_wherever_a_value_begins),

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -103,10 +104,12 @@ static void note_read(struct rouse_fault_service *s, uint64_t ns)
 		s->read_ns = s->read_ns - s->read_ns / READ_WEIGHT + ns / READ_WEIGHT;
 }
 
-static int load_chunk(
-	struct rouse_fault_service *s, uint64_t number, size_t slot, uint64_t asked_ns)
+/* Only up to the first @front pages of it: the guest waits for the last of these. */
+static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t front, size_t slot,
+	uint64_t asked_ns)
 {
 	uint64_t begun_ns;
+	uint32_t decoded;
 	int code = fault_span_choose(&s->span, number, reads_are_slow(s));
 
 	s->cache.number[slot] = UINT64_MAX;
@@ -119,12 +122,29 @@ static int load_chunk(
 	stage_clock_add(s->stages, ROUSE_STAGE_WAIT_FAULT, begun_ns - asked_ns, 1);
 	code = fault_span_read(&s->span, s->source);
 	if (code == 0)
-		code = fault_span_decode(&s->span, number, cache_slot(&s->cache, slot));
+		code = fault_span_decode_front(
+			&s->span, number, front, cache_slot(&s->cache, slot), &decoded);
 	if (code == 0) {
 		s->cache.number[slot] = number;
-		s->cache.pages[slot] = fault_span_chunk(&s->span, number)->pages;
+		s->cache.pages[slot] = (uint16_t)decoded;
 	}
 	note_read(s, rouse_clock_ns() - begun_ns);
+	return code;
+}
+
+/* The rest of a chunk that was just loaded, when nobody waits any more. */
+static int complete_chunk(struct rouse_fault_service *s, uint64_t number, size_t slot)
+{
+	const uint16_t pages = fault_span_chunk(&s->span, number)->pages;
+	int code;
+
+	if (s->cache.pages[slot] == pages)
+		return 0;
+	code = fault_span_decode_behind(&s->span, number, cache_slot(&s->cache, slot));
+	if (code == 0)
+		s->cache.pages[slot] = pages;
+	else
+		s->cache.number[slot] = UINT64_MAX;
 	return code;
 }
 
@@ -160,7 +180,8 @@ static int find_content(struct rouse_fault_service *s, struct answer *answer)
 	s->damaged = answer->chunk;
 	answer->slot = cache_find(&s->cache, answer->chunk, &hit);
 	if (!hit) {
-		code = load_chunk(s, answer->chunk, answer->slot, answer->asker.asked_ns);
+		code = load_chunk(s, answer->chunk, rouse_locator_slot(locator) + 1u, answer->slot,
+			answer->asker.asked_ns);
 		if (code < 0)
 			return code;
 		answer->read = true;
@@ -303,7 +324,9 @@ static int serve_one(struct rouse_fault_service *s, bool *asked)
 	placed_ns = rouse_clock_ns();
 	stage_clock_add(s->stages, ROUSE_STAGE_PLACE_DEMAND, placed_ns - begun_ns, 1);
 	note_fault(s, &answer, placed == 0, placed_ns);
-	return s->around ? place_extras(s, &answer) : 0;
+	if (answer.read)
+		code = complete_chunk(s, answer.chunk, answer.slot);
+	return code == 0 && s->around ? place_extras(s, &answer) : code;
 }
 
 /*
@@ -337,12 +360,21 @@ static void take_priority(void)
 		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FAULT_NICE);
 }
 
+/* So that no fault waits for the kernel to find memory for the chunk that is decompressed for it.
+ */
+static void touch_buffers(struct rouse_fault_service *s)
+{
+	memset(s->cache.data, 0, CACHE_CHUNKS * s->cache.chunk_bytes);
+	fault_span_touch(&s->span);
+}
+
 static void *fault_main(void *argument)
 {
 	struct rouse_fault_service *s = argument;
 	bool asked = false;
 	int code = 0;
 
+	touch_buffers(s);
 	take_priority();
 	while (code == 0)
 		code = serve_one(s, &asked);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Of what is read around a chunk, the part in front of it: guests go up more often than down. */
 #define FRONT_BYTES (FAULT_SPAN_BYTES / 4)
@@ -27,6 +28,12 @@ void fault_span_finish(struct fault_span *span)
 {
 	free(span->stored);
 	free(span->scratch);
+}
+
+void fault_span_touch(struct fault_span *span)
+{
+	memset(span->stored, 0, span->chunk_bytes);
+	memset(span->scratch, 0, span->chunk_bytes);
 }
 
 /* The descriptor of a chunk, only if it may be read and decompressed into our buffers. */
@@ -138,16 +145,36 @@ int fault_span_read(struct fault_span *span, struct rouse_source *source)
 	return code;
 }
 
-int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages)
+int fault_span_decode_front(const struct fault_span *span, uint64_t number, uint32_t front,
+	void *pages, uint32_t *decoded)
 {
 	const struct rouse_chunk *chunk = fault_span_chunk(span, number);
 	struct rouse_decode_time time = {0};
-	int code = rouse_chunk_decode_timed(
-		chunk, span->stored + stored_at(span, number), pages, &time);
+	int code = rouse_chunk_decode_front(
+		chunk, span->stored + stored_at(span, number), front, pages, decoded, &time);
 
 	stage_clock_add(span->stages, ROUSE_STAGE_VERIFY, time.verify_ns, chunk->pages);
+	stage_clock_add(span->stages, ROUSE_STAGE_DECOMPRESS, time.decompress_ns, *decoded);
+	return code;
+}
+
+int fault_span_decode_behind(const struct fault_span *span, uint64_t number, void *pages)
+{
+	const struct rouse_chunk *chunk = fault_span_chunk(span, number);
+	struct rouse_decode_time time = {0};
+	int code = rouse_chunk_decode_behind(
+		chunk, span->stored + stored_at(span, number), pages, &time);
+
 	stage_clock_add(span->stages, ROUSE_STAGE_DECOMPRESS, time.decompress_ns, chunk->pages);
 	return code;
+}
+
+int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages)
+{
+	uint32_t decoded;
+
+	return fault_span_decode_front(
+		span, number, fault_span_chunk(span, number)->pages, pages, &decoded);
 }
 
 /* Pages on their way to the sink, all of one decompressed chunk. */

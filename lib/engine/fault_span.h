@@ -40,6 +40,8 @@ struct fault_span {
 int fault_span_init(
 	struct fault_span *span, struct rouse_reader *reader, struct stage_clock *stages);
 void fault_span_finish(struct fault_span *span);
+/** Takes the memory that one chunk needs from the kernel, before a fault does. */
+void fault_span_touch(struct fault_span *span);
 
 /**
  * Chooses what to read for chunk @number: it alone, or if @wide up to FAULT_SPAN_BYTES around it,
@@ -61,6 +63,14 @@ static inline uint64_t fault_span_last(const struct fault_span *span)
 
 /** Verifies and decompresses chunk @number, which was read, to @pages. 0 or -EUCLEAN. */
 int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages);
+
+/**
+ * The same in two steps: first up to the page that somebody waits for, then all of it.
+ * *decoded: pages that are there, @front or more. 0 or -EUCLEAN.
+ */
+int fault_span_decode_front(const struct fault_span *span, uint64_t number, uint32_t front,
+	void *pages, uint32_t *decoded);
+int fault_span_decode_behind(const struct fault_span *span, uint64_t number, void *pages);
 
 /** The descriptor of a chunk that was read. */
 static inline const struct rouse_chunk *fault_span_chunk(

@@ -32,9 +32,12 @@ static size_t decode_zstd(const void *stored, size_t stored_bytes, void *plain, 
 	return ZSTD_decompressDCtx(context, plain, plain_bytes, stored, stored_bytes);
 }
 
-/* How many bytes came out of it; 0, or more than any chunk has, if it is not what it says. */
-static size_t decompress(
-	const struct rouse_chunk *chunk, const void *stored, void *pages, size_t plain_bytes)
+/*
+ * At least the first @front bytes, all of @plain_bytes if the codec cannot stop before. How many
+ * came out; 0, or more than any chunk has, if it is not what it says.
+ */
+static size_t decompress(const struct rouse_chunk *chunk, const void *stored, void *pages,
+	size_t front, size_t plain_bytes)
 {
 	int size;
 
@@ -42,11 +45,14 @@ static size_t decompress(
 	case ROUSE_CODEC_NONE:
 		if (chunk->stored_bytes != plain_bytes)
 			return 0;
-		memcpy(pages, stored, plain_bytes);
-		return plain_bytes;
+		memcpy(pages, stored, front);
+		return front;
 	case ROUSE_CODEC_LZ4:
-		size = LZ4_decompress_safe(
-			stored, pages, (int)chunk->stored_bytes, (int)plain_bytes);
+		size = front < plain_bytes
+			       ? LZ4_decompress_safe_partial(stored, pages,
+					 (int)chunk->stored_bytes, (int)front, (int)plain_bytes)
+			       : LZ4_decompress_safe(
+					 stored, pages, (int)chunk->stored_bytes, (int)plain_bytes);
 		return size > 0 ? (size_t)size : 0;
 	case ROUSE_CODEC_ZSTD:
 		return decode_zstd(stored, chunk->stored_bytes, pages, plain_bytes);
@@ -55,24 +61,67 @@ static size_t decompress(
 	}
 }
 
+static size_t plain_bytes_of(const struct rouse_chunk *chunk)
+{
+	return (size_t)chunk->pages * ROUSE_IMAGE_PAGE_BYTES;
+}
+
+static int verify(
+	const struct rouse_chunk *chunk, const void *stored, struct rouse_decode_time *time)
+{
+	const uint64_t begun_ns = time != NULL ? rouse_clock_ns() : 0;
+	const bool right = plain_bytes_of(chunk) > 0 &&
+			   XXH3_64bits(stored, chunk->stored_bytes) == chunk->checksum;
+
+	if (time != NULL)
+		time->verify_ns += rouse_clock_ns() - begun_ns;
+	return right ? 0 : -EUCLEAN;
+}
+
+/* *size: as of decompress(). -EUCLEAN: neither @front bytes nor all of them. */
+static int decompress_timed(const struct rouse_chunk *chunk, const void *stored, void *pages,
+	size_t front, size_t *size, struct rouse_decode_time *time)
+{
+	const uint64_t begun_ns = time != NULL ? rouse_clock_ns() : 0;
+	const size_t plain_bytes = plain_bytes_of(chunk);
+
+	*size = decompress(chunk, stored, pages, front, plain_bytes);
+	if (time != NULL)
+		time->decompress_ns += rouse_clock_ns() - begun_ns;
+	return *size == front || *size == plain_bytes ? 0 : -EUCLEAN;
+}
+
+int rouse_chunk_decode_behind(const struct rouse_chunk *chunk, const void *stored, void *pages,
+	struct rouse_decode_time *time)
+{
+	size_t size;
+
+	return decompress_timed(chunk, stored, pages, plain_bytes_of(chunk), &size, time);
+}
+
+int rouse_chunk_decode_front(const struct rouse_chunk *chunk, const void *stored, uint32_t front,
+	void *pages, uint32_t *decoded, struct rouse_decode_time *time)
+{
+	size_t size = 0;
+	int code = verify(chunk, stored, time);
+
+	*decoded = 0;
+	if (code == 0 && (front == 0 || front > chunk->pages))
+		code = -EUCLEAN;
+	if (code < 0)
+		return code;
+	code = decompress_timed(
+		chunk, stored, pages, (size_t)front * ROUSE_IMAGE_PAGE_BYTES, &size, time);
+	*decoded = code == 0 ? (uint32_t)(size / ROUSE_IMAGE_PAGE_BYTES) : 0;
+	return code;
+}
+
 int rouse_chunk_decode_timed(const struct rouse_chunk *chunk, const void *stored, void *pages,
 	struct rouse_decode_time *time)
 {
-	const size_t plain_bytes = (size_t)chunk->pages * ROUSE_IMAGE_PAGE_BYTES;
-	const uint64_t begun_ns = time != NULL ? rouse_clock_ns() : 0;
-	uint64_t verified_ns = 0;
-	size_t size;
+	int code = verify(chunk, stored, time);
 
-	if (plain_bytes == 0 || XXH3_64bits(stored, chunk->stored_bytes) != chunk->checksum)
-		return -EUCLEAN;
-	if (time != NULL)
-		verified_ns = rouse_clock_ns();
-	size = decompress(chunk, stored, pages, plain_bytes);
-	if (time != NULL) {
-		time->verify_ns += verified_ns - begun_ns;
-		time->decompress_ns += rouse_clock_ns() - verified_ns;
-	}
-	return size == plain_bytes ? 0 : -EUCLEAN;
+	return code == 0 ? rouse_chunk_decode_behind(chunk, stored, pages, time) : code;
 }
 
 int rouse_chunk_decode(const struct rouse_chunk *chunk, const void *stored, void *pages)

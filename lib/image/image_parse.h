@@ -86,4 +86,19 @@ struct rouse_decode_time {
 int rouse_chunk_decode_timed(const struct rouse_chunk *chunk, const void *stored, void *pages,
 	struct rouse_decode_time *time);
 
+/**
+ * In two steps, for who waits for one of its pages: all stored bytes are verified, and at least the
+ * first @front pages decompressed; more with codecs that cannot stop. *decoded: how many. 0,
+ * -EUCLEAN: as above, or it has not that many pages.
+ */
+int rouse_chunk_decode_front(const struct rouse_chunk *chunk, const void *stored, uint32_t front,
+	void *pages, uint32_t *decoded, struct rouse_decode_time *time);
+
+/**
+ * All pages of a chunk whose @stored bytes rouse_chunk_decode_front() has verified. -EUCLEAN: a
+ * wrong length.
+ */
+int rouse_chunk_decode_behind(const struct rouse_chunk *chunk, const void *stored, void *pages,
+	struct rouse_decode_time *time);
+
 #endif

@@ -212,6 +212,12 @@ void rouse_reader_get_opening(
 	*opening = reader->opening;
 }
 
+void rouse_reader_expect_quick_reads(struct rouse_reader *reader)
+{
+	rouse_tables_expect_quick_reads(&reader->pages);
+	rouse_tables_expect_quick_reads(&reader->chunks);
+}
+
 const struct rouse_disk_superblock *rouse_reader_superblock(const struct rouse_reader *reader)
 {
 	return &reader->superblock;

@@ -30,6 +30,12 @@ struct rouse_reader_opening {
 void rouse_reader_get_opening(
 	const struct rouse_reader *reader, struct rouse_reader_opening *opening);
 
+/**
+ * Tells that random reads cost little here: a table that a fault waits for is read alone, without
+ * those beside it in the file. Before other threads use the reader.
+ */
+void rouse_reader_expect_quick_reads(struct rouse_reader *reader);
+
 const struct rouse_disk_superblock *rouse_reader_superblock(const struct rouse_reader *reader);
 uint64_t rouse_reader_page_count(const struct rouse_reader *reader);
 uint64_t rouse_reader_chunk_count(const struct rouse_reader *reader);

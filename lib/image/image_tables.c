@@ -106,6 +106,7 @@ int rouse_tables_init(struct rouse_tables *tables, const struct rouse_table_kind
 	tables->superblock = superblock;
 	tables->source = source;
 	tables->directory = directory;
+	tables->urgent_bytes = NEIGHBOUR_BYTES;
 	tables->count = (entries + kind->entries - 1) / kind->entries;
 	(void)pthread_mutex_init(&tables->loading[ROUSE_READ_URGENT], NULL);
 	(void)pthread_mutex_init(&tables->loading[ROUSE_READ_BULK], NULL);
@@ -238,10 +239,17 @@ int rouse_tables_get(struct rouse_tables *tables, uint64_t index, enum rouse_rea
 
 	*table = find(tables, index);
 	if (*table == NULL && table_offset(tables, index) != 0) {
-		code = load(tables, index, NEIGHBOUR_BYTES, priority);
+		code = load(tables, index,
+			priority == ROUSE_READ_URGENT ? tables->urgent_bytes : NEIGHBOUR_BYTES,
+			priority);
 		*table = find(tables, index);
 	}
 	return code;
+}
+
+void rouse_tables_expect_quick_reads(struct rouse_tables *tables)
+{
+	tables->urgent_bytes = 0;
 }
 
 int rouse_tables_load_all(

@@ -35,6 +35,7 @@ struct rouse_tables {
 	struct rouse_source *source;
 	struct rouse_disk_table *directory; /* malloc'ed */
 	uint64_t count;
+	uint64_t urgent_bytes; /* of a read for a fault, at most; one table, if that is more */
 	_Atomic(const void *) *tables; /* NULL: not read yet */
 	_Atomic(struct rouse_table_run *) runs;
 	_Atomic uint64_t memory; /* bytes, the directory included */
@@ -53,11 +54,15 @@ void rouse_tables_finish(struct rouse_tables *tables);
 
 /**
  * The @index-th table; NULL in *table: it does not exist (all zero). Reads it if it is not there
- * yet, and with it neighbours that lie beside it in the file, because each random read is dear.
+ * yet, and with it neighbours that lie beside it in the file, because each random read is dear;
+ * where it is not, and a fault waits, without them (rouse_tables_expect_quick_reads()).
  * -EUCLEAN, -ENOMEM, and the source's.
  */
 int rouse_tables_get(struct rouse_tables *tables, uint64_t index, enum rouse_read_priority priority,
 	const void **table);
+
+/** Random reads cost less than reading, checking and keeping neighbours. Before any get(). */
+void rouse_tables_expect_quick_reads(struct rouse_tables *tables);
 
 /** Reads all that are not there yet, in large reads. */
 int rouse_tables_load_all(

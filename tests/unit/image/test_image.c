@@ -455,6 +455,35 @@ static void page_tables_are_read_when_needed_with_their_neighbours(void **state)
 	close_image(&image);
 }
 
+static void a_faults_page_table_comes_alone_where_reads_are_quick(void **state)
+{
+	const struct fixture *fixture = *state;
+	uint64_t tables = 32, pages = tables * ROUSE_PAGE_TABLE_PAGES, locator;
+	struct rouse_writer *writer = begin_image(fixture->path, pages, NULL, NULL, 0);
+	struct rouse_source_stats before, after;
+	struct open_image image;
+
+	for (uint64_t i = 0; i < tables; i++)
+		put_seed(writer, i * ROUSE_PAGE_TABLE_PAGES + 9, i + 1);
+	(void)end_image(writer);
+	image = open_image(fixture->path);
+	rouse_reader_expect_quick_reads(image.reader);
+	rouse_source_get_stats(image.source, &before);
+	assert_int_equal(rouse_reader_locate(image.reader, 10 * ROUSE_PAGE_TABLE_PAGES + 9,
+				 ROUSE_READ_URGENT, &locator),
+		0);
+	assert_int_not_equal(locator, 0);
+	rouse_source_get_stats(image.source, &after);
+	assert_int_equal(after.bytes - before.bytes, 32768);
+	/* Nobody waits for these. */
+	assert_int_equal(rouse_reader_locate(image.reader, 11 * ROUSE_PAGE_TABLE_PAGES + 9,
+				 ROUSE_READ_BULK, &locator),
+		0);
+	rouse_source_get_stats(image.source, &before);
+	assert_int_equal(before.bytes - after.bytes, 8 * 32768);
+	close_image(&image);
+}
+
 static void loading_all_tables_takes_few_reads(void **state)
 {
 	const struct fixture *fixture = *state;
@@ -585,6 +614,7 @@ int main(void)
 		image_test(the_working_set_lies_at_the_front_in_order_of_touch),
 		image_test(the_front_is_read_in_one_sweep),
 		image_test(page_tables_are_read_when_needed_with_their_neighbours),
+		image_test(a_faults_page_table_comes_alone_where_reads_are_quick),
 		image_test(loading_all_tables_takes_few_reads),
 		image_test(damage_beside_a_table_does_not_hurt_it),
 		image_test(many_threads_may_locate_at_once),

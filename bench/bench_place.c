@@ -7,6 +7,8 @@
  *           background  the start, then every page                          (postcopy, active)
  *           start       only firmware's memory: QEMU's bare start to the first instruction
  *   SENDER  rouse       the engine and the sink of a restore, from the image
+ *           loop        the same pages in the same order out of memory into the same sink: a loop
+ *                       of the same system calls, and nothing else
  *           bare        the same pages in the same order, made into QEMU's bytes beforehand, sent
  *                       in large pieces: what the socket and QEMU can take
  *           decode      nothing is sent and no QEMU is started: the same chunks are read, verified
@@ -36,20 +38,23 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #define SEND_BYTES ((size_t)256 << 10)
 #define BARE_SOCKET_BYTES (1 << 20)
 #define START_TIMEOUT_MS 60000
+#define WARM_TIMES 4u
 #define FIRMWARE_PAGES 256u
+#define LOOP_PAGES 256u /* at once: as many as the engine hands over */
 
 enum phase { PHASE_EAGER, PHASE_WS, PHASE_BACKGROUND, PHASE_START, PHASES };
 
 static const char *const phase_names[PHASES] = {"eager", "ws", "background", "start"};
 
-enum sender { SENDER_ROUSE, SENDER_BARE, SENDER_DECODE, SENDERS };
+enum sender { SENDER_ROUSE, SENDER_LOOP, SENDER_BARE, SENDER_DECODE, SENDERS };
 
-static const char *const sender_names[SENDERS] = {"rouse", "bare", "decode"};
+static const char *const sender_names[SENDERS] = {"rouse", "loop", "bare", "decode"};
 
 struct job {
 	enum phase phase;
@@ -105,7 +110,7 @@ static enum rouse_policy policy_of(enum phase phase)
 	return phase == PHASE_WS ? ROUSE_POLICY_WS : ROUSE_POLICY_LAZY;
 }
 
-/* ---- The bare sender ------------------------------------------------------------------------ */
+/* ---- The bare senders ----------------------------------------------------------------------- */
 
 /* Answers what loading the devices asks for, from the tape, until it is told not to. */
 struct answerer {
@@ -204,21 +209,57 @@ static int send_encoded(struct bench_vm *vm, const struct encoded *encoded, stru
 	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot send");
 }
 
-/* No page: only what comes before the first one; then the tape. */
-static int bare_before(struct bench_vm *vm, const struct encoded *encoded, struct result *result,
-	struct rouse_error *error)
+/* Some pages of the tape, from the @from-th on, into the sink; *stored: those that are not zero. */
+static int loop_once(struct bench_vm *vm, const struct bench_tape *tape, uint64_t from,
+	uint64_t count, bool before, uint64_t *stored)
+{
+	struct rouse_sink_page pages[LOOP_PAGES];
+
+	for (uint64_t i = 0; i < count; i++) {
+		const uint64_t where = tape->where[from + i];
+
+		pages[i].page = tape->pages[from + i];
+		pages[i].data = where == UINT64_MAX ? NULL : tape->data + where * QEMU_PAGE_BYTES;
+		*stored +=
+			pages[i].data != NULL && !vm->sink->ops->is_placed(vm->sink, pages[i].page);
+	}
+	return before ? vm->sink->ops->prefetch(vm->sink, pages, count)
+		      : vm->sink->ops->place(vm->sink, pages, count, ROUSE_SINK_BACKGROUND, NULL);
+}
+
+static int loop(struct bench_vm *vm, const struct bench_tape *tape, bool before,
+	struct result *result, struct rouse_error *error)
+{
+	uint64_t stored = 0;
+	int code = 0;
+
+	clock_begin(vm, result);
+	for (uint64_t from = 0; code == 0 && from < tape->count; from += LOOP_PAGES) {
+		const uint64_t left = tape->count - from;
+
+		code = loop_once(
+			vm, tape, from, left < LOOP_PAGES ? left : LOOP_PAGES, before, &stored);
+	}
+	if (code == 0)
+		code = bench_await_empty(vm->fd);
+	clock_end(vm, result);
+	result->pages = stored;
+	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot send");
+}
+
+/* No page: only what comes before the first one. */
+static int send_no_page(struct bench_vm *vm, struct rouse_error *error)
 {
 	int code = vm->sink->ops->prefetch(vm->sink, NULL, 0);
 
 	if (code == 0)
 		code = bench_await_empty(vm->fd);
-	if (code < 0)
-		return rouse_error_errno(error, code, "cannot begin");
-	return send_encoded(vm, encoded, result, error);
+	return code == 0 ? 0 : rouse_error_errno(error, code, "cannot begin");
 }
 
-static int bare_after(struct bench_vm *vm, const struct bench_tape *tape, struct result *result,
-	struct rouse_error *error)
+/* By both of them, when the guest has started. */
+static int bare_after(const struct job *job, struct bench_vm *vm, const struct bench_tape *tape,
+	struct result *result, struct rouse_error *error)
 {
 	struct answerer answerer = {.sink = vm->sink, .tape = tape};
 	cleanup_with(encoded_finish) struct encoded encoded = {0};
@@ -227,10 +268,13 @@ static int bare_after(struct bench_vm *vm, const struct bench_tape *tape, struct
 
 	(void)pthread_mutex_init(&answerer.lock, NULL);
 	code = start_guest(vm, &answerer, &thread, error);
-	if (code == 0)
+	if (code == 0 && job->sender == SENDER_LOOP)
+		code = loop(vm, tape, false, result, error);
+	else if (code == 0) {
 		code = encode(vm, tape, &answerer.answered, &encoded, error);
-	if (code == 0)
-		code = send_encoded(vm, &encoded, result, error);
+		if (code == 0)
+			code = send_encoded(vm, &encoded, result, error);
+	}
 	vm->sink->ops->interrupt(vm->sink);
 	if (thread != 0)
 		(void)pthread_join(thread, NULL);
@@ -461,12 +505,36 @@ static int measure_start(const struct job *job, struct bench_vm *vm, struct rous
 
 /* ---- All ------------------------------------------------------------------------------------ */
 
+/*
+ * As much memory as the VM has is touched once, in huge pages, and given back. Otherwise the kernel
+ * may have to move others' memory out of the way of QEMU's huge pages, and the host of a virtual
+ * machine to find memory that was not used before: a second, or nothing, of what is measured here.
+ */
+static void warm_memory(const struct bench_vm *vm)
+{
+	const size_t bytes = WARM_TIMES * (size_t)qemu_blocks_pages(vm->blocks, vm->block_count) *
+			     QEMU_PAGE_BYTES;
+	uint8_t *memory =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return;
+	(void)madvise(memory, bytes, MADV_HUGEPAGE);
+	for (size_t at = 0; at < bytes; at += QEMU_PAGE_BYTES)
+		*(volatile uint8_t *)(memory + at) = 1;
+	(void)munmap(memory, bytes);
+}
+
 static int start_qemu(const struct job *job, struct bench_vm *vm, struct rouse_error *error)
 {
 	const bool postcopy = job->phase != PHASE_EAGER;
 	int code = bench_vm_start_qemu(vm, job->argv, postcopy, error);
 
-	return code == 0 ? bench_vm_make_sink(vm, postcopy, job->run, error) : code;
+	if (code == 0)
+		code = bench_vm_make_sink(vm, postcopy, job->run, error);
+	if (code == 0)
+		warm_memory(vm);
+	return code;
 }
 
 static int run_bare(const struct job *job, struct bench_vm *vm, struct bench_tape *tape,
@@ -478,17 +546,21 @@ static int run_bare(const struct job *job, struct bench_vm *vm, struct bench_tap
 
 	/* Before QEMU is there, and without the tape: so that both find as much free memory as
 	   they do with Rouse. */
-	if (code == 0 && before) {
+	if (code == 0 && before && job->sender == SENDER_BARE) {
 		code = encode(vm, tape, NULL, &encoded, error);
 		bench_tape_finish(tape);
 		*tape = (struct bench_tape){0};
 	}
 	if (code == 0)
 		code = start_qemu(job, vm, error);
+	if (code == 0 && !before)
+		return bare_after(job, vm, tape, result, error);
+	if (code == 0)
+		code = send_no_page(vm, error);
 	if (code < 0)
 		return code;
-	return before ? bare_before(vm, &encoded, result, error)
-		      : bare_after(vm, tape, result, error);
+	return job->sender == SENDER_LOOP ? loop(vm, tape, true, result, error)
+					  : send_encoded(vm, &encoded, result, error);
 }
 
 static int run_sender(const struct job *job, struct bench_vm *vm, struct bench_tape *tape,
@@ -496,7 +568,7 @@ static int run_sender(const struct job *job, struct bench_vm *vm, struct bench_t
 {
 	int code;
 
-	if (job->sender == SENDER_BARE)
+	if (job->sender == SENDER_BARE || job->sender == SENDER_LOOP)
 		return run_bare(job, vm, tape, result, error);
 	if (job->sender == SENDER_ROUSE) {
 		code = start_qemu(job, vm, error);
@@ -558,7 +630,7 @@ int main(int argc, char **argv)
 
 	if (!parse(argc, argv, &job)) {
 		fprintf(stderr, "usage: bench-place eager|ws|background|start "
-				"rouse|bare|decode IMAGE -- "
+				"rouse|loop|bare|decode IMAGE -- "
 				"QEMU [ARGUMENT]...\n");
 		return 2;
 	}

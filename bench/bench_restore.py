@@ -37,9 +37,10 @@ from harness import drop_from_cache
 
 ALL_POLICIES = POLICIES + FURTHER_POLICIES + PEERS
 NAME = max(map(len, ALL_POLICIES)) + 1  # width of a policy's column
-FURTHER_EVERY = 2       # the further storages take part in each second round
-OTHERS_EVERY = 3        # and what others do, which differs by seconds, in each third
-OTHERS = PEERS + ("qemu",)
+# Which round a policy takes part in, from the first one on: what is close to others in each; what
+# differs by seconds, and takes most of the time, in each fifth.
+EVERY = {"auto": 1, "ws": 1, "paced": 1, "faasnap": 2}
+EVERY_OTHER_POLICY = 5
 CACHED = ("cold: what is restored from, for every policy: dropped from the page cache before each "
           "restore, and mincore(2) found none of it there. Warm: programs, libraries, firmware, "
           "the guest's kernel. What is kept below a virtual disk is not known.")
@@ -87,13 +88,11 @@ class Limit:
 
 
 def plan(ways, saved, number):
-    """What a round restores: the further storages take part in each second one, what others do in
-    each third."""
+    """What a round restores: all storages, each with the policies whose turn it is."""
     args = ways.bench.args
     cells = [(storage, policy) for storage in args.storages for policy in args.policies
              if (saved.workload, storage) not in args.left_out
-             and (storage not in run_demo.FURTHER_STORAGES or number % FURTHER_EVERY == 1)
-             and (policy not in OTHERS or number % OTHERS_EVERY == 1)]
+             and (number - 1) % EVERY.get(policy, EVERY_OTHER_POLICY) == 0]
     return [cell for cell in common.rotated(cells, number - 1) if ways.possible(saved, *cell)]
 
 

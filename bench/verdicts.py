@@ -90,6 +90,13 @@ class Cells:
                 return policy, found
         return None
 
+    def chosen(self, workload, storage, policy):
+        """", which chose ...": where that is the best fixed one itself, what parts the two is
+        chance."""
+        names = different([run for run in self._of(self.runs, workload, storage, policy)
+                           if run.get("chosen_policy")], "chosen_policy")
+        return f", which chose {' and '.join(names)}" if names else ""
+
     def better_ms(self, workload, storage):
         """The better of eager and lazy; None without both."""
         found = [self.median(workload, storage, policy) for policy in ("eager", "lazy")]
@@ -150,8 +157,9 @@ def _judge_auto(cells, workload, storage):
         best = min(medians, key=medians.get)
         among = "" if len(medians) == len(FIXED) else f" among {', '.join(medians)}"
         yield _target([here, *((workload, storage, policy) for policy in medians)],
-                      f"{workload}, {storage}: auto ({auto:.0f} ms) of the best fixed one{among} "
-                      f"({best}, {medians[best]:.0f} ms)", auto / medians[best], AUTO_OF_BEST)
+                      f"{workload}, {storage}: auto ({auto:.0f} ms{cells.chosen(*here)}) of the "
+                      f"best fixed one{among} ({best}, {medians[best]:.0f} ms)",
+                      auto / medians[best], AUTO_OF_BEST)
 
 
 def _judge_ws(cells, workload, storage):

@@ -45,7 +45,7 @@ def numbers(text):
 
 
 def parse_arguments():
-    parser = common.parser(__doc__, rounds=3, ram=256)
+    parser = common.parser(__doc__, rounds=3, ram=256, resumes=0)
     parser.set_defaults(vcpus=1)
     parser.add_argument("--counts", type=numbers, default=None,
                         help="so many at once (default: 1,2,8,32; with --quick 1,2,8)")

@@ -37,7 +37,7 @@ def sizes(text):
 
 
 def parse_arguments():
-    parser = common.parser(__doc__, rounds=3, ram=None)
+    parser = common.parser(__doc__, rounds=3, ram=None, resumes=0)
     parser.add_argument("--ram", dest="sizes", type=sizes, metavar="GiB,...", default=None,
                         help="GiB (default: 1,4,8; with --quick 0.5,1)")
     parser.add_argument("--policies", default=("ws", "auto", peers.MAPPED_RAM),

@@ -40,7 +40,7 @@ ENOUGH_ROUNDS = 3  # for a verdict
 QUICK_RAM_MB = 512
 
 
-def parser(text, rounds=5, ram=1024, recordings=6):
+def parser(text, rounds=5, ram=1024, recordings=6, resumes=8):
     """An ArgumentParser with what all benchmarks take; ram None: without --ram."""
     made = argparse.ArgumentParser(description=text.split("\n\n", maxsplit=1)[0])
     made.add_argument("--build", default="build", help="meson's build directory")
@@ -55,8 +55,11 @@ def parser(text, rounds=5, ram=1024, recordings=6):
     made.add_argument("--recordings", type=int, default=None, metavar="N",
                       help="learn working sets from so many restores, whose sets are merged "
                       f"(default: {recordings}; with --quick 1)")
+    made.add_argument("--resumes", type=int, default=None, metavar="N",
+                      help="and go on learning in so many restores, from the slow disk and the "
+                      f"network (default: {resumes}; with --quick 0)")
     made.add_argument("--fresh", action="store_true", help="make images anew")
-    made.set_defaults(usual_ram=ram, usual_recordings=recordings)
+    made.set_defaults(usual_ram=ram, usual_recordings=recordings, usual_resumes=resumes)
     return made
 
 
@@ -71,6 +74,8 @@ class Bench(run_demo.Story):
         if args.quick:
             args.rounds = 1
         self.recordings = args.recordings or (1 if args.quick else args.usual_recordings)
+        self.resumes = args.resumes if args.resumes is not None else \
+            (0 if args.quick else args.usual_resumes)
         args.ram = args.ram or \
             (min(args.usual_ram, QUICK_RAM_MB) if args.quick else args.usual_ram)
         if not os.path.exists(self.tool.path):
@@ -147,7 +152,8 @@ class Bench(run_demo.Story):
 
     def prepared(self, workload):
         """run_demo.Saved of a workload: a guest that was booted, filled, saved and packed."""
-        machine = [self.machine.ram_mb, self.machine.vcpus, self.machine.accel, self.recordings]
+        machine = [self.machine.ram_mb, self.machine.vcpus, self.machine.accel, self.recordings,
+                   self.resumes]
         saved = self._saved(workload, None)
         normal = self.kept(self.file(workload + ".json"), (saved.image, saved.packed, saved.stream),
                            machine)

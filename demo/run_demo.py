@@ -41,6 +41,9 @@ STORAGES = {"disk": None, "slow": Throttle(100_000_000, 100)}
 # Those that the benchmarks have beside them: a disk behind a fast network, and 1 Gbit/s to afar.
 FURTHER_STORAGES = {"mid": Throttle(500_000_000, 0, 1000), "net": Throttle(125_000_000, 0, 20_000)}
 SETTLE_SECONDS = 3     # a workload runs for so long before it is looked at
+# Where restores that go on learning read from, by turns: what stalls are like there a recording from
+# a fast disk does not know.
+RESUME_STORAGES = (STORAGES["slow"], FURTHER_STORAGES["net"])
 BASELINE_SECONDS = 5   # and for so long to learn what is normal
 # For so long a restore records first touches before anything comes unasked.
 RECORD_SECONDS = {"idle": 4, "kv": 12, "scan": 4, "sql": 12}
@@ -64,6 +67,7 @@ class Story:
     """What all steps need."""
 
     recordings = 1  # restores that a working set is learnt from
+    resumes = 0     # and that it learns from afterwards, as those of who resumes all day
     record_seconds = None  # of each; None: RECORD_SECONDS of the workload
 
     def __init__(self, args):
@@ -189,9 +193,24 @@ def record(story, workload, image, wset):
         check_integrity(story, restored, "the recording restore")
 
 
+def pack(story, image, wset, packed):
+    return story.tool.run_json("pack", "--json", image, "-w", wset, packed)
+
+
+def go_on_learning(story, workload, wset, packed):
+    """Restores with what is known, from a cold cache, and learns from each (--learn)."""
+    for number in range(story.resumes):
+        story.terminal.progress(f"{workload}: restores that go on learning", number, story.resumes)
+        drop_from_cache(packed)
+        with restored_by_rouse(story.tool, story.machine, packed, "ws",
+                               RESUME_STORAGES[number % len(RESUME_STORAGES)],
+                               ("--learn", wset)) as restored:
+            check_integrity(story, restored, "a restore that learns")
+
+
 def learn_working_set(story, workload, image, packed):
-    """Records what the guest touches first in one restore, or more of them, which are merged, and
-    lays the image out for that."""
+    """Records what the guest touches first in one restore, or more of them, which are merged, lays
+    the image out for that, and goes on learning."""
     wset = story.file(f"{workload}.wset")
     for number in range(story.recordings):
         story.terminal.progress(f"{workload}: restores that record the working set", number,
@@ -199,8 +218,12 @@ def learn_working_set(story, workload, image, packed):
         record(story, workload, image, wset if number == 0 else wset + ".new")
         if number > 0:
             story.tool.run("wset", "merge", "-o", wset, wset, wset + ".new")
-    report = story.tool.run_json("pack", "--json", image, "-w", wset, packed)
+    report = pack(story, image, wset, packed)
     more = f" of each of {story.recordings} restores" if story.recordings > 1 else ""
+    if story.resumes:
+        go_on_learning(story, workload, wset, packed)
+        report = pack(story, image, wset, packed)
+        more += f", and what {story.resumes} more have learnt"
     story.say(f"{workload}: working set of {report['wset_pages']} pages "
               f"({report['wset_pages'] * 4096 / 1e6:.0f} MB), touched in the first "
               f"{recorded_seconds(story, workload)} s" + more)

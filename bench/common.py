@@ -88,6 +88,7 @@ class Bench(run_demo.Story):
         """Where the figures come from."""
         facts = environment(self.machine, self.folder)
         facts["load"] = os.getloadavg()[0]
+        facts["learnt_from"] = {"recordings": self.recordings, "resumes": self.resumes}
         return facts
 
     def further(self, restored):

@@ -40,6 +40,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define SEND_BYTES ((size_t)256 << 10)
 #define BARE_SOCKET_BYTES (1 << 20)
@@ -512,8 +513,10 @@ static int measure_start(const struct job *job, struct bench_vm *vm, struct rous
  */
 static void warm_memory(const struct bench_vm *vm)
 {
-	const size_t bytes = WARM_TIMES * (size_t)qemu_blocks_pages(vm->blocks, vm->block_count) *
-			     QEMU_PAGE_BYTES;
+	const size_t wanted = WARM_TIMES * QEMU_PAGE_BYTES *
+			      (size_t)qemu_blocks_pages(vm->blocks, vm->block_count);
+	const size_t half = (size_t)sysconf(_SC_AVPHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
+	const size_t bytes = wanted < half ? wanted : half;
 	uint8_t *memory =
 		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 

@@ -5,8 +5,8 @@
     bench/bench_restore.py [--workloads idle,kv] [--rounds 5] [--quick] ...
 
 The demo's guests, prepared as the demo does it, restored from a cold page cache (checked) in
-rounds: in each round every storage and policy once, in an order that changes from round to round,
-and once QEMU's bare start. Prints medians with the least and the greatest, and every target
+rounds: in each round every storage, with the policies whose turn it is, in an order that changes
+from round to round, and once QEMU's bare start. Prints medians with the least and the greatest, and every target
 of the project beside what was measured; BUILD/bench/report.json is in the demo's format, and each
 run has "limit_ms", "backend", "ram_gib", "clones" and "cpu_s_per_gib" too. "settings" says how each
 policy is set, "skipped" what could not be measured here, and why (bench/peers.py).
@@ -47,7 +47,7 @@ CACHED = ("cold: what is restored from, for every policy: dropped from the page 
 
 
 def parse_arguments():
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, rounds=6)
     parser.add_argument("--workloads", type=run_demo.choose(run_demo.ALL_WORKLOADS), default=None,
                         help="default: idle,kv,sql,scan; with --quick idle,sql")
     parser.add_argument("--storages", type=run_demo.choose(tuple(STORAGES)), default=None,

@@ -134,6 +134,19 @@ static void check(bool condition)
 		abort();
 }
 
+/* Of codecs that can stop there is no room behind what was asked for. */
+static void decode_front(const struct rouse_chunk *chunk, const unsigned char *stored)
+{
+	const uint32_t front = (chunk->pages + 1u) / 2;
+	const size_t room = chunk->codec == ROUSE_CODEC_ZSTD ? chunk->pages : front;
+	unsigned char *pages = malloc(room * ROUSE_IMAGE_PAGE_BYTES);
+	uint32_t decoded;
+
+	if (pages != NULL)
+		(void)rouse_chunk_decode_front(chunk, stored, front, pages, &decoded, NULL);
+	free(pages);
+}
+
 static void decode(struct memory_source *memory, const struct rouse_chunk *chunk)
 {
 	/* Exact sizes, so that the address sanitizer sees a byte too much. */
@@ -144,6 +157,7 @@ static void decode(struct memory_source *memory, const struct rouse_chunk *chunk
 	if (stored != NULL && pages != NULL) {
 		memcpy(stored, memory->bytes + chunk->offset, chunk->stored_bytes);
 		(void)rouse_chunk_decode(chunk, stored, pages);
+		decode_front(chunk, stored);
 	}
 	free(stored);
 	free(pages);

@@ -8,19 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void disk_finish(struct rouse_metadata_disk *disk)
+void rouse_metadata_disk_finish(struct rouse_metadata_disk *disk)
 {
 	free(disk->device);
 	free(disk->node);
 	free(disk->file);
 	free(disk->format);
 	free(disk->overlay);
+	*disk = (struct rouse_metadata_disk){0};
 }
 
 static void disks_finish(struct rouse_metadata_disk *disks, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		disk_finish(&disks[i]);
+		rouse_metadata_disk_finish(&disks[i]);
 	free(disks);
 }
 

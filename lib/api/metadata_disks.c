@@ -67,6 +67,17 @@ char *rouse_metadata_disk_file(const struct rouse_metadata_disk *disk)
 	return name[0] == '/' || strpbrk(name, ":{") == NULL ? strdup(name) : NULL;
 }
 
+/* JSON may spell a character as its number, and a slash with a backslash. */
+static bool has_escapes(const struct rouse_metadata *metadata)
+{
+	for (size_t i = 0; i < metadata->argument_count; i++) {
+		if (strstr(metadata->command_line[i], "\\u") != NULL ||
+			strstr(metadata->command_line[i], "\\/") != NULL)
+			return true;
+	}
+	return false;
+}
+
 static bool disk_is_named(
 	const struct rouse_metadata *metadata, const struct rouse_metadata_disk *disk)
 {
@@ -77,8 +88,10 @@ static bool disk_is_named(
 	if (name == NULL || strpbrk(name, ",\"\\") != NULL || is_named(metadata, name))
 		return true;
 	/* Named from where QEMU was started. */
-	return length > 0 && strncmp(name, metadata->cwd, length) == 0 && name[length] == '/' &&
-	       is_named(metadata, name + length + 1);
+	if (length > 0 && strncmp(name, metadata->cwd, length) == 0 && name[length] == '/' &&
+		is_named(metadata, name + length + 1))
+		return true;
+	return has_escapes(metadata);
 }
 
 static const struct rouse_metadata_disk *find_unnamed(const struct rouse_metadata *metadata,

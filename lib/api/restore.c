@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/observer.h"
 #include "engine/policy_traits.h"
+#include "image/image_tables.h"
 #include "vmm/qemu_incoming.h"
 
 #include <string.h>
@@ -165,18 +166,12 @@ static int send_first(void *user, struct rouse_error *error)
 		       : restore_uffd_send_small(r->qemu.sink, r->reader, r->source, error);
 }
 
-/*
- * Where the first read of the image took less than this, a fault's table comes alone: its seven
- * neighbours would cost that fault some 300 us of copying, checking and fresh memory.
- */
-#define QUICK_READ_NS UINT64_C(500000)
-
 static void look_at_reads(struct restore *r)
 {
 	struct rouse_reader_opening opening;
 
 	rouse_reader_get_opening(r->reader, &opening);
-	if (opening.first_ns < QUICK_READ_NS)
+	if (opening.first_ns < ROUSE_QUICK_READ_NS)
 		rouse_reader_expect_quick_reads(r->reader);
 }
 

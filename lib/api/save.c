@@ -269,10 +269,9 @@ static int save_look(
 		code = save_disks_check(&save->metadata, qmp_peer_pid(save->qmp), error);
 	if (code < 0)
 		return code;
-	if (!options->keep_running) {
-		tell_unnamed_disk(save, observer);
+	tell_unnamed_disk(save, observer);
+	if (!options->keep_running)
 		return 0;
-	}
 	if (options->disks == ROUSE_DISKS_REFUSE)
 		code = save_disks_refuse(&save->metadata, error);
 	else if (options->disks == ROUSE_DISKS_SNAPSHOT)

@@ -19,18 +19,38 @@ static char *text_of(const json_t *object, const char *key)
 	return text != NULL && text[0] != '\0' ? strdup(text) : NULL;
 }
 
+/*
+ * The disk's file as QEMU sees it. -ENODATA: it has no name that could be looked up, or QEMU's root
+ * cannot be seen; -ENOENT: the file has no name any more.
+ */
+static int disk_stat(const struct rouse_metadata_disk *disk, int pid, struct stat *status)
+{
+	cleanup_free char *file = rouse_metadata_disk_file(disk);
+	char path[PATH_MAX];
+	int size;
+
+	if (pid <= 0 || file == NULL)
+		return -ENODATA;
+	size = snprintf(path, sizeof(path), "/proc/%d/%s", pid, file[0] == '/' ? "root" : "cwd");
+	if (access(path, F_OK) < 0 || (size_t)size + 1 + strlen(file) >= sizeof(path))
+		return -ENODATA;
+	(void)snprintf(path + size, sizeof(path) - (size_t)size, "/%s", file);
+	return stat(path, status) < 0 ? -errno : 0;
+}
+
 /* Adds an entry of query-block, unless its drive is empty. */
-static void disk_add(const json_t *entry, struct rouse_metadata *metadata)
+static void disk_add(const json_t *entry, int pid, struct rouse_metadata *metadata)
 {
 	const json_t *inserted = json_object_get(entry, "inserted");
 	const json_t *image = json_object_get(inserted, "image");
 	const json_t *read_only = json_object_get(inserted, "ro");
 	struct rouse_metadata_disk *disk;
+	struct stat status;
 
 	if (!json_is_boolean(read_only))
 		return;
-	disk = json_is_true(read_only) ? &metadata->media[metadata->medium_count++]
-				       : &metadata->disks[metadata->disk_count++];
+	disk = json_is_true(read_only) ? &metadata->media[metadata->medium_count]
+				       : &metadata->disks[metadata->disk_count];
 	disk->device = text_of(entry, "device");
 	if (disk->device == NULL)
 		disk->device = text_of(entry, "qdev");
@@ -39,6 +59,12 @@ static void disk_add(const json_t *entry, struct rouse_metadata *metadata)
 	if (disk->file == NULL)
 		disk->file = text_of(inserted, "file");
 	disk->format = text_of(inserted, "drv");
+	if (json_is_false(read_only))
+		metadata->disk_count++;
+	else if (disk_stat(disk, pid, &status) == -ENOENT)
+		rouse_metadata_disk_finish(disk); /* of -snapshot: nothing is in it, or will be */
+	else
+		metadata->medium_count++;
 }
 
 int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct rouse_error *error)
@@ -61,7 +87,7 @@ int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct ro
 			code = rouse_error_errno(error, -ENOMEM, "cannot list the disks");
 	}
 	if (code == 0) {
-		json_array_foreach(list, index, entry) disk_add(entry, metadata);
+		json_array_foreach(list, index, entry) disk_add(entry, qmp_peer_pid(qmp), metadata);
 	}
 	json_decref(list);
 	return code;
@@ -91,25 +117,6 @@ int save_disks_refuse(const struct rouse_metadata *metadata, struct rouse_error 
 		"the VM goes on and would write to disks that belong to the image: %s; choose "
 		"--disks=snapshot (an overlay for each) or --disks=ignore",
 		list);
-}
-
-/*
- * The disk's file as QEMU sees it. -ENODATA: it has no name that could be looked up, or QEMU's root
- * cannot be seen; -ENOENT: the file has no name any more.
- */
-static int disk_stat(const struct rouse_metadata_disk *disk, int pid, struct stat *status)
-{
-	cleanup_free char *file = rouse_metadata_disk_file(disk);
-	char path[PATH_MAX];
-	int size;
-
-	if (pid <= 0 || file == NULL)
-		return -ENODATA;
-	size = snprintf(path, sizeof(path), "/proc/%d/%s", pid, file[0] == '/' ? "root" : "cwd");
-	if (access(path, F_OK) < 0 || (size_t)size + 1 + strlen(file) >= sizeof(path))
-		return -ENODATA;
-	(void)snprintf(path + size, sizeof(path) - (size_t)size, "/%s", file);
-	return stat(path, status) < 0 ? -errno : 0;
 }
 
 int save_disks_check(const struct rouse_metadata *metadata, int pid, struct rouse_error *error)

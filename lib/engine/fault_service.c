@@ -26,6 +26,7 @@
  */
 #define SLOW_READ_NS UINT64_C(2000000)
 #define NO_MEMORY_NAP_NS 10000000
+#define TOUCH_BYTES ((size_t)2 << 20)
 #define READ_WEIGHT 4u /* of the average: the last read counts so many-th */
 
 struct chunk_cache {
@@ -104,17 +105,23 @@ static void note_read(struct rouse_fault_service *s, uint64_t ns)
 		s->read_ns = s->read_ns - s->read_ns / READ_WEIGHT + ns / READ_WEIGHT;
 }
 
-/* Only up to the first @front pages of it: the guest waits for the last of these. */
+/*
+ * Only up to the first @front pages of it: the guest waits for the last of these. Decompressing
+ * begins anew for the rest (complete_chunk()), so not where little is left.
+ */
 static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t front, size_t slot,
 	uint64_t asked_ns)
 {
 	uint64_t begun_ns;
-	uint32_t decoded;
+	uint32_t decoded, pages;
 	int code = fault_span_choose(&s->span, number, reads_are_slow(s));
 
 	s->cache.number[slot] = UINT64_MAX;
 	if (code < 0)
 		return code;
+	pages = fault_span_chunk(&s->span, number)->pages;
+	if (front <= pages && front > pages / 4 * 3)
+		front = pages;
 	/* Before the read: whoever follows it must not begin another one elsewhere. */
 	atomic_store_explicit(
 		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
@@ -140,7 +147,8 @@ static int complete_chunk(struct rouse_fault_service *s, uint64_t number, size_t
 
 	if (s->cache.pages[slot] == pages)
 		return 0;
-	code = fault_span_decode_behind(&s->span, number, cache_slot(&s->cache, slot));
+	code = fault_span_decode_behind(
+		&s->span, number, cache_slot(&s->cache, slot), s->cache.pages[slot]);
 	if (code == 0)
 		s->cache.pages[slot] = pages;
 	else
@@ -360,12 +368,17 @@ static void take_priority(void)
 		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), FAULT_NICE);
 }
 
-/* So that no fault waits for the kernel to find memory for the chunk that is decompressed for it.
+/*
+ * So that no fault waits for the kernel to find memory for the chunk that is decompressed for it.
+ * Not for all that large chunks may need: the slots of the cache are used from the first one on.
  */
 static void touch_buffers(struct rouse_fault_service *s)
 {
-	memset(s->cache.data, 0, CACHE_CHUNKS * s->cache.chunk_bytes);
-	fault_span_touch(&s->span);
+	const size_t all = CACHE_CHUNKS * s->cache.chunk_bytes;
+
+	memset(s->cache.data, 0, all < TOUCH_BYTES ? all : TOUCH_BYTES);
+	if (s->cache.chunk_bytes < TOUCH_BYTES)
+		fault_span_touch(&s->span);
 }
 
 static void *fault_main(void *argument)

@@ -2,8 +2,8 @@
 /*
  * Answers the guest's page faults, on a thread of its own, and keeps the log of them.
  *
- *   sink.wait_fault -> locate -> (read, verify, decompress | chunk cache) -> sink.place urgent
- *                                                                           `-> around, ahead
+ *   sink.wait_fault -> locate -> (read, verify, decompress up to the page | chunk cache)
+ *     -> sink.place urgent -> (decompress the rest) -> around, ahead
  *
  * Fault-around: the page's neighbours that were read with it are placed behind it (fault_span.h).
  * They are there already, a guest touches neighbours together, and fetching them later would cost

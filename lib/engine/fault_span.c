@@ -158,14 +158,16 @@ int fault_span_decode_front(const struct fault_span *span, uint64_t number, uint
 	return code;
 }
 
-int fault_span_decode_behind(const struct fault_span *span, uint64_t number, void *pages)
+int fault_span_decode_behind(
+	const struct fault_span *span, uint64_t number, void *pages, uint32_t decoded)
 {
 	const struct rouse_chunk *chunk = fault_span_chunk(span, number);
 	struct rouse_decode_time time = {0};
 	int code = rouse_chunk_decode_behind(
 		chunk, span->stored + stored_at(span, number), pages, &time);
 
-	stage_clock_add(span->stages, ROUSE_STAGE_DECOMPRESS, time.decompress_ns, chunk->pages);
+	stage_clock_add(
+		span->stages, ROUSE_STAGE_DECOMPRESS, time.decompress_ns, chunk->pages - decoded);
 	return code;
 }
 

@@ -66,11 +66,13 @@ int fault_span_decode(const struct fault_span *span, uint64_t number, void *page
 
 /**
  * The same in two steps: first up to the page that somebody waits for, then all of it.
- * *decoded: pages that are there, @front or more. 0 or -EUCLEAN.
+ * *decoded: pages that are there, @front or more; the second step wants to know how many were.
+ * 0 or -EUCLEAN.
  */
 int fault_span_decode_front(const struct fault_span *span, uint64_t number, uint32_t front,
 	void *pages, uint32_t *decoded);
-int fault_span_decode_behind(const struct fault_span *span, uint64_t number, void *pages);
+int fault_span_decode_behind(
+	const struct fault_span *span, uint64_t number, void *pages, uint32_t decoded);
 
 /** The descriptor of a chunk that was read. */
 static inline const struct rouse_chunk *fault_span_chunk(

@@ -32,7 +32,7 @@ void rouse_reader_get_opening(
 
 /**
  * Tells that random reads cost little here: a table that a fault waits for is read alone, without
- * those beside it in the file. Before other threads use the reader.
+ * those beside it in the file, until such a read takes long after all (ROUSE_QUICK_READ_NS).
  */
 void rouse_reader_expect_quick_reads(struct rouse_reader *reader);
 

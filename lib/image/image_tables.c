@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "image/image_tables.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 
 #include <inttypes.h>
@@ -106,7 +107,7 @@ int rouse_tables_init(struct rouse_tables *tables, const struct rouse_table_kind
 	tables->superblock = superblock;
 	tables->source = source;
 	tables->directory = directory;
-	tables->urgent_bytes = NEIGHBOUR_BYTES;
+	atomic_init(&tables->urgent_bytes, NEIGHBOUR_BYTES);
 	tables->count = (entries + kind->entries - 1) / kind->entries;
 	(void)pthread_mutex_init(&tables->loading[ROUSE_READ_URGENT], NULL);
 	(void)pthread_mutex_init(&tables->loading[ROUSE_READ_BULK], NULL);
@@ -232,6 +233,18 @@ static int load(struct rouse_tables *tables, uint64_t index, uint64_t limit,
 	return code;
 }
 
+/* A fault waits. What opening the image has shown of the medium may have been a cache's doing. */
+static int load_urgently(struct rouse_tables *tables, uint64_t index)
+{
+	const uint64_t begun_ns = rouse_clock_ns();
+	const uint64_t limit = atomic_load_explicit(&tables->urgent_bytes, memory_order_relaxed);
+	const int code = load(tables, index, limit, ROUSE_READ_URGENT);
+
+	if (rouse_clock_ns() - begun_ns > ROUSE_QUICK_READ_NS)
+		atomic_store_explicit(&tables->urgent_bytes, NEIGHBOUR_BYTES, memory_order_relaxed);
+	return code;
+}
+
 int rouse_tables_get(struct rouse_tables *tables, uint64_t index, enum rouse_read_priority priority,
 	const void **table)
 {
@@ -239,9 +252,9 @@ int rouse_tables_get(struct rouse_tables *tables, uint64_t index, enum rouse_rea
 
 	*table = find(tables, index);
 	if (*table == NULL && table_offset(tables, index) != 0) {
-		code = load(tables, index,
-			priority == ROUSE_READ_URGENT ? tables->urgent_bytes : NEIGHBOUR_BYTES,
-			priority);
+		code = priority == ROUSE_READ_URGENT
+			       ? load_urgently(tables, index)
+			       : load(tables, index, NEIGHBOUR_BYTES, priority);
 		*table = find(tables, index);
 	}
 	return code;
@@ -249,7 +262,7 @@ int rouse_tables_get(struct rouse_tables *tables, uint64_t index, enum rouse_rea
 
 void rouse_tables_expect_quick_reads(struct rouse_tables *tables)
 {
-	tables->urgent_bytes = 0;
+	atomic_store_explicit(&tables->urgent_bytes, 0, memory_order_relaxed);
 }
 
 int rouse_tables_load_all(

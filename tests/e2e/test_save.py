@@ -856,6 +856,16 @@ def test_a_vm_whose_disc_was_changed_is_not_restored_with_the_first_one():
     restore_and_check(image, extra=[disc[0], disc[1].replace(str(first), str(second))])
 
 
+def test_a_disc_below_a_temporary_overlay_is_restored_by_the_command_line():
+    """With snapshot=on QEMU puts an overlay without a name over what is only read, too."""
+    image, path = work('vm.rouse'), work('1.iso')
+    path.write_bytes(b'disc' * 4096)
+    disc = ['-drive', f'if=ide,media=cdrom,id=cd,format=raw,file={path},snapshot=on']
+    with working_guest(extra=disc) as guest:
+        save(guest, image).expect(0)
+    restore_and_check(image, extra=disc)
+
+
 def test_a_vm_whose_disk_ends_with_qemu_is_refused():
     image, path = work('vm.rouse'), disk('a.qcow2')
     temporary = drive(path, 'hd')

@@ -232,6 +232,8 @@ static void a_disk_that_cannot_be_looked_for_counts_as_named(void **state)
 	assert_string_equal(unnamed("file=/d/a,,b", "/d/a,b"), "named");
 	assert_string_equal(unnamed("x", ""), "named");
 	assert_string_equal(unnamed("x", "/d/a\"b"), "named");
+	assert_string_equal(unnamed("{\"filename\": \"/d/\\u00e9\"}", "/d/\xc3\xa9"), "named");
+	assert_string_equal(unnamed("{\"filename\": \"\\/d\\/a\"}", "/d/a"), "named");
 }
 
 int main(void)

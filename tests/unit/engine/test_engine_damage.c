@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine over images with a damaged chunk: nothing of it reaches the guest. */
+/*
+ * The engine over images with a damaged chunk: nothing of it reaches the guest. Only what has the
+ * checksum of its maker, and is shorter than he says, may: up to the page that is asked for.
+ */
 #include "paced_fixture.h"
 
 #include <fcntl.h>

@@ -39,7 +39,8 @@ static struct encoded *encode(enum rouse_codec codec)
 	struct rouse_disk_chunk disk;
 	const void *stored;
 
-	assert_true(encoder != NULL && e != NULL && packed != NULL);
+	assert_true(encoder != NULL && packed != NULL);
+	assert_non_null(e);
 	fill(e->plain);
 	stored = rouse_encoder_run(encoder, e->plain, PAGES, packed, &disk);
 	e->chunk = (struct rouse_chunk){.pages = le16_get(disk.pages),

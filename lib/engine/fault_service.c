@@ -107,7 +107,8 @@ static void note_read(struct rouse_fault_service *s, uint64_t ns)
 
 /*
  * Only up to the first @front pages of it: the guest waits for the last of these. Decompressing
- * begins anew for the rest (complete_chunk()), so not where little is left.
+ * begins anew for the rest (complete_chunk()), so not where little is left; nor where a fault
+ * brings nothing along: there one follows the other, and waits for what this thread still does.
  */
 static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t front, size_t slot,
 	uint64_t asked_ns)
@@ -120,7 +121,7 @@ static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t f
 	if (code < 0)
 		return code;
 	pages = fault_span_chunk(&s->span, number)->pages;
-	if (front <= pages && front > pages / 4 * 3)
+	if (front <= pages && (!s->around || front > pages / 4 * 3))
 		front = pages;
 	/* Before the read: whoever follows it must not begin another one elsewhere. */
 	atomic_store_explicit(

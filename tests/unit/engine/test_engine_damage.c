@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 /* Overwrites a few stored bytes of the chunk that holds a page. */
 /* Returns where in the image. */
@@ -160,6 +161,74 @@ static void a_fault_on_a_damaged_chunk_is_never_answered(void **state)
 	run_close(&run);
 }
 
+/*
+ * As of a maker who lies about the length of a chunk: all checksums are right. Returns the page
+ * that the chunk begins with, behind @page.
+ */
+static uint64_t shorten_a_chunk(const char *path, uint64_t page)
+{
+	struct rouse_disk_chunk chunks[ROUSE_CHUNK_TABLE_CHUNKS], *chunk;
+	struct rouse_disk_superblock superblock;
+	struct rouse_disk_section *section = &superblock.sections[ROUSE_SECTION_CHUNK_DIR];
+	struct rouse_disk_table table;
+	uint64_t locator = ROUSE_LOCATOR_ZERO;
+	size_t size;
+	struct run run;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	run_open(&run, path);
+	while (locator == ROUSE_LOCATOR_ZERO || rouse_locator_slot(locator) != 0)
+		assert_int_equal(
+			rouse_reader_locate(run.reader, ++page, ROUSE_READ_BULK, &locator), 0);
+	rouse_reader_close(run.reader);
+	rouse_source_destroy(run.source);
+	assert_int_equal(pread(fd, &superblock, sizeof(superblock), 0), sizeof(superblock));
+	/* Of so few pages there is one table. */
+	assert_int_equal(le64_get(section->length), sizeof(table));
+	assert_int_equal(
+		pread(fd, &table, sizeof(table), (off_t)le64_get(section->offset)), sizeof(table));
+	size = le32_get(table.entries) * sizeof(*chunks);
+	assert_int_equal(pread(fd, chunks, size, (off_t)le64_get(table.offset)), size);
+	chunk = &chunks[rouse_locator_chunk(locator)];
+	chunk->pages = le16_make((uint16_t)(le16_get(chunk->pages) - 1));
+	table.checksum = le64_make(XXH3_64bits(chunks, size));
+	section->checksum = le64_make(XXH3_64bits(&table, sizeof(table)));
+	superblock.checksum = le64_make(
+		XXH3_64bits(&superblock, offsetof(struct rouse_disk_superblock, checksum)));
+	assert_int_equal(pwrite(fd, chunks, size, (off_t)le64_get(table.offset)), size);
+	assert_int_equal(
+		pwrite(fd, &table, sizeof(table), (off_t)le64_get(section->offset)), sizeof(table));
+	assert_int_equal(pwrite(fd, &superblock, sizeof(superblock), 0), sizeof(superblock));
+	(void)close(fd);
+	return page;
+}
+
+/* It comes out when the page is answered, which is as it was saved. */
+static void a_chunk_that_is_shorter_than_it_says_is_found_behind_the_answer(void **state)
+{
+	const struct fixture *fixture = *state;
+	unsigned char expected[PAGE];
+	struct run run;
+	uint64_t page;
+
+	make_image(fixture->path, NULL, 0);
+	page = shorten_a_chunk(fixture->path, 7000);
+	run_open(&run, fixture->path);
+	/* The background waits for much longer than this takes. */
+	assert_int_equal(run_engine(&run,
+				 (struct rouse_engine_config){.policy = ROUSE_POLICY_LAZY,
+					 .background = ROUSE_BACKGROUND_MAX,
+					 .quiet_us = 10000000},
+				 &page, 1),
+		-EUCLEAN);
+	assert_int_equal(run.error.kind, ROUSE_ERROR_DAMAGED);
+	fill_page(expected, seed_of(page));
+	assert_memory_equal(run.fake->memory + page * PAGE, expected, PAGE);
+	for (uint64_t i = page + 1; i < page + 8; i++)
+		assert_int_equal(run.fake->state[i], 0);
+	run_close(&run);
+}
+
 /* QEMU's main loop waits for it, and says nothing: without an end of the sink nobody would know. */
 static void a_damaged_page_that_loading_needs_is_an_error(void **state)
 {
@@ -213,6 +282,7 @@ int main(void)
 		T(a_damaged_page_that_loading_needs_is_an_error),
 		T(after_the_run_nobody_logs_faults_any_more),
 		T(a_fault_on_a_damaged_chunk_is_never_answered),
+		T(a_chunk_that_is_shorter_than_it_says_is_found_behind_the_answer),
 #undef T
 	};
 

@@ -91,11 +91,9 @@ class Cells:
         return None
 
     def chosen(self, workload, storage, policy):
-        """", which chose ...": where that is the best fixed one itself, what parts the two is
-        chance."""
-        names = different([run for run in self._of(self.runs, workload, storage, policy)
-                           if run.get("chosen_policy")], "chosen_policy")
-        return f", which chose {' and '.join(names)}" if names else ""
+        """The policies that the one that chooses took."""
+        return different([run for run in self._of(self.runs, workload, storage, policy)
+                          if run.get("chosen_policy")], "chosen_policy")
 
     def better_ms(self, workload, storage):
         """The better of eager and lazy; None without both."""
@@ -154,12 +152,27 @@ def _judge_auto(cells, workload, storage):
     medians = {policy: found for policy in FIXED
                if (found := cells.median(workload, storage, policy))}
     if medians:
-        best = min(medians, key=medians.get)
-        among = "" if len(medians) == len(FIXED) else f" among {', '.join(medians)}"
-        yield _target([here, *((workload, storage, policy) for policy in medians)],
-                      f"{workload}, {storage}: auto ({auto:.0f} ms{cells.chosen(*here)}) of the "
-                      f"best fixed one{among} ({best}, {medians[best]:.0f} ms)",
-                      auto / medians[best], AUTO_OF_BEST)
+        yield _judge_choice(cells, here, auto, medians)
+
+
+def _judge_choice(cells, here, auto, medians):
+    """auto beside the best fixed policy. Where it took the same one each time the two are one way
+    to restore, measured twice: they are judged by all restores of both, since by the half of them
+    only chance parts them."""
+    workload, storage, _ = here
+    chosen = cells.chosen(*here)
+    told = f"auto ({auto:.0f} ms"
+    if len(chosen) == 1 and chosen[0] in medians and auto < math.inf:
+        same = chosen[0]
+        told += f"; it took {same} each time, {medians[same]:.0f} ms: one way"
+        auto = medians[same] = statistics.median(
+            [*cells.values(*here), *cells.values(workload, storage, same)])
+        told += f", {auto:.0f} ms"
+    best = min(medians, key=medians.get)
+    among = "" if len(medians) == len(FIXED) else f" among {', '.join(medians)}"
+    return _target([here, *((workload, storage, policy) for policy in medians)],
+                   f"{workload}, {storage}: {told}) of the best fixed one{among} ({best}, "
+                   f"{medians[best]:.0f} ms)", auto / medians[best], AUTO_OF_BEST)
 
 
 def _judge_ws(cells, workload, storage):

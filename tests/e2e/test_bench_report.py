@@ -50,6 +50,21 @@ def test_rival_must_be_twice_as_late_once_and_sooner_never():
     assert judged(runs, 'where we gain most')[0] is False
 
 
+def test_auto_and_the_policy_that_it_took_each_time_are_one_way():
+    """Their restores are the same, so that by half of them each only chance parts them."""
+    runs = [run_of('idle', 'mid', 'auto', ttr, chosen_policy='paced') for ttr in (80, 90)] + \
+        [run_of('idle', 'mid', 'paced', ttr) for ttr in (60, 70)]
+    met, line = judged(runs, 'the best fixed one')
+    assert met is True and 'auto (85 ms; it took paced each time, 65 ms: one way, 75 ms)' in line
+    # It chose badly.
+    runs.append(run_of('idle', 'mid', 'ws', 71))
+    met, line = judged(runs, 'the best fixed one')
+    assert met is False and '(ws, 71 ms)' in line and '1.06' in line, line
+    # It did not always take it: the two are two.
+    runs[0]['chosen_policy'] = 'ws'
+    assert 'auto (85 ms) of the best' in judged(runs, 'the best fixed one')[1]
+
+
 def test_default_policy_is_what_is_compared_and_ws_without_it():
     runs = [run_of('sql', 'slow', 'qemu', 1000), run_of('sql', 'slow', 'ws', 100)]
     assert judged(runs, "QEMU's own restore")[0] is True

@@ -8,20 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-void rouse_metadata_disk_finish(struct rouse_metadata_disk *disk)
+static void disk_finish(struct rouse_metadata_disk *disk)
 {
 	free(disk->device);
 	free(disk->node);
 	free(disk->file);
 	free(disk->format);
 	free(disk->overlay);
-	*disk = (struct rouse_metadata_disk){0};
 }
 
 static void disks_finish(struct rouse_metadata_disk *disks, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		rouse_metadata_disk_finish(&disks[i]);
+		disk_finish(&disks[i]);
 	free(disks);
 }
 

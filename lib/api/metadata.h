@@ -67,9 +67,6 @@ struct rouse_metadata {
 /** Frees what @metadata holds and zeroes it. */
 void rouse_metadata_finish(struct rouse_metadata *metadata);
 
-/** Frees what @disk holds and zeroes it. */
-void rouse_metadata_disk_finish(struct rouse_metadata_disk *disk);
-
 /**
  * Makes the JSON text; the caller frees *text. A command line that is not UTF-8 is left out: it
  * could not be written so that it comes back the same. -ENOMEM, -EFBIG (beyond

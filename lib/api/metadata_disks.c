@@ -24,10 +24,39 @@ static bool argument_names(const char *argument, const char *name, size_t length
 	return false;
 }
 
+/* Whether @name is one of the texts in it, at any depth. */
+static bool json_names(const json_t *value, const char *name)
+{
+	const char *key;
+	json_t *member;
+
+	if (json_is_string(value))
+		return strcmp(json_string_value(value), name) == 0;
+	json_object_foreach((json_t *)(uintptr_t)value, key, member)
+	{
+		if (json_names(member, name))
+			return true;
+	}
+	return false;
+}
+
+/* An argument that is JSON may spell a character as its number, and a slash with a backslash. */
+static bool json_argument_names(const char *argument, const char *name)
+{
+	json_t *root = argument[0] == '{' ? json_loads(argument, 0, NULL) : NULL;
+	const bool names = json_names(root, name);
+
+	json_decref(root);
+	return names;
+}
+
 static bool is_named(const struct rouse_metadata *metadata, const char *name)
 {
 	for (size_t i = 0; i < metadata->argument_count; i++) {
-		if (argument_names(metadata->command_line[i], name, strlen(name)))
+		const char *argument = metadata->command_line[i];
+
+		if (argument_names(argument, name, strlen(name)) ||
+			json_argument_names(argument, name))
 			return true;
 	}
 	return false;
@@ -67,17 +96,6 @@ char *rouse_metadata_disk_file(const struct rouse_metadata_disk *disk)
 	return name[0] == '/' || strpbrk(name, ":{") == NULL ? strdup(name) : NULL;
 }
 
-/* JSON may spell a character as its number, and a slash with a backslash. */
-static bool has_escapes(const struct rouse_metadata *metadata)
-{
-	for (size_t i = 0; i < metadata->argument_count; i++) {
-		if (strstr(metadata->command_line[i], "\\u") != NULL ||
-			strstr(metadata->command_line[i], "\\/") != NULL)
-			return true;
-	}
-	return false;
-}
-
 static bool disk_is_named(
 	const struct rouse_metadata *metadata, const struct rouse_metadata_disk *disk)
 {
@@ -88,10 +106,8 @@ static bool disk_is_named(
 	if (name == NULL || strpbrk(name, ",\"\\") != NULL || is_named(metadata, name))
 		return true;
 	/* Named from where QEMU was started. */
-	if (length > 0 && strncmp(name, metadata->cwd, length) == 0 && name[length] == '/' &&
-		is_named(metadata, name + length + 1))
-		return true;
-	return has_escapes(metadata);
+	return length > 0 && strncmp(name, metadata->cwd, length) == 0 && name[length] == '/' &&
+	       is_named(metadata, name + length + 1);
 }
 
 static const struct rouse_metadata_disk *find_unnamed(const struct rouse_metadata *metadata,

@@ -38,6 +38,22 @@ static int disk_stat(const struct rouse_metadata_disk *disk, int pid, struct sta
 	return stat(path, status) < 0 ? -errno : 0;
 }
 
+/*
+ * snapshot=on and -snapshot put a file without a name over what can only be read, too. Nothing is
+ * in it, or will be: the medium is the one below.
+ */
+static void take_what_is_below(const json_t *inserted, struct rouse_metadata_disk *disk)
+{
+	char *below = text_of(inserted, "backing_file");
+
+	if (below == NULL)
+		return;
+	free(disk->file);
+	free(disk->format);
+	disk->file = below;
+	disk->format = NULL;
+}
+
 /* Adds an entry of query-block, unless its drive is empty. */
 static void disk_add(const json_t *entry, int pid, struct rouse_metadata *metadata)
 {
@@ -59,12 +75,13 @@ static void disk_add(const json_t *entry, int pid, struct rouse_metadata *metada
 	if (disk->file == NULL)
 		disk->file = text_of(inserted, "file");
 	disk->format = text_of(inserted, "drv");
-	if (json_is_false(read_only))
+	if (json_is_false(read_only)) {
 		metadata->disk_count++;
-	else if (disk_stat(disk, pid, &status) == -ENOENT)
-		rouse_metadata_disk_finish(disk); /* of -snapshot: nothing is in it, or will be */
-	else
-		metadata->medium_count++;
+		return;
+	}
+	metadata->medium_count++;
+	if (disk_stat(disk, pid, &status) == -ENOENT)
+		take_what_is_below(inserted, disk);
 }
 
 int save_disks_query(struct qmp *qmp, struct rouse_metadata *metadata, struct rouse_error *error)

@@ -863,6 +863,7 @@ def test_a_disc_below_a_temporary_overlay_is_restored_by_the_command_line():
     disc = ['-drive', f'if=ide,media=cdrom,id=cd,format=raw,file={path},snapshot=on']
     with working_guest(extra=disc) as guest:
         save(guest, image).expect(0)
+    assert metadata(image)['media'][0]['file'] == str(path)
     restore_and_check(image, extra=disc)
 
 

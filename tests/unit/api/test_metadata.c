@@ -222,6 +222,17 @@ static void a_disk_is_named_wherever_a_value_begins(void **state)
 	assert_string_equal(unnamed("file=json:{\"filename\":\"/d/a\"}", "/d/a"), "named");
 }
 
+static void a_disk_is_named_however_json_spells_it(void **state)
+{
+	(void)state;
+	assert_string_equal(unnamed("{\"filename\": \"/d/\\u00e9\"}", "/d/\xc3\xa9"), "named");
+	assert_string_equal(unnamed("{\"filename\": \"\\/d\\/a\"}", "/d/a"), "named");
+	assert_string_equal(unnamed("{\"file\": {\"filename\": \"\\/d\\/a\"}}", "/d/a"), "named");
+	/* Escapes somewhere say nothing of another file. */
+	assert_string_equal(unnamed("{\"filename\": \"\\/d\\/a\"}", "/d/b"), "unnamed");
+	assert_string_equal(unnamed("{\"filename\": \"\\u00e9\"}", "/d/a.overlay"), "unnamed");
+}
+
 static void a_disk_that_cannot_be_looked_for_counts_as_named(void **state)
 {
 	(void)state;
@@ -232,8 +243,6 @@ static void a_disk_that_cannot_be_looked_for_counts_as_named(void **state)
 	assert_string_equal(unnamed("file=/d/a,,b", "/d/a,b"), "named");
 	assert_string_equal(unnamed("x", ""), "named");
 	assert_string_equal(unnamed("x", "/d/a\"b"), "named");
-	assert_string_equal(unnamed("{\"filename\": \"/d/\\u00e9\"}", "/d/\xc3\xa9"), "named");
-	assert_string_equal(unnamed("{\"filename\": \"\\/d\\/a\"}", "/d/a"), "named");
 }
 
 int main(void)
@@ -247,6 +256,7 @@ int main(void)
 		cmocka_unit_test(members_of_the_wrong_type_are_refused),
 		cmocka_unit_test(what_is_not_an_object_is_refused),
 		cmocka_unit_test(a_medium_that_was_changed_is_found),
+		cmocka_unit_test(a_disk_is_named_however_json_spells_it),
 		cmocka_unit_test(a_disk_that_the_command_line_does_not_name_is_found),
 		cmocka_unit_test(the_end_of_another_files_name_names_no_disk),
 		cmocka_unit_test(a_disk_is_named_wherever_a_value_begins),

@@ -197,6 +197,7 @@ static int prepare(struct restore *r, struct rouse_error *error)
 		.wset = chosen_set(r),
 		.leave_out = r->left_out,
 		.late_is_cheap = r->choice.late_is_cheap,
+		.slow_reads = r->choice.slow_reads,
 		.paused = !r->options.resume && !restore_qemu_shall_run(&r->options, &r->metadata),
 		.resume = r->options.resume,
 		.background = choose_background(r),

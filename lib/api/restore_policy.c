@@ -185,6 +185,15 @@ static bool measure(const struct restore_policy_question *question, struct mediu
 	return true;
 }
 
+/* A measured medium: opening may have been unlucky. */
+static void note_medium(
+	struct restore_policy_choice *choice, const struct rouse_policy_facts *facts)
+{
+	choice->late_is_cheap = rouse_policy_late_is_cheap(facts);
+	if (choice->late_is_cheap)
+		choice->slow_reads = false;
+}
+
 static void predict(
 	const struct restore_policy_question *question, struct restore_policy_choice *choice)
 {
@@ -199,7 +208,7 @@ static void predict(
 		return;
 	}
 	choice->policy = prediction.best;
-	choice->late_is_cheap = rouse_policy_late_is_cheap(&facts);
+	note_medium(choice, &facts);
 	memcpy(choice->predicted_us, prediction.ttr_us, sizeof(choice->predicted_us));
 	explain(choice, &medium);
 }
@@ -214,7 +223,7 @@ static void look_at_paced(
 
 	if (has_set(question) && !question->options->resume &&
 		measure(question, &medium, &facts, &prediction))
-		choice->late_is_cheap = rouse_policy_late_is_cheap(&facts);
+		note_medium(choice, &facts);
 }
 
 static void choose(
@@ -241,10 +250,26 @@ static void choose(
 	}
 }
 
+/* A short read says nothing of the rate, but for a long one. */
+static bool reads_are_slow(const struct rouse_reader *reader)
+{
+	struct rouse_reader_opening opening;
+	struct medium medium;
+
+	rouse_reader_get_opening(reader, &opening);
+	look_at_opening(reader, &medium);
+	return medium.random_read_ns >= ROUSE_POLICY_CHEAP_READ_NS ||
+	       ((double)opening.rest_ns >= ROUSE_POLICY_CHEAP_READ_NS &&
+		       medium.bytes_per_s <= ROUSE_POLICY_CHEAP_BYTES_PER_S);
+}
+
 void restore_policy_choose(
 	const struct restore_policy_question *question, struct restore_policy_choice *choice)
 {
-	*choice = (struct restore_policy_choice){.policy = question->options->policy};
+	*choice = (struct restore_policy_choice){
+		.policy = question->options->policy,
+		.slow_reads = reads_are_slow(question->reader),
+	};
 	if (choice->policy == ROUSE_POLICY_AUTO)
 		choose(question, choice);
 	else if (choice->policy == ROUSE_POLICY_PACED)

@@ -22,6 +22,7 @@ struct restore_policy_choice {
 	char reason[160]; /* of AUTO, a sentence; empty otherwise */
 	uint64_t predicted_us[ROUSE_POLICY_COUNT];
 	bool late_is_cheap; /* of PACED: struct rouse_paced_start */
+	bool slow_reads;    /* a random read is dear, as far as opening has shown */
 };
 
 /**

@@ -146,6 +146,18 @@ static bool stream_is_fast(const struct rouse_engine *e)
 	return (double)bytes * 1e9 > ROUSE_POLICY_CHEAP_BYTES_PER_S * (double)read->ns;
 }
 
+/* Whether a page that the guest misses is dear, as far as the set's coming has shown. */
+static bool stream_is_slow(const struct rouse_engine *e)
+{
+	struct rouse_stage_time times[ROUSE_STAGE_COUNT];
+
+	if (e->traits->prefetch != ROUSE_PREFETCH_SET || stream_is_fast(e))
+		return false;
+	/* A short read says nothing of the rate. */
+	stage_clock_get(&e->stages, times);
+	return (double)times[ROUSE_STAGE_READ_BULK].ns >= ROUSE_POLICY_CHEAP_READ_NS;
+}
+
 /* Whether the guest may start before the set is all there. */
 static bool may_start(struct rouse_engine *e)
 {
@@ -378,6 +390,8 @@ static int start_guest(struct rouse_engine *e, struct rouse_error *error)
 		code = prefetch(e, error);
 	if (code < 0)
 		return code;
+	if (stream_is_slow(e))
+		rouse_fault_service_expect_slow_reads(e->faults);
 	code = e->sink->ops->start(e->sink, &e->stats.started_ns, error);
 	/* A device may have waited for a page that cannot be had. */
 	unanswered = code < 0 ? engine_unanswered_fault(e, &chunk) : 0;
@@ -422,6 +436,8 @@ int rouse_engine_run(struct rouse_engine *e, struct rouse_sink *sink, struct rou
 		e->config.reader, e->config.source, sink, around, &e->stages, &e->faults);
 	if (code < 0)
 		return rouse_error_errno(error, code, "cannot start answering faults");
+	if (e->config.slow_reads)
+		rouse_fault_service_expect_slow_reads(e->faults);
 	code = run(e, error);
 	/* What was logged is read now, and must not grow meanwhile. */
 	rouse_fault_service_end(e->faults);

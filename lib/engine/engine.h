@@ -29,6 +29,7 @@ struct rouse_engine_config {
 	const struct rouse_wset
 		*wset;       /* for those with a set: instead of the image's own; or NULL */
 	bool late_is_cheap;  /* PACED: as far as opening has shown; struct rouse_paced_start */
+	bool slow_reads;     /* a random read is dear, as far as opening has shown */
 	bool paused;         /* the guest is not to run: ROUSE_EVENT_RUNNING says so */
 	bool resume;         /* the sink has been started by another process */
 	uint64_t background; /* as in struct rouse_restore_options */

@@ -116,7 +116,7 @@ static struct fault_stream *miss(struct fault_pattern *pattern, uint64_t page)
 	stream->stride = distance_of(stream, page);
 	if (is_next(stream->stride, stream->came))
 		stream->stride = 1;
-	else if (is_next(-stream->stride, FAULT_PATTERN_PAGES - 1))
+	else if (is_next(-stream->stride, stream->front))
 		stream->stride = -1;
 	return stream;
 }
@@ -130,7 +130,7 @@ static uint32_t count_steps(const struct fault_stream *stream)
 }
 
 struct fault_forecast fault_pattern_note(
-	struct fault_pattern *pattern, uint64_t page, uint32_t reach)
+	struct fault_pattern *pattern, uint64_t page, struct fault_reach reach)
 {
 	struct fault_stream *stream = find_track(pattern, page);
 
@@ -141,8 +141,9 @@ struct fault_forecast fault_pattern_note(
 	stream->used = ++pattern->faults;
 	stream->last = page;
 	stream->steps = count_steps(stream);
-	/* Downwards less comes with a fault. With the last page of a forecast its chunk comes. */
-	stream->came = stream->stride < 0 ? FAULT_PATTERN_PAGES - 1 : reach;
+	/* With the last page of a forecast its chunk comes. */
+	stream->came = stream->stride < 0 ? reach.front : reach.behind;
+	stream->front = reach.front;
 	if (is_sequence(stream) && stream->steps + FAULT_PATTERN_PAGES - 1 > stream->came)
 		stream->came = stream->steps + FAULT_PATTERN_PAGES - 1;
 	return (struct fault_forecast){.stride = stream->stride, .steps = stream->steps};

@@ -36,6 +36,7 @@ struct fault_stream {
 	int64_t stride;    /* in pages; 1 and -1: in sequence; 0: one fault, or no stream */
 	uint64_t used;     /* when, in faults; 0: no stream */
 	uint32_t came;     /* in sequence: pages behind the last that need not be asked for */
+	uint32_t front;    /* and those in front of it, which came with it */
 	uint32_t steps;    /* that were foretold */
 	unsigned int hits; /* faults on the track, up to FAULT_PATTERN_CONFIRM */
 	unsigned int level;
@@ -53,8 +54,13 @@ struct fault_forecast {
 	uint32_t steps; /* 0: nothing is foretold */
 };
 
-/** A fault on @page, with which @reach pages behind it came at most. */
+/** Pages that came with a fault, at most. */
+struct fault_reach {
+	uint32_t behind, front;
+};
+
+/** A fault on @page. */
 struct fault_forecast fault_pattern_note(
-	struct fault_pattern *pattern, uint64_t page, uint32_t reach);
+	struct fault_pattern *pattern, uint64_t page, struct fault_reach reach);
 
 #endif

@@ -22,12 +22,21 @@
 #define FAULT_NICE (-15) /* where realtime scheduling is not */
 /*
  * A read that takes so long was a seek, or went to another machine. As much again brings a quarter
- * of a mebibyte along even at 1 Gbit/s, and saves further such reads nearby.
+ * of a mebibyte along even at 1 Gbit/s, twice, and saves further such reads nearby.
  */
 #define SLOW_READ_NS UINT64_C(2000000)
+#define SLOW_UNTIL_SEEN_NS (2 * SLOW_READ_NS)
 #define NO_MEMORY_NAP_NS 10000000
 #define TOUCH_BYTES ((size_t)2 << 20)
 #define READ_WEIGHT 4u /* of the average: the last read counts so many-th */
+/*
+ * Where reads are expected to be slow, what the slowest one took is forgotten by an eighth with
+ * each: storage that sells so many reads a second takes one in a few at once. So it takes six quick
+ * ones to show that they are quick.
+ */
+#define READ_FORGOTTEN 8u
+/* What reading a byte that nobody asked for takes, at 1 Gbit/s: no part of a random read. */
+#define EXTRA_BYTE_NS 8u
 
 struct chunk_cache {
 	uint8_t *data; /* CACHE_CHUNKS chunks */
@@ -52,6 +61,7 @@ struct rouse_fault_service {
 	pthread_t thread;
 	bool joined;
 	atomic_bool ending;
+	atomic_bool slow_expected; /* until read_ns is known */
 
 	/* Of the thread. */
 	struct chunk_cache cache;
@@ -91,18 +101,33 @@ static size_t cache_find(const struct chunk_cache *cache, uint64_t number, bool 
 	return oldest;
 }
 
+/* What a read takes; 0: nobody knows. */
+static uint64_t known_read_ns(const struct rouse_fault_service *s)
+{
+	if (s->read_ns == 0 && atomic_load_explicit(&s->slow_expected, memory_order_relaxed))
+		return SLOW_UNTIL_SEEN_NS;
+	return s->read_ns;
+}
+
 /* Whether reads for faults take so long that bringing neighbours along costs little. */
 static bool reads_are_slow(const struct rouse_fault_service *s)
 {
-	return s->around && s->read_ns > SLOW_READ_NS;
+	return s->around && known_read_ns(s) > SLOW_READ_NS;
 }
 
-static void note_read(struct rouse_fault_service *s, uint64_t ns)
+/* A read took @ns, which brought @extra bytes along. */
+static void note_read(struct rouse_fault_service *s, uint64_t ns, uint64_t extra)
 {
-	if (s->read_ns == 0)
+	const uint64_t known_ns = known_read_ns(s), kept_ns = known_ns - known_ns / READ_FORGOTTEN;
+	const uint64_t extra_ns = extra * EXTRA_BYTE_NS;
+
+	ns -= extra_ns < ns ? extra_ns : ns;
+	if (atomic_load_explicit(&s->slow_expected, memory_order_relaxed))
+		s->read_ns = ns > kept_ns ? ns : kept_ns;
+	else if (known_ns == 0)
 		s->read_ns = ns;
 	else
-		s->read_ns = s->read_ns - s->read_ns / READ_WEIGHT + ns / READ_WEIGHT;
+		s->read_ns = known_ns - known_ns / READ_WEIGHT + ns / READ_WEIGHT;
 }
 
 /*
@@ -124,8 +149,7 @@ static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t f
 	if (front <= pages && (!s->around || front > pages / 4 * 3))
 		front = pages;
 	/* Before the read: whoever follows it must not begin another one elsewhere. */
-	atomic_store_explicit(
-		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
+	atomic_store_explicit(&s->read_locator, fault_span_end(&s->span), memory_order_relaxed);
 	begun_ns = rouse_clock_ns();
 	stage_clock_add(s->stages, ROUSE_STAGE_WAIT_FAULT, begun_ns - asked_ns, 1);
 	code = fault_span_read(&s->span, s->source);
@@ -136,7 +160,7 @@ static int load_chunk(struct rouse_fault_service *s, uint64_t number, uint32_t f
 		s->cache.number[slot] = number;
 		s->cache.pages[slot] = (uint16_t)decoded;
 	}
-	note_read(s, rouse_clock_ns() - begun_ns);
+	note_read(s, rouse_clock_ns() - begun_ns, fault_span_extra_bytes(&s->span, number));
 	return code;
 }
 
@@ -221,12 +245,16 @@ static int place_around(struct rouse_fault_service *s, const struct answer *answ
 	return code;
 }
 
-/* How many pages behind its own came with a fault, at most. */
-static uint32_t reach_of(const struct rouse_fault_service *s, const struct answer *answer)
+/* How many pages behind its own came with a fault, at most, and how many in front. */
+static struct fault_reach reach_of(const struct rouse_fault_service *s, const struct answer *answer)
 {
-	const uint64_t chunks = answer->read ? fault_span_last(&s->span) - answer->chunk + 1 : 1;
+	const uint64_t behind = answer->read ? fault_span_last(&s->span) - answer->chunk : 0;
+	const uint64_t front = answer->read ? answer->chunk - s->span.first : 0;
 
-	return (uint32_t)chunks * (FAULT_AROUND_PAGES + 1) - 1;
+	return (struct fault_reach){
+		.behind = (uint32_t)(behind + 1) * (FAULT_AROUND_PAGES + 1) - 1,
+		.front = (uint32_t)(front + 1) * (FAULT_AROUND_PAGES + 1) - 1,
+	};
 }
 
 static int place_ahead(struct rouse_fault_service *s, const struct answer *answer)
@@ -240,8 +268,7 @@ static int place_ahead(struct rouse_fault_service *s, const struct answer *answe
 		&s->ahead_count, extra.stored + extra.zeros, memory_order_relaxed);
 	if (extra.stored == 0)
 		return code;
-	atomic_store_explicit(
-		&s->read_locator, (fault_span_last(&s->span) + 1) << 16, memory_order_relaxed);
+	atomic_store_explicit(&s->read_locator, fault_span_end(&s->span), memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->stored_count, extra.stored, memory_order_relaxed);
 	return code;
 }
@@ -295,13 +322,25 @@ static int answer_fault(
 	}
 }
 
+/* What was read in front of it and with it first: reading what is behind takes a while. */
+static int place_what_was_read(struct rouse_fault_service *s, const struct answer *answer)
+{
+	const uint32_t read = s->span.count;
+	int code = place_around(s, answer);
+
+	if (code == 0 && !atomic_load(&s->ending) &&
+		fault_span_read_behind(&s->span, s->source) == 0 && s->span.count > read)
+		code = place_around(s, answer);
+	return code;
+}
+
 /* What comes with a fault's page. Nobody has asked for it: without memory it does not come. */
 static int place_extras(struct rouse_fault_service *s, const struct answer *answer)
 {
 	int code = 0;
 
 	if (answer->read)
-		code = place_around(s, answer);
+		code = place_what_was_read(s, answer);
 	if (code == 0 && answer->page.data == NULL)
 		code = place_zeros_around(s, answer);
 	if (code == 0)
@@ -477,6 +516,11 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 	}
 	*service = s;
 	return 0;
+}
+
+void rouse_fault_service_expect_slow_reads(struct rouse_fault_service *s)
+{
+	atomic_store_explicit(&s->slow_expected, true, memory_order_relaxed);
 }
 
 int rouse_fault_service_wait(struct rouse_fault_service *s, int timeout_ms, uint64_t *damaged)

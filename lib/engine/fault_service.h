@@ -42,6 +42,12 @@ int rouse_fault_service_start(struct rouse_reader *reader, struct rouse_source *
 	struct rouse_fault_service **service);
 
 /**
+ * A random read is dear, as far as anybody can tell: so the first ones bring neighbours along, too,
+ * until they show how long they take. Any thread.
+ */
+void rouse_fault_service_expect_slow_reads(struct rouse_fault_service *service);
+
+/**
  * Whether it has ended, waiting up to @timeout_ms (-1: for ever): 0 while it runs; -ESHUTDOWN: the
  * guest needs nothing more; -EUCLEAN: a chunk is damaged (*damaged says which; a table:
  * ROUSE_FEEDER_NO_CHUNK), its page was not delivered; the sink's and the source's errors.

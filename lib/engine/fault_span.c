@@ -2,14 +2,22 @@
 #include "engine/fault_span.h"
 
 #include "base/clock.h"
+#include "engine/feeder.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Of what is read around a chunk, the part in front of it: guests go up more often than down. */
-#define FRONT_BYTES (FAULT_SPAN_BYTES / 4)
+#define FRONT_CHUNKS (FAULT_SPAN_CHUNKS / 2)
 #define BATCH_PAGES 16u
+/* Of addresses, beside its own pages, that a chunk lies in: zero pages', copies', the set's. */
+#define WIDE_FACTOR 2u
+
+/* Room for what is stored. A chunk that does not shrink is stored as it is. */
+static size_t stored_room(const struct fault_span *span)
+{
+	return span->chunk_bytes + 2 * (size_t)FAULT_SPAN_SIDE_BYTES;
+}
 
 int fault_span_init(
 	struct fault_span *span, struct rouse_reader *reader, struct stage_clock *stages)
@@ -17,9 +25,7 @@ int fault_span_init(
 	*span = (struct fault_span){.reader = reader, .stages = stages};
 	span->chunk_bytes = (size_t)le32_get(rouse_reader_superblock(reader)->chunk_pages) *
 			    ROUSE_IMAGE_PAGE_BYTES;
-	/* A chunk that does not shrink is stored as it is. */
-	span->stored =
-		malloc(span->chunk_bytes > FAULT_SPAN_BYTES ? span->chunk_bytes : FAULT_SPAN_BYTES);
+	span->stored = malloc(stored_room(span));
 	span->scratch = malloc(span->chunk_bytes);
 	return span->stored != NULL && span->scratch != NULL ? 0 : -ENOMEM;
 }
@@ -49,67 +55,62 @@ static int get_chunk(const struct fault_span *span, uint64_t number, struct rous
 		       : -EUCLEAN;
 }
 
-/*
- * Chunks stored right in front of the chosen one, nearest first, into @front: how many. A chunk of
- * many pages may leave little room for others.
- */
+/* Chunks stored right in front of the chosen one, nearest first, into @front: how many. */
 static uint32_t choose_front(
-	const struct fault_span *span, uint64_t number, struct rouse_chunk *front, size_t *bytes)
+	const struct fault_span *span, uint64_t number, struct rouse_chunk *front)
 {
 	uint64_t begin = span->chunks[0].offset;
+	size_t bytes = 0;
 	uint32_t n = 0;
 
-	while (n < FAULT_SPAN_CHUNKS / 4 && number > n &&
-		get_chunk(span, number - n - 1, &front[n]) == 0 &&
+	while (n < FRONT_CHUNKS && number > n && get_chunk(span, number - n - 1, &front[n]) == 0 &&
 		front[n].offset + front[n].stored_bytes == begin &&
-		*bytes + front[n].stored_bytes <= FRONT_BYTES &&
-		*bytes + front[n].stored_bytes + span->chunks[0].stored_bytes <= FAULT_SPAN_BYTES) {
+		bytes + front[n].stored_bytes <= FAULT_SPAN_SIDE_BYTES) {
 		begin = front[n].offset;
-		*bytes += front[n].stored_bytes;
+		bytes += front[n].stored_bytes;
 		n++;
 	}
 	return n;
 }
 
-/* Adds the chunks that follow, up to @limit in all. */
+/* Adds the chunks that follow, up to @limit in all; @bytes have been chosen before. */
 static void choose_behind(struct fault_span *span, size_t bytes, uint32_t limit)
 {
 	const uint64_t chunks = rouse_reader_chunk_count(span->reader);
 
-	while (span->count < limit && span->first + span->count < chunks) {
-		const struct rouse_chunk *last = &span->chunks[span->count - 1];
-		struct rouse_chunk *next = &span->chunks[span->count];
+	while (span->chosen < limit && span->first + span->chosen < chunks) {
+		const struct rouse_chunk *last = &span->chunks[span->chosen - 1];
+		struct rouse_chunk *next = &span->chunks[span->chosen];
 
-		if (get_chunk(span, span->first + span->count, next) < 0 ||
+		if (get_chunk(span, span->first + span->chosen, next) < 0 ||
 			next->offset != last->offset + last->stored_bytes ||
-			bytes + next->stored_bytes > FAULT_SPAN_BYTES)
+			bytes + next->stored_bytes > FAULT_SPAN_SIDE_BYTES)
 			return;
 		bytes += next->stored_bytes;
-		span->count++;
+		span->chosen++;
 	}
 }
 
 int fault_span_choose(struct fault_span *span, uint64_t number, bool wide)
 {
-	struct rouse_chunk front[FAULT_SPAN_CHUNKS / 4], chunk;
-	size_t front_bytes = 0;
+	struct rouse_chunk front[FRONT_CHUNKS], chunk;
 	uint32_t n;
 	int code = get_chunk(span, number, &chunk);
 
 	if (code < 0)
 		return code;
 	span->first = number;
-	span->count = 1;
+	span->count = span->chosen = 1;
 	span->chunks[0] = chunk;
 	if (!wide)
 		return 0;
-	n = choose_front(span, number, front, &front_bytes);
+	n = choose_front(span, number, front);
 	for (uint32_t i = 0; i < n; i++)
 		span->chunks[i] = front[n - 1 - i];
 	span->chunks[n] = chunk;
 	span->first = number - n;
-	span->count = n + 1;
-	choose_behind(span, front_bytes + chunk.stored_bytes, FAULT_SPAN_CHUNKS);
+	span->count = span->chosen = n + 1;
+	choose_behind(span, 0, FAULT_SPAN_CHUNKS);
 	return 0;
 }
 
@@ -120,9 +121,10 @@ int fault_span_choose_run(struct fault_span *span, uint64_t number, uint32_t cou
 	if (code < 0)
 		return code;
 	span->first = number;
-	span->count = 1;
+	span->chosen = 1;
 	choose_behind(span, span->chunks[0].stored_bytes,
 		count < FAULT_SPAN_CHUNKS ? count : FAULT_SPAN_CHUNKS);
+	span->count = span->chosen;
 	return 0;
 }
 
@@ -131,18 +133,47 @@ static size_t stored_at(const struct fault_span *span, uint64_t number)
 	return (size_t)(fault_span_chunk(span, number)->offset - span->chunks[0].offset);
 }
 
-int fault_span_read(struct fault_span *span, struct rouse_source *source)
+/* Reads chunks @from to before @to of the span, in one read. */
+static int read_chunks(
+	struct fault_span *span, struct rouse_source *source, uint32_t from, uint32_t to)
 {
-	const uint64_t last = fault_span_last(span), begun_ns = rouse_clock_ns();
+	const struct rouse_chunk *last = &span->chunks[to - 1];
+	const uint64_t begin = span->chunks[from].offset, begun_ns = rouse_clock_ns();
 	uint64_t pages = 0;
-	int code = rouse_source_read(source, span->chunks[0].offset, span->stored,
-		stored_at(span, last) + fault_span_chunk(span, last)->stored_bytes,
-		ROUSE_READ_URGENT);
+	int code =
+		rouse_source_read(source, begin, span->stored + stored_at(span, span->first + from),
+			(size_t)(last->offset + last->stored_bytes - begin), ROUSE_READ_URGENT);
 
-	for (uint32_t i = 0; i < span->count; i++)
+	for (uint32_t i = from; i < to; i++)
 		pages += span->chunks[i].pages;
 	stage_clock_add(span->stages, ROUSE_STAGE_READ_URGENT, rouse_clock_ns() - begun_ns, pages);
 	return code;
+}
+
+int fault_span_read(struct fault_span *span, struct rouse_source *source)
+{
+	return read_chunks(span, source, 0, span->count);
+}
+
+int fault_span_read_behind(struct fault_span *span, struct rouse_source *source)
+{
+	int code;
+
+	if (span->chosen == span->count)
+		return 0;
+	code = read_chunks(span, source, span->count, span->chosen);
+	if (code == 0)
+		span->count = span->chosen;
+	return code;
+}
+
+uint64_t fault_span_extra_bytes(const struct fault_span *span, uint64_t number)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < span->count; i++)
+		bytes += span->chunks[i].stored_bytes;
+	return bytes - fault_span_chunk(span, number)->stored_bytes;
 }
 
 int fault_span_decode_front(const struct fault_span *span, uint64_t number, uint32_t front,
@@ -228,6 +259,14 @@ static int batch_put(struct batch *batch, struct fault_span *span, uint64_t page
 	return 0;
 }
 
+/* How far from the page others are looked for. A run has been foretold page by page. */
+static uint64_t reach_of(const struct fault_span *span, uint64_t number)
+{
+	if (span->count == 1 || number == ROUSE_FEEDER_NO_CHUNK)
+		return (uint64_t)span->count * (FAULT_AROUND_PAGES + 1) - 1;
+	return (uint64_t)span->count * (span->chunk_bytes / ROUSE_IMAGE_PAGE_BYTES) * WIDE_FACTOR;
+}
+
 int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, uint64_t page,
 	uint64_t number, const void *decoded, size_t *placed)
 {
@@ -235,7 +274,7 @@ int fault_span_place_around(struct fault_span *span, struct rouse_sink *sink, ui
 		.sink = sink, .stages = span->stages, .chunk = number, .data = decoded};
 	const uint64_t table_index = page / ROUSE_PAGE_TABLE_PAGES;
 	const uint64_t first = table_index * ROUSE_PAGE_TABLE_PAGES, here = page - first;
-	const uint64_t reach = (uint64_t)span->count * (FAULT_AROUND_PAGES + 1) - 1;
+	const uint64_t reach = reach_of(span, number);
 	const le64_t *table;
 	uint32_t entries;
 	int code = rouse_reader_page_table(

@@ -3,9 +3,10 @@
  * What is read for one fault: the chunk that is asked for and, where a read is slow, chunks that
  * are stored next to it; and fault-around, which places the neighbours of the page out of them.
  *
- *   stored   ... | chunk | chunk | CHUNK | chunk | chunk | ...        one read
- *   pages    ...  . . . . . . . . . . P . . . . . . . . .  ...        P answered, the others after
- * it
+ *   stored   ... | chunk | chunk | CHUNK | chunk | chunk | ...
+ *                '------- 1. ----------' '----- 3. ------'       1, 3: reads, the second in
+ * sequence pages    ...  . . . . . . . . . . P . . . . . . . . .  ...   2. P is answered; the
+ * others follow
  *
  * Neighbours are found by their page numbers: pages are stored in the order of their addresses, but
  * for a working set's, whose chunk-mates are anywhere, and are prefetched.
@@ -20,8 +21,13 @@
 #include "sink/sink.h"
 
 #define FAULT_SPAN_CHUNKS 64u
-/** The most that is read for one fault, unless a single chunk is larger. */
-#define FAULT_SPAN_BYTES ROUSE_SOURCE_BULK
+/**
+ * The most that is read on each side of a chunk. At 100 MB/s it takes 2.6 ms, a quarter of the seek
+ * that it saves: guests touch a second page within some 200 of the first one, more often below it
+ * than above (docs/performance.md,
+ * "What a set lacks").
+ */
+#define FAULT_SPAN_SIDE_BYTES ROUSE_SOURCE_BULK
 /** How far from the page that was asked for its chunk's pages are placed with it. */
 #define FAULT_AROUND_PAGES 15u
 
@@ -29,7 +35,8 @@ struct fault_span {
 	struct rouse_reader *reader; /* the caller's */
 	struct stage_clock *stages;  /* as well; or NULL */
 	uint64_t first;              /* chunk number */
-	uint32_t count;              /* of chunks; stored one behind the other */
+	uint32_t count;              /* of chunks that were read; stored one behind the other */
+	uint32_t chosen;             /* and with those that are to be read behind them */
 	struct rouse_chunk chunks[FAULT_SPAN_CHUNKS];
 	size_t chunk_bytes; /* uncompressed, at most */
 	uint8_t *stored;
@@ -44,8 +51,9 @@ void fault_span_finish(struct fault_span *span);
 void fault_span_touch(struct fault_span *span);
 
 /**
- * Chooses what to read for chunk @number: it alone, or if @wide up to FAULT_SPAN_BYTES around it,
- * more behind it than in front. 0, -EUCLEAN, or what reading a chunk table gives.
+ * Chooses what to read for chunk @number: it alone, or if @wide up to FAULT_SPAN_SIDE_BYTES in
+ * front of it, too; and as much behind it for fault_span_read_behind(). 0, -EUCLEAN, or what
+ * reading a chunk table gives.
  */
 int fault_span_choose(struct fault_span *span, uint64_t number, bool wide);
 
@@ -54,12 +62,23 @@ int fault_span_choose_run(struct fault_span *span, uint64_t number, uint32_t cou
 
 /** Reads it, urgently. 0 or the source's errors. */
 int fault_span_read(struct fault_span *span, struct rouse_source *source);
+/** Reads what was chosen behind that, if anything. 0 or the source's errors: it is not there. */
+int fault_span_read_behind(struct fault_span *span, struct rouse_source *source);
 
-/** The last chunk that was chosen. */
+/** The last chunk that was read. */
 static inline uint64_t fault_span_last(const struct fault_span *span)
 {
 	return span->first + span->count - 1;
 }
+
+/** A locator in the last chunk that was chosen: behind it reading would go on. */
+static inline uint64_t fault_span_end(const struct fault_span *span)
+{
+	return (span->first + span->chosen) << 16;
+}
+
+/** Stored bytes that were read, without those of chunk @number. */
+uint64_t fault_span_extra_bytes(const struct fault_span *span, uint64_t number);
 
 /** Verifies and decompresses chunk @number, which was read, to @pages. 0 or -EUCLEAN. */
 int fault_span_decode(const struct fault_span *span, uint64_t number, void *pages);

@@ -14,8 +14,22 @@ struct slow_source {
 	struct rouse_source base;
 	struct rouse_source *file;
 	unsigned int delay_ms;
+	bool expected; /* that they are slow: before the first one */
 	unsigned int urgent_reads;
+	unsigned int fails; /* the so many-th of them, counted from 1; 0: none */
+	/* When the last one began, and the one before it: pages placed, if the sink is known. */
+	const struct fake_sink *fake;
+	size_t placed_before[2];
 };
+
+static inline size_t count_placed(const struct fake_sink *fake)
+{
+	size_t count = 0;
+
+	for (uint64_t i = 0; i < fake->page_count; i++)
+		count += fake->state[i] != 0;
+	return count;
+}
 
 static inline int slow_read(struct rouse_source *source, uint64_t offset, void *buffer, size_t size,
 	enum rouse_read_priority priority)
@@ -25,7 +39,11 @@ static inline int slow_read(struct rouse_source *source, uint64_t offset, void *
 
 	if (priority == ROUSE_READ_URGENT) {
 		slow->urgent_reads++;
+		slow->placed_before[0] = slow->placed_before[1];
+		slow->placed_before[1] = slow->fake != NULL ? count_placed(slow->fake) : 0;
 		(void)nanosleep(&delay, NULL);
+		if (slow->urgent_reads == slow->fails)
+			return -EIO;
 	}
 	return rouse_source_read(slow->file, offset, buffer, size, priority);
 }
@@ -64,6 +82,7 @@ static inline void run_lazy(struct run *run, struct slow_source *slow, bool reco
 		.policy = ROUSE_POLICY_LAZY,
 		.background = 1,
 		.record = record,
+		.slow_reads = slow->expected,
 		/* Only faults are served for so long. */
 		.quiet_us = 60000000,
 	};
@@ -71,6 +90,7 @@ static inline void run_lazy(struct run *run, struct slow_source *slow, bool reco
 	assert_int_equal(rouse_cancel_new(&cancel), 0);
 	observer.cancel = cancel;
 	run->fake = fake_new(rouse_reader_page_count(run->reader), wanted, count);
+	slow->fake = run->fake;
 	assert_int_equal(rouse_engine_new(&config, &run->engine, &run->error), 0);
 	run->fake->on_end_of_wanted = cancel;
 	assert_int_equal(rouse_engine_run(run->engine, &run->fake->sink, &run->error), -ECANCELED);

@@ -67,6 +67,83 @@ static void where_reads_are_slow_a_fault_brings_the_chunks_around_it(void **stat
 	run_close(&run);
 }
 
+static void where_reads_are_expected_to_be_slow_the_first_fault_brings_them_too(void **state)
+{
+	static const uint64_t wanted[] = {1000, 1030, 900, 1100};
+	struct slow_source slow;
+	struct run run;
+	uint64_t count;
+
+	open_plain(&run, &slow, *state, 2000, 5);
+	slow.expected = true;
+	run_lazy(&run, &slow, false, wanted, 4);
+	(void)rouse_engine_faults(run.engine, &count);
+	assert_int_equal(count, 1);
+	run_close(&run);
+}
+
+/* Nor do those in front of it, which guests ask for more often. */
+static void a_fault_does_not_wait_for_what_is_read_behind_it(void **state)
+{
+	static const uint64_t wanted[] = {1000, 1100};
+	struct slow_source slow;
+	struct run run;
+	uint64_t count;
+
+	open_plain(&run, &slow, *state, 2000, 5);
+	slow.expected = true;
+	run_lazy(&run, &slow, false, wanted, 2);
+	(void)rouse_engine_faults(run.engine, &count);
+	assert_int_equal(count, 1);
+	assert_int_equal(slow.urgent_reads, 2);
+	assert_int_equal(slow.placed_before[0], 0);
+	assert_true(slow.placed_before[1] > 2 * CHUNK_PAGES);
+	run_close(&run);
+}
+
+/* Nobody waits for it. */
+static void what_is_behind_a_fault_and_cannot_be_read_is_left_out(void **state)
+{
+	static const uint64_t wanted[] = {1000, 500};
+	struct slow_source slow;
+	struct run run;
+	uint64_t count;
+
+	open_plain(&run, &slow, *state, 2000, 5);
+	slow.expected = true;
+	slow.fails = 2;
+	run_lazy(&run, &slow, false, wanted, 2);
+	(void)rouse_engine_faults(run.engine, &count);
+	assert_int_equal(count, 2);
+	assert_int_equal(run.fake->state[900], 2);
+	assert_int_equal(run.fake->state[1000], 2);
+	assert_int_equal(run.fake->state[1100], 0);
+	run_close(&run);
+}
+
+/* Some time: a busy machine may make one of them slow. */
+static void where_reads_turn_out_to_be_quick_a_fault_brings_its_chunk_only(void **state)
+{
+	enum { FAULTS = 24, APART = 400 };
+	uint64_t wanted[FAULTS];
+	struct slow_source slow;
+	struct run run;
+	unsigned int alone = 0;
+
+	for (uint64_t i = 0; i < FAULTS; i++)
+		wanted[i] = APART * (i + 1) + CHUNK_PAGES * (i * 7 % 5); /* at no stride */
+	open_plain(&run, &slow, *state, (uint64_t)APART * (FAULTS + 2), 0);
+	slow.expected = true;
+	run_lazy(&run, &slow, false, wanted, FAULTS);
+	assert_int_equal(run.fake->state[wanted[0] + 100], 2);
+	for (size_t i = 0; i < FAULTS; i++) {
+		assert_int_equal(run.fake->state[wanted[i]], 2);
+		alone += run.fake->state[wanted[i] + 100] == 0;
+	}
+	assert_true(alone > 0);
+	run_close(&run);
+}
+
 static void around_the_first_and_the_last_page_there_is_nothing_more(void **state)
 {
 	static const uint64_t wanted[] = {500, 0, 999};
@@ -89,11 +166,8 @@ static void fill_noise(unsigned char *page, uint64_t seed)
 	fill_page(page + PAGE / 2, seed + 1000000);
 }
 
-/*
- * One that does not shrink has as many bytes as a whole span, and there is room for those in front
- * of it all the same.
- */
-static void a_large_chunk_leaves_its_neighbours_no_room(void **state)
+/* One that does not shrink has as many bytes as one side of a span. */
+static void around_a_large_chunk_there_is_room_for_its_neighbours(void **state)
 {
 	enum { LARGE = 64, CHUNKS = 24 };
 	static const uint64_t wanted[] = {5 * LARGE, 15 * LARGE, 20 * LARGE};
@@ -123,6 +197,8 @@ static void a_large_chunk_leaves_its_neighbours_no_room(void **state)
 		fill_noise(page, wanted[i] + 1);
 		assert_memory_equal(run.fake->memory + wanted[i] * PAGE, page, PAGE);
 	}
+	assert_int_equal(run.fake->state[wanted[1] - 1], 2);
+	assert_int_equal(run.fake->state[wanted[1] + LARGE], 2);
 	run_close(&run);
 }
 
@@ -215,8 +291,12 @@ int main(void)
 		T(the_rest_of_a_chunk_comes_with_its_page),
 		T(a_recording_gets_what_was_asked_for_and_no_more),
 		T(where_reads_are_slow_a_fault_brings_the_chunks_around_it),
+		T(where_reads_are_expected_to_be_slow_the_first_fault_brings_them_too),
+		T(a_fault_does_not_wait_for_what_is_read_behind_it),
+		T(what_is_behind_a_fault_and_cannot_be_read_is_left_out),
+		T(where_reads_turn_out_to_be_quick_a_fault_brings_its_chunk_only),
 		T(around_the_first_and_the_last_page_there_is_nothing_more),
-		T(a_large_chunk_leaves_its_neighbours_no_room),
+		T(around_a_large_chunk_there_is_room_for_its_neighbours),
 		T(a_damaged_neighbour_is_left_out),
 		T(the_background_goes_on_behind_the_fault_and_misses_nothing),
 #undef T

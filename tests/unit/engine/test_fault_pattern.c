@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REACH 15u /* pages that come with a fault: the rest of its chunk */
+#define REACH ((struct fault_reach){15, 15}) /* that come with a fault: the rest of its chunk */
 #define CHUNK 16u
 #define FAR (UINT64_C(1) << 30)
 
@@ -192,8 +192,21 @@ static void what_a_wide_read_brought_is_part_of_the_track(void **state)
 
 	(void)state;
 	for (uint64_t i = 0; i < 5; i++)
-		steps = fault_pattern_note(&pattern, i * 200, 199).steps;
+		steps = fault_pattern_note(&pattern, i * 200, (struct fault_reach){199, 15}).steps;
 	assert_int_equal(steps, 32);
+}
+
+static void what_a_wide_read_brought_in_front_is_part_of_the_track_downwards(void **state)
+{
+	struct fault_pattern pattern = {0};
+	struct fault_forecast forecast = {0};
+
+	(void)state;
+	for (uint64_t i = 0; i < 5; i++)
+		forecast = fault_pattern_note(
+			&pattern, 10000 - i * 180, (struct fault_reach){199, 175});
+	assert_int_equal(forecast.stride, -1);
+	assert_int_equal(forecast.steps, 32);
 }
 
 /* xorshift64 */
@@ -246,8 +259,10 @@ static void any_page_number_is_taken(void **state)
 	(void)state;
 	for (unsigned int round = 0; round < 3; round++) {
 		for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
-			assert_in_range(
-				fault_pattern_note(&pattern, pages[i], UINT32_MAX).steps, 0, 128);
+			assert_in_range(fault_pattern_note(&pattern, pages[i],
+						(struct fault_reach){UINT32_MAX, UINT32_MAX})
+						.steps,
+				0, 128);
 	}
 }
 
@@ -263,6 +278,7 @@ int main(void)
 		cmocka_unit_test(a_miss_halves_what_is_foretold),
 		cmocka_unit_test(pages_that_are_not_asked_for_do_not_end_a_sequence),
 		cmocka_unit_test(what_a_wide_read_brought_is_part_of_the_track),
+		cmocka_unit_test(what_a_wide_read_brought_in_front_is_part_of_the_track_downwards),
 		cmocka_unit_test(random_faults_foretell_next_to_nothing),
 		cmocka_unit_test(a_scan_beside_random_faults_is_still_foretold),
 		cmocka_unit_test(any_page_number_is_taken),

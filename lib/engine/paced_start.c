@@ -7,8 +7,9 @@ static bool comes_in_time(
 {
 	const double arrival = (double)(k + 1 - placed) * page_ns;
 	const double touch = paced->pages[k].time_us * 1000.0;
+	const double slack = paced->late_is_cheap ? 0 : ROUSE_PACED_SLACK_NS;
 
-	return arrival <= touch * ROUSE_PACED_START_SHARE;
+	return arrival + slack <= touch * ROUSE_PACED_START_SHARE;
 }
 
 bool rouse_paced_start_ready(struct rouse_paced_start *paced, size_t placed, uint64_t elapsed_ns)

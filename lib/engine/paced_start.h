@@ -14,13 +14,15 @@
  *	  +------------------------ time
  *	       now
  *
- * The times are those of another run, so only a part of each is counted on (SHARE).
+ * The times are those of another run, so only a part of each is counted on (SHARE); and
+ * unless a random read is known to cost little, all arrivals are taken to be later by what faults
+ * may cost (SLACK).
  *
  * Where a random read costs little, a page that comes late costs the guest less than waiting for
- *all that might be late: it starts once the first pages are there, and the set comes beside it, as
- *in FaaSnap (Ao, Porter, Voelker, EuroSys 2022). At worst the guest waits for the stream, as it
- *would have before the start. The times cannot tell: those of a VM that did nothing but wait while
- *it was recorded have no pauses in them.
+ * all that might be late: it starts once the first pages are there, and the set comes beside it, as
+ * in FaaSnap (Ao, Porter, Voelker, EuroSys 2022). At worst the guest waits for the stream, as it
+ * would have before the start. The times cannot tell: those of a VM that did nothing but wait while
+ * it was recorded have no pauses in them.
  */
 #ifndef ROUSE_ENGINE_PACED_START_H
 #define ROUSE_ENGINE_PACED_START_H
@@ -31,6 +33,12 @@
 
 /* The part of a page's time that is relied on. */
 #define ROUSE_PACED_START_SHARE 0.5
+/*
+ * Where a random read may be dear, arrivals may be so much later than they seem, in nanoseconds:
+ * each fault on a page that is not of the set sends a disk there and back, 20 ms at 100 reads a
+ * second, and while a set comes one or two are usual (docs/performance.md, "What a set lacks").
+ */
+#define ROUSE_PACED_SLACK_NS 40e6
 /* Pages that are there before the start in any case: a window, what a guest touches at once. */
 #define ROUSE_PACED_FIRST_PAGES 256u
 

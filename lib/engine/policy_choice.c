@@ -35,7 +35,9 @@ static double wset_page_ns(const struct rouse_policy_facts *facts)
 void rouse_policy_facts_touch(struct rouse_policy_facts *facts, uint64_t k, uint32_t time_us)
 {
 	const double arrival = (double)(k + 1) * wset_page_ns(facts);
-	const double start = arrival - time_us * 1000.0 * ROUSE_PACED_START_SHARE;
+	const double slack = rouse_policy_late_is_cheap(facts) ? 0 : ROUSE_PACED_SLACK_NS;
+	const double counted = later(0, time_us * 1000.0 * ROUSE_PACED_START_SHARE - slack);
+	const double start = arrival - counted; /* once it is there, it is not late any more */
 
 	facts->late_ns = later(facts->late_ns, start);
 }

@@ -10,8 +10,9 @@
  *	eager   max(S / B, V + N P)
  *	lazy    V + F (L + C)                       F = S * ROUSE_POLICY_FAULTS_PER_MB: measured
  *	ws      max(s / B, V + n P)      + the scattered set's reads, where the image is not packed
- *	paced   V + max over i of (i * max(s / (n B), P) - touch_i / 2): paced_start.h
- *	        V + the first pages, where a random read costs little
+ *	paced   V + max over i of (i * max(s / (n B), P) - max(0, touch_i / 2 - slack)):
+ *	        paced_start.h; where a random read is known to cost little without slack, and at
+ *	        most V + the first pages
  *
  * The constants are medians of this project's benchmark (docs/performance.md) and need not be right
  * for a machine, only for the order of the four, which differ by factors.

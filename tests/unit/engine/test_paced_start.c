@@ -47,9 +47,22 @@ static void a_disk_that_is_faster_than_the_touches_starts_early(void **state)
 	struct world w;
 
 	(void)state;
-	world_init(&w, 100);
-	/* Four times as fast, and half of each time counts. */
-	assert_in_range(start_after(&w, 25000), 1, 3);
+	world_init(&w, 2000);
+	/* Four times as fast, and half of each time counts; the rest is the room for faults. */
+	assert_in_range(start_after(&w, 500000), 40, 42);
+}
+
+/* 40 ms beyond what half of the times allow: 80 ms of touches must be there in any case. */
+static void where_a_late_page_is_dear_the_start_leaves_room_for_faults(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 1000);
+	assert_in_range(start_after(&w, 1), 80, 81);
+	world_init(&w, 1000);
+	w.paced.late_is_cheap = true;
+	assert_int_equal(start_after(&w, 1), 1);
 }
 
 static void a_disk_that_is_slower_than_the_touches_waits_for_the_difference(void **state)
@@ -58,9 +71,9 @@ static void a_disk_that_is_slower_than_the_touches_waits_for_the_difference(void
 	size_t placed;
 
 	(void)state;
-	world_init(&w, 100);
+	world_init(&w, 10000);
 	/* Twice as slow as the times, four times as what counts of them: three quarters first. */
-	placed = start_after(&w, 200000);
+	placed = start_after(&w, 20000000);
 	assert_in_range(placed, COUNT * 74 / 100, COUNT * 76 / 100);
 }
 
@@ -118,6 +131,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_known_before_the_first_page),
 		cmocka_unit_test(a_disk_that_is_faster_than_the_touches_starts_early),
+		cmocka_unit_test(where_a_late_page_is_dear_the_start_leaves_room_for_faults),
 		cmocka_unit_test(a_disk_that_is_slower_than_the_touches_waits_for_the_difference),
 		cmocka_unit_test(pages_that_are_touched_at_once_must_all_be_there),
 		cmocka_unit_test(where_a_late_page_costs_little_the_first_ones_are_enough),

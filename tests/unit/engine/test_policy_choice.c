@@ -94,6 +94,20 @@ static void a_set_whose_placing_can_be_felt_is_paced(void **state)
 	assert_int_equal(best_of(&facts), ROUSE_POLICY_PACED);
 }
 
+/* The room for faults is not waited for: pages that are there by then are not late. */
+static void a_set_that_is_touched_slowly_is_paced_where_a_late_page_is_dear(void **state)
+{
+	struct rouse_policy_facts facts = image_on(100, 10000);
+	struct rouse_policy_prediction prediction;
+
+	(void)state;
+	add_set(&facts, 12000, 100);
+	rouse_policy_predict(&facts, &prediction);
+	assert_int_equal(prediction.best, ROUSE_POLICY_PACED);
+	assert_true(
+		prediction.ttr_us[ROUSE_POLICY_PACED] + 50000 < prediction.ttr_us[ROUSE_POLICY_WS]);
+}
+
 static void a_large_set_is_paced_where_a_late_page_costs_little(void **state)
 {
 	struct rouse_policy_facts disk = image_on(1200, 100), mid = image_on(500, 1000);
@@ -161,6 +175,7 @@ int main(void)
 		cmocka_unit_test(a_small_set_is_waited_for_on_every_disk),
 		cmocka_unit_test(a_large_set_that_is_touched_slowly_is_paced),
 		cmocka_unit_test(a_set_whose_placing_can_be_felt_is_paced),
+		cmocka_unit_test(a_set_that_is_touched_slowly_is_paced_where_a_late_page_is_dear),
 		cmocka_unit_test(a_large_set_is_paced_where_a_late_page_costs_little),
 		cmocka_unit_test(a_late_page_is_not_cheap_on_a_slow_disk_that_was_lucky_once),
 		cmocka_unit_test(a_large_set_that_is_touched_at_once_is_waited_for),

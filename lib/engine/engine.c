@@ -143,7 +143,7 @@ static bool stream_is_fast(const struct rouse_engine *e)
 		pages += wset->chunks[i].pages;
 		bytes += wset->chunks[i].stored_bytes;
 	}
-	return (double)bytes * 1e9 > ROUSE_POLICY_CHEAP_BYTES_PER_S * (double)read->ns;
+	return (double)bytes * 1e9 > ROUSE_POLICY_CHEAP_STREAM_BYTES_PER_S * (double)read->ns;
 }
 
 /* Whether a page that the guest misses is dear, as far as the set's coming has shown. */

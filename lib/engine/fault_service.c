@@ -21,11 +21,12 @@
 /* A guest waits: before everything else on the machine that is not as urgent, where allowed. */
 #define FAULT_NICE (-15) /* where realtime scheduling is not */
 /*
- * A read that takes so long was a seek, or went to another machine. As much again brings a quarter
- * of a mebibyte along even at 1 Gbit/s, twice, and saves further such reads nearby.
+ * A read that takes so long was a seek, or went to another machine. As much again, before the
+ * answer and after it, brings a quarter of a mebibyte along even at 1 Gbit/s, and saves further
+ * such reads.
  */
 #define SLOW_READ_NS UINT64_C(2000000)
-#define SLOW_UNTIL_SEEN_NS (2 * SLOW_READ_NS)
+#define SLOW_UNTIL_SEEN_NS (2 * SLOW_READ_NS) /* what one is taken for before the first */
 #define NO_MEMORY_NAP_NS 10000000
 #define TOUCH_BYTES ((size_t)2 << 20)
 #define READ_WEIGHT 4u /* of the average: the last read counts so many-th */
@@ -61,13 +62,13 @@ struct rouse_fault_service {
 	pthread_t thread;
 	bool joined;
 	atomic_bool ending;
-	atomic_bool slow_expected; /* until read_ns is known */
+	atomic_bool slow_expected; /* see rouse_fault_service_expect_slow_reads() */
 
 	/* Of the thread. */
 	struct chunk_cache cache;
 	struct fault_span span;
 	struct fault_pattern pattern;
-	uint64_t read_ns; /* what a read took lately: a moving average */
+	uint64_t read_ns; /* what a read took lately: note_read() */
 
 	struct fault_log served, overtaken;
 	atomic_uint_fast64_t stored_count, around_count, ahead_count;

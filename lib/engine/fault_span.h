@@ -4,9 +4,9 @@
  * are stored next to it; and fault-around, which places the neighbours of the page out of them.
  *
  *   stored   ... | chunk | chunk | CHUNK | chunk | chunk | ...
- *                '------- 1. ----------' '----- 3. ------'       1, 3: reads, the second in
- * sequence pages    ...  . . . . . . . . . . P . . . . . . . . .  ...   2. P is answered; the
- * others follow
+ *                '------ 1. read -------' '--- 3. read --'
+ *   pages    ...  . . . . . . . . . . P . . . . . . . . . ...
+ *                                 2. answered; then its neighbours, those of the second read last
  *
  * Neighbours are found by their page numbers: pages are stored in the order of their addresses, but
  * for a working set's, whose chunk-mates are anywhere, and are prefetched.
@@ -24,8 +24,7 @@
 /**
  * The most that is read on each side of a chunk. At 100 MB/s it takes 2.6 ms, a quarter of the seek
  * that it saves: guests touch a second page within some 200 of the first one, more often below it
- * than above (docs/performance.md,
- * "What a set lacks").
+ * than above (docs/performance.md, "What a set lacks").
  */
 #define FAULT_SPAN_SIDE_BYTES ROUSE_SOURCE_BULK
 /** How far from the page that was asked for its chunk's pages are placed with it. */

@@ -34,8 +34,8 @@
  * this: of the benchmark's (docs/performance.md) 0.1 and 1 ms do, 10 and 20 ms do not, which have
  * 100 and 125 MB/s. The rate is asked for because what is known of a random read is often a single
  * one, which may have been lucky: disks that seek do not stream so fast. It may come from a read of
- * 100 KB, which shows 500 MB/s as 215 to 330; a stream of megabytes shows what it is, and a disk of
- * 100 MB/s, what it had read ahead included, as up to 170.
+ * 100 KB, which shows 500 MB/s as 215 to 330. A stream of megabytes shows what it is, and may begin
+ * with what a disk of 100 MB/s had read ahead: more is asked of it.
  */
 #define ROUSE_POLICY_CHEAP_READ_NS 2e6
 #define ROUSE_POLICY_CHEAP_BYTES_PER_S 160e6

@@ -9,11 +9,11 @@
 
 #define CHUNK_PAGES 16u
 
-/* A source whose urgent reads take @delay_ms longer. */
+/* A source whose urgent reads take @delay_ms longer, and whose others take @bulk_delay_ms. */
 struct slow_source {
 	struct rouse_source base;
 	struct rouse_source *file;
-	unsigned int delay_ms;
+	unsigned int delay_ms, bulk_delay_ms;
 	bool expected; /* that they are slow: before the first one */
 	unsigned int urgent_reads;
 	unsigned int fails; /* the so many-th of them, counted from 1; 0: none */
@@ -35,13 +35,15 @@ static inline int slow_read(struct rouse_source *source, uint64_t offset, void *
 	enum rouse_read_priority priority)
 {
 	struct slow_source *slow = (struct slow_source *)source;
-	const struct timespec delay = {.tv_nsec = (long)slow->delay_ms * 1000000};
+	const bool urgent = priority == ROUSE_READ_URGENT;
+	const struct timespec delay = {
+		.tv_nsec = (long)(urgent ? slow->delay_ms : slow->bulk_delay_ms) * 1000000};
 
-	if (priority == ROUSE_READ_URGENT) {
+	(void)nanosleep(&delay, NULL);
+	if (urgent) {
 		slow->urgent_reads++;
 		slow->placed_before[0] = slow->placed_before[1];
 		slow->placed_before[1] = slow->fake != NULL ? count_placed(slow->fake) : 0;
-		(void)nanosleep(&delay, NULL);
 		if (slow->urgent_reads == slow->fails)
 			return -EIO;
 	}
@@ -70,8 +72,8 @@ static inline void make_plain_image(const char *path, uint64_t pages)
  * Asks for pages of a plain image until all were placed, and is cancelled then: the background is
  * so slow that it places next to nothing.
  */
-static inline void run_lazy(struct run *run, struct slow_source *slow, bool record,
-	const uint64_t *wanted, size_t count)
+static inline void run_asking(struct run *run, struct slow_source *slow, enum rouse_policy policy,
+	bool record, const uint64_t *wanted, size_t count)
 {
 	struct rouse_cancel *cancel = NULL;
 	struct rouse_observer observer = {0};
@@ -79,7 +81,7 @@ static inline void run_lazy(struct run *run, struct slow_source *slow, bool reco
 		.reader = run->reader,
 		.source = &slow->base,
 		.observer = &observer,
-		.policy = ROUSE_POLICY_LAZY,
+		.policy = policy,
 		.background = 1,
 		.record = record,
 		.slow_reads = slow->expected,
@@ -97,6 +99,12 @@ static inline void run_lazy(struct run *run, struct slow_source *slow, bool reco
 	/* What the fault thread did before it fired is visible from here on. */
 	pthread_mutex_lock(&run->fake->lock);
 	pthread_mutex_unlock(&run->fake->lock);
+}
+
+static inline void run_lazy(struct run *run, struct slow_source *slow, bool record,
+	const uint64_t *wanted, size_t count)
+{
+	run_asking(run, slow, ROUSE_POLICY_LAZY, record, wanted, count);
 }
 
 static inline void open_plain(struct run *run, struct slow_source *slow,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What comes with a page that is asked for, and where the background goes on after it. */
 #include "lazy_fixture.h"
+#include "paced_fixture.h"
 
 #include "engine/feeder.h"
 #include "engine/plan.h"
@@ -82,7 +83,23 @@ static void where_reads_are_expected_to_be_slow_the_first_fault_brings_them_too(
 	run_close(&run);
 }
 
-/* Nor do those in front of it, which guests ask for more often. */
+static void a_set_that_came_slowly_says_that_reads_are_slow(void **state)
+{
+	static const uint64_t wanted[] = {101};
+	const struct fixture *fixture = *state;
+	struct slow_source slow;
+	struct run run;
+
+	make_paced_image(fixture->path, 1000);
+	run_open(&run, fixture->path);
+	slow = (struct slow_source){
+		.base = {.ops = &slow_ops}, .file = run.source, .bulk_delay_ms = 20};
+	run_asking(&run, &slow, ROUSE_POLICY_WS, false, wanted, 1);
+	assert_true(count_state(&run, 2) > 4 * CHUNK_PAGES);
+	run_close(&run);
+}
+
+/* Nor do the pages in front of it, which guests ask for more often. */
 static void a_fault_does_not_wait_for_what_is_read_behind_it(void **state)
 {
 	static const uint64_t wanted[] = {1000, 1100};
@@ -292,6 +309,7 @@ int main(void)
 		T(a_recording_gets_what_was_asked_for_and_no_more),
 		T(where_reads_are_slow_a_fault_brings_the_chunks_around_it),
 		T(where_reads_are_expected_to_be_slow_the_first_fault_brings_them_too),
+		T(a_set_that_came_slowly_says_that_reads_are_slow),
 		T(a_fault_does_not_wait_for_what_is_read_behind_it),
 		T(what_is_behind_a_fault_and_cannot_be_read_is_left_out),
 		T(where_reads_turn_out_to_be_quick_a_fault_brings_its_chunk_only),

@@ -5,12 +5,14 @@
 
 const data = JSON.parse(document.getElementById('report-data').textContent);
 
-// The colours are variables of page.css, so that they follow the scheme.
+// The colours are variables of page.css, so that they follow the scheme. The order is that of the
+// figures: the default policy first, the peers last.
 const COLOURS = {
-  ws: 'blue', eager: 'orange', lazy: 'purple', qemu: 'grey', paced: 'teal', reap: 'red',
+  auto: 'pink', ws: 'blue', paced: 'teal', eager: 'orange', lazy: 'purple', qemu: 'grey', reap: 'red',
   faasnap: 'green', 'qemu10-mapped-ram': 'brown', 'lazy-background': 'indigo',
 };
-const SPARE_COLOURS = ['pink', 'indigo', 'brown', 'green', 'red', 'teal', 'grey', 'purple', 'orange',
+// For other names: those first that few figures have.
+const SPARE_COLOURS = ['indigo', 'brown', 'green', 'red', 'teal', 'grey', 'purple', 'pink', 'orange',
   'blue'];
 // So that lines differ without their colours, too.
 const DASHES = ['none', '7 3', '2 3', '9 3 2 3', '4 4', '12 3'];
@@ -20,10 +22,13 @@ const ORDER = Object.keys(COLOURS);
 function styled(names) {
   const known = ORDER.filter((name) => names.includes(name));
   const others = names.filter((name) => !ORDER.includes(name));
+  const taken = known.map((name) => COLOURS[name]);
+  const free = SPARE_COLOURS.filter((colour) => !taken.includes(colour));
+  const spare = free.length > 0 ? free : SPARE_COLOURS;
   return [...known, ...others].map((name, index) => ({
     name,
     colour: `var(--${Object.hasOwn(COLOURS, name) ? COLOURS[name]
-      : SPARE_COLOURS[(index - known.length) % SPARE_COLOURS.length]})`,
+      : spare[(index - known.length) % spare.length]})`,
     dash: DASHES[index % DASHES.length],
   }));
 }

@@ -441,6 +441,9 @@ struct rouse_restore_report {
 	char monitor[108];          /**< QMP socket of a QEMU that was started */
 	bool record_incomplete;     /**< not all touches until its end: pages came
 				       unasked, the VM stood still, or it broke off */
+	/** While it was recorded each vCPU waited so long for pages, the mean. In as much time a
+	 *  VM that need not wait gets further, to pages that the trace lacks. */
+	uint64_t record_waited_us;
 	/**
 	 * How long vCPUs that could run waited for a processor of the host, from the start to the
 	 * last page, the sum over them: what a guest feels and TTR does not count. -1: unknown.

@@ -368,6 +368,7 @@ json_t *restore_report_json(
 	set(json, "monitor",
 		report->monitor[0] != '\0' ? json_string(report->monitor) : json_null());
 	set(json, "record_incomplete", json_boolean(report->record_incomplete));
+	set(json, "record_waited_ms", json_ms(report->record_waited_us));
 	set(json, "stages", stages_json(report->stages));
 	set(json, "learn", learn_report_json(&report->learn));
 	return json;

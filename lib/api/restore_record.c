@@ -59,7 +59,8 @@ uint64_t restore_record_touch_us(
 	return clock->last_us;
 }
 
-static void add_faults(struct rouse_wset *wset, const struct rouse_engine *engine,
+/* Returns what they have waited together, in nanoseconds. */
+static uint64_t add_faults(struct rouse_wset *wset, const struct rouse_engine *engine,
 	uint64_t until_us, uint64_t transport_ns)
 {
 	struct restore_record_clock clock = {.transport_ns = transport_ns};
@@ -85,6 +86,7 @@ static void add_faults(struct rouse_wset *wset, const struct rouse_engine *engin
 			.flags = ROUSE_WSET_PAGE_FAULTED,
 		};
 	}
+	return clock.waited_ns;
 }
 
 int restore_record_faults(const struct rouse_engine *engine, const struct rouse_reader *reader,
@@ -97,7 +99,7 @@ int restore_record_faults(const struct rouse_engine *engine, const struct rouse_
 	code = new_set(reader, count, trace);
 	if (code < 0)
 		return code;
-	add_faults(*trace, engine, until_us, transport_ns);
+	(void)add_faults(*trace, engine, until_us, transport_ns);
 	return 0;
 }
 
@@ -137,8 +139,8 @@ static void add_prefetched(struct rouse_wset *wset, const struct restore_record 
 	}
 }
 
-int restore_record_write(
-	const struct restore_record *record, const char *path, struct rouse_error *error)
+int restore_record_write(const struct restore_record *record, const char *path, uint64_t *waited_ns,
+	struct rouse_error *error)
 {
 	cleanup_with(close_wset) struct rouse_wset *wset = NULL;
 	struct rouse_engine_stats stats;
@@ -152,7 +154,7 @@ int restore_record_write(
 		return rouse_error_errno(error, code, "cannot record the working set");
 	if (record->policy == ROUSE_POLICY_WS)
 		add_prefetched(wset, record);
-	add_faults(wset, record->engine, record->until_us, record->transport_ns);
+	*waited_ns = add_faults(wset, record->engine, record->until_us, record->transport_ns);
 	qsort(wset->pages, wset->page_count, sizeof(*wset->pages), compare_times);
 	wset->flags = record->complete ? ROUSE_WSET_FLAG_COMPLETE : 0;
 	return rouse_wset_write(wset, path, error);

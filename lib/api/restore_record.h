@@ -42,9 +42,10 @@ struct restore_record {
 
 /**
  * Writes the first-touch trace as a working set: the faults, and under policy ws the pages that
- * were prefetched, whose touches nobody can see. Errors of the file, -EFBIG, -ENOMEM.
+ * were prefetched, whose touches nobody can see. *waited_ns: what the guest has waited for pages
+ * since it started, the sum over its vCPUs. Errors of the file, -EFBIG, -ENOMEM.
  */
-int restore_record_write(
-	const struct restore_record *record, const char *path, struct rouse_error *error);
+int restore_record_write(const struct restore_record *record, const char *path, uint64_t *waited_ns,
+	struct rouse_error *error);
 
 #endif

@@ -214,6 +214,17 @@ def test_a_record_of_a_vm_that_is_left_paused_is_not_complete():
     assert report['record_incomplete']
 
 
+def test_a_record_of_a_vm_that_waits_most_of_the_time_is_said_to_be_short():
+    """Each page takes 20 ms, and the guest touches more than 100 as soon as it runs."""
+    need_userfaultfd()
+    with restored(saved_image(), '--policy', 'lazy', '--throttle', '1GB,0,20ms', '--record',
+                  f'{work("w.wset")}:2', '--json') as (guest, run):
+        report = run.end(60).expect(0, 'record for longer').json
+        check_memory(guest)
+    assert report['record_waited_ms'] > 1000, report
+    assert not report['record_incomplete']
+
+
 def test_the_report_is_of_this_restore():
     need_userfaultfd()
     report = restore_and_check(saved_image(), 'lazy')

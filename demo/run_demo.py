@@ -290,12 +290,13 @@ def describe(story, saved, storage, policy, number, restored):
         report = {"start_ms": (restored.start_us - restored.request_us) / 1000,
                   "ttr_ms": ttr_us(restored.stalls, vcpus) / 1000,
                   "ttr_table": ttr_table_ms(restored.stalls, vcpus),
+                  "complete_ms": (restored.start_us - restored.request_us) / 1000,
                   "faults": 0, "fault_us": NO_FAULTS, "prefetched_pages": 0, "prefetched_bytes": 0,
                   "image_bytes": size, "read_bytes": size,
                   "ram_bytes": saved.machine.ram_mb << 20}
     else:
         check_ttr(story, restored, vcpus, f"{saved.workload}, {storage}, {policy}")
-    for field in ("start_ms", "ttr_ms", "ttr_table"):
+    for field in ("start_ms", "ttr_ms", "ttr_table", "complete_ms"):
         run[field] = report[field]
     run["guest_ttr_ms"] = view.ttr_us / 1000
     for field in ("faults", "fault_us", "prefetched_pages", "image_bytes", "read_bytes",

@@ -91,6 +91,16 @@ def test_view_of_the_guest_may_be_apart_by_a_tenth_or_by_20_ms():
     assert met is False and '; kv, disk, ws: 900 of 30 ms' in line, line
 
 
+def test_view_that_ends_after_the_last_page_is_told_apart():
+    runs = [run_of('kv', 'disk', 'auto', 60, guest_ttr_ms=1300, complete_ms=2000),
+            run_of('kv', 'mid', 'auto', 60, guest_ttr_ms=2300, complete_ms=2000),
+            run_of('kv', 'disk', 'eager', 2000, guest_ttr_ms=2060, complete_ms=1990)]
+    _, line = judged(runs, "the guest's own view")
+    assert 'kv, disk, auto: 1300 of 60 ms;' in line, line
+    assert 'kv, mid, auto: 2300 of 60 ms (after the last page);' in line, line
+    assert 'where all pages are there at the start it is later by 60 ms (kv)' in line, line
+
+
 def test_mapped_ram_is_judged_with_the_largest_ram_and_not_on_the_fastest_disk():
     runs = [run_of('idle', storage, policy, ttr_ms, ram_gib=ram_gib)
             for storage in ('disk', 'slow') for ram_gib, times in ((1, 1), (8, 5))

@@ -240,13 +240,11 @@ static void stalls_cleanup(struct rouse_stalls **stalls)
 
 /*
  * Over half of the time: prefetched, the VM gets more than twice as far in it, to pages that a
- * trace of it alone lacks. The times of its touches say how far that was.
+ * trace of it alone lacks. @record_us: UINT64_MAX if all of the restore was recorded.
  */
-static void look_at_recorded(const struct restore *r, uint64_t waited_us)
+static void look_at_recorded(const struct restore *r, uint64_t waited_us, uint64_t record_us)
 {
-	const uint64_t record_us = r->options.record_us;
-
-	if (waited_us > record_us / 2 && record_us > 0)
+	if (record_us < UINT64_MAX && waited_us > record_us / 2)
 		rouse_log(r->observer, ROUSE_LOG_WARNING,
 			"the VM waited for pages for %.1f of the %.1f s that were recorded: once "
 			"they are prefetched it gets further in that time, to pages that this "
@@ -281,7 +279,8 @@ static int write_record(
 				  : UINT64_MAX;
 	code = restore_record_write(&record, r->options.record, &waited_ns, error);
 	report->record_waited_us = waited_ns / 1000 / (report->vcpus > 0 ? report->vcpus : 1);
-	look_at_recorded(r, report->record_waited_us);
+	if (code == 0)
+		look_at_recorded(r, report->record_waited_us, record.until_us);
 	return code;
 }
 
